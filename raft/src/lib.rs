@@ -1,0 +1,1 @@
+//! Consensus for Quorate: the only crate that names openraft.

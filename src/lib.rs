@@ -1,0 +1,1 @@
+//! Quorate: a Raft-replicated, strongly consistent, Redis-compatible store.
