@@ -1,0 +1,186 @@
+//! Plain facts about the process, the connection and the group, as INFO, ROLE, CLUSTER, the admin service and the
+//! metrics page show them. Copies, never handles: holding one blocks nothing.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+/// What does not change while the process runs.
+#[derive(Clone, Debug)]
+pub struct ServerFacts {
+    /// 40 hexadecimal digits, new at every start.
+    pub run_id: String,
+    /// This member's id, as 40 hexadecimal digits derived from group and member id: stable over restarts.
+    pub node_id: String,
+    /// When the process started.
+    pub started: Instant,
+    /// Port that clients connect to.
+    pub port: u16,
+    /// The data directory.
+    pub dir: String,
+    /// Path of the binary.
+    pub executable: String,
+    /// Path of the configuration file, empty if there is none.
+    pub config_file: String,
+    /// Number of databases.
+    pub databases: u16,
+    /// `-MOVED` to clients, instead of serving them through the leader.
+    pub redirects: bool,
+}
+
+/// The connection that sent the command.
+#[derive(Clone, Debug)]
+pub struct ClientFacts {
+    /// Its id.
+    pub id: u64,
+    /// Its selected database.
+    pub db: u16,
+    /// Its name, empty if it has none.
+    pub name: String,
+    /// Its remote address.
+    pub addr: Option<SocketAddr>,
+}
+
+/// Counts over all connections of this member.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ClientTotals {
+    /// Open connections.
+    pub connected: u64,
+    /// Connections waiting in a blocking command.
+    pub blocked: u64,
+    /// Connections with a WATCH.
+    pub watching: u64,
+    /// Bytes in the largest input buffer.
+    pub max_input: u64,
+    /// Bytes in the largest output buffer.
+    pub max_output: u64,
+}
+
+/// The log and the checkpoint of this member.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StorageFacts {
+    /// Bytes of log on disk.
+    pub log_bytes: u64,
+    /// Log segments on disk.
+    pub log_segments: u64,
+    /// Syncs since the start.
+    pub fsyncs: u64,
+    /// Microseconds spent in them.
+    pub fsync_us: u64,
+    /// Unix seconds of the last checkpoint that is on disk; 0 if there was none.
+    pub last_checkpoint_s: u64,
+    /// Entries applied since then.
+    pub entries_since_checkpoint: u64,
+    /// A checkpoint is being written.
+    pub checkpoint_running: bool,
+    /// Seconds the last one took.
+    pub last_checkpoint_took_s: u64,
+    /// The last one failed.
+    pub last_checkpoint_failed: bool,
+    /// The log can no longer be written: this member is about to stop.
+    pub failed: bool,
+}
+
+/// A member's role, as this member sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Leads the group.
+    Leader,
+    /// Votes, and follows.
+    Follower,
+    /// Receives the log without a vote.
+    Learner,
+    /// Asks for votes.
+    Candidate,
+}
+
+impl Role {
+    /// The name used in INFO, JSON and tables.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Leader => "leader",
+            Self::Follower => "follower",
+            Self::Learner => "learner",
+            Self::Candidate => "candidate",
+        }
+    }
+}
+
+/// One member of the group.
+#[derive(Clone, Debug)]
+pub struct MemberFacts {
+    /// Its id.
+    pub id: u64,
+    /// Has a vote.
+    pub voter: bool,
+    /// Address for peers.
+    pub peer: String,
+    /// Address for clients.
+    pub client: String,
+    /// Address of its admin port.
+    pub admin: String,
+    /// The last log index it is known to hold; only the leader knows.
+    pub matched: Option<u64>,
+    /// Milliseconds since it last acknowledged anything; only the leader knows.
+    pub last_ack_ms: Option<u64>,
+    /// Bytes sent and total of a snapshot under way to it.
+    pub progress: Option<(u64, u64)>,
+}
+
+/// The Raft group as this member sees it.
+#[derive(Clone, Debug)]
+pub struct GroupFacts {
+    /// This member's id.
+    pub id: u64,
+    /// The group's UUID.
+    pub group: String,
+    /// This member's role.
+    pub role: Role,
+    /// The current term.
+    pub term: u64,
+    /// Who leads, if known.
+    pub leader: Option<u64>,
+    /// Index of the last entry in the log.
+    pub last_log: u64,
+    /// Index of the last committed entry.
+    pub committed: u64,
+    /// Index of the last applied entry.
+    pub applied: u64,
+    /// Index that the last checkpoint covers.
+    pub snapshot: u64,
+    /// Index up to which the log is purged.
+    pub purged: u64,
+    /// The lease lets this member serve reads locally.
+    pub lease: bool,
+    /// Elections that this member has seen won since it started.
+    pub elections: u64,
+    /// All members, in order of id.
+    pub members: Vec<MemberFacts>,
+}
+
+impl GroupFacts {
+    /// The member of that id.
+    pub fn member(&self, id: u64) -> Option<&MemberFacts> {
+        self.members.iter().find(|m| m.id == id)
+    }
+
+    /// The member that leads, if it is known.
+    pub fn leading(&self) -> Option<&MemberFacts> {
+        self.leader.and_then(|id| self.member(id))
+    }
+
+    /// This member leads.
+    pub fn is_leader(&self) -> bool {
+        self.role == Role::Leader
+    }
+}
+
+/// `host:port` taken apart; the host may be an IPv6 address in brackets.
+pub fn host_port(addr: &str) -> (&str, u16) {
+    match addr.rsplit_once(':') {
+        Some((host, port)) => {
+            (host.trim_start_matches('[').trim_end_matches(']'), port.parse().unwrap_or(0))
+        }
+        None => (addr, 0),
+    }
+}
