@@ -178,9 +178,10 @@ impl GroupFacts {
 /// `host:port` taken apart; the host may be an IPv6 address in brackets.
 pub fn host_port(addr: &str) -> (&str, u16) {
     match addr.rsplit_once(':') {
-        Some((host, port)) => {
-            (host.trim_start_matches('[').trim_end_matches(']'), port.parse().unwrap_or(0))
-        }
+        Some((host, port)) => (
+            host.trim_start_matches('[').trim_end_matches(']'),
+            port.parse().unwrap_or(0),
+        ),
         None => (addr, 0),
     }
 }
