@@ -1,1 +1,32 @@
 //! Consensus for Quorate: the only crate that names openraft.
+//!
+//! It turns opaque units of work into entries of a replicated log and applies them, in the same
+//! order on every member, to a [`StateMachine`]. It knows neither commands nor RESP, and it never
+//! looks into the bytes it carries.
+//!
+//! - [`Node`] is one process: the peer port, the write-ahead log and the checkpoints. It hosts
+//!   [`Group`]s; group ids are in every peer message and on disk, although there is one group today.
+//! - [`Group`] is a handle on one Raft group: propose, read barriers, membership, status.
+//! - [`StateMachine`] is what the upper layer implements.
+//!
+//! A write flows `Group::propose` → `proposer` (one entry for everything that waits) → openraft →
+//! `log_store` and `network` in parallel → `state_machine` → the replies back to the callers.
+
+mod api;
+mod config;
+mod error;
+mod events;
+mod status;
+mod types;
+
+mod group;
+mod node;
+
+pub use api::{ApplyError, BoxFuture, Restore, Service, StateMachine, View};
+pub use config::{Identity, Limits, NodeConfig, RaftTimings, Start};
+pub use error::{CallError, ChangeError, NodeError, ProposeError, ReadError};
+pub use events::{Event, Events};
+pub use group::{Group, Joined};
+pub use node::Node;
+pub use status::{GroupStatus, Histogram, HistogramSnapshot, MemberStatus, Role, SnapshotProgress};
+pub use types::{GroupId, Member, MemberId};

@@ -1,0 +1,69 @@
+//! What the upper layer implements: the state machine behind a group, and services between peers.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::types::MemberId;
+
+/// A boxed future, as used where a trait has to stay object safe.
+pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// The state machine can't go on: its bytes are not what it wrote, or an invariant is broken.
+///
+/// It stops the member. A command that merely fails is not an error here but a reply.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct ApplyError(pub String);
+
+/// The replicated state of a group.
+///
+/// The contract: `apply` is deterministic; given the same entries in the same order every member
+/// holds the same state, whatever `want_replies` says. Calls to `apply`, `view` and `install` come
+/// from one task, one at a time.
+pub trait StateMachine: Send + Sync + 'static {
+    /// Makes one entry of the units that waited. Called on the leader only; it may look at the clock
+    /// and at chance, and writes what it saw into the entry. It appends to `out`.
+    fn encode_batch(&self, units: &[Bytes], out: &mut BytesMut);
+
+    /// Applies one committed entry. With `want_replies` it returns one reply per unit, in order.
+    fn apply(&self, entry: &Bytes, want_replies: bool) -> Result<Vec<Bytes>, ApplyError>;
+
+    /// A consistent, immutable view of the whole state. It must be cheap: microseconds.
+    fn view(&self) -> Arc<dyn View>;
+
+    /// Begins to build a state from a header and chunks of another view.
+    fn restore(&self, header: &[u8]) -> Result<Box<dyn Restore>, ApplyError>;
+
+    /// Replaces the state by what a [`Restore`] has built.
+    fn install(&self, view: Arc<dyn View>);
+}
+
+/// An immutable state, readable in chunks.
+pub trait View: Send + Sync {
+    /// What is needed before the chunks.
+    fn header(&self) -> Vec<u8>;
+    /// The non-empty chunks: id, and the revision of its last change. A chunk whose revision is the
+    /// same in two views of one line of history is the same.
+    fn chunks(&self) -> Box<dyn Iterator<Item = (u64, u64)> + '_>;
+    /// Appends the chunk's bytes.
+    fn encode(&self, chunk: u64, out: &mut Vec<u8>);
+    /// For the implementer: to get its own type back in [`StateMachine::install`].
+    fn as_any(&self) -> &dyn std::any::Any;
+}
+
+/// A state under construction.
+pub trait Restore: Send {
+    /// Adds a chunk. Chunks come in ascending order of their ids, each at most once.
+    fn add(&mut self, chunk: u64, bytes: &[u8]) -> Result<(), ApplyError>;
+    /// All chunks are there.
+    fn finish(self: Box<Self>) -> Result<Arc<dyn View>, ApplyError>;
+}
+
+/// Answers calls of other members (`Node::call`).
+pub trait Service: Send + Sync + 'static {
+    /// Runs one call. Calls of one peer begin in the order in which they were made and run side by side.
+    fn call(&self, from: MemberId, body: Bytes) -> BoxFuture<Bytes>;
+}

@@ -1,0 +1,107 @@
+//! Errors of this room. What a caller may conclude from each is part of its contract.
+
+use crate::types::{Member, MemberId};
+
+/// Why a proposal has no reply.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ProposeError {
+    /// This member doesn't lead. The unit was certainly NOT appended: it may be sent again, here or elsewhere.
+    #[error("this member is not the leader")]
+    NotLeader {
+        /// Who leads, as far as this member knows. `None` while an election runs.
+        leader: Option<(MemberId, Member)>,
+    },
+    /// The unit was handed to the log and its fate is not known: it may be applied, now or later, or never.
+    #[error("the outcome is unknown: {0}")]
+    Unknown(&'static str),
+    /// Too much is waiting already. Certainly not appended.
+    #[error("too many proposals are waiting")]
+    Overloaded,
+    /// The unit is larger than an entry may be. Certainly not appended.
+    #[error("a unit of {bytes} bytes is over the limit of {limit}")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// The group has stopped. Certainly not appended.
+    #[error("the group has stopped")]
+    Stopped,
+}
+
+/// Why a read barrier was not taken. Nothing was changed in any case.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ReadError {
+    /// This member doesn't lead.
+    #[error("this member is not the leader")]
+    NotLeader {
+        /// Who leads, as far as this member knows.
+        leader: Option<(MemberId, Member)>,
+    },
+    /// No majority confirmed in time that this member still leads.
+    #[error("no majority confirmed the leadership in time")]
+    NoQuorum,
+    /// The group has stopped.
+    #[error("the group has stopped")]
+    Stopped,
+}
+
+/// Why a change of membership or leadership was refused or is not known to be done.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ChangeError {
+    /// Only the leader can do it.
+    #[error("this member is not the leader")]
+    NotLeader {
+        /// Who leads, as far as this member knows.
+        leader: Option<(MemberId, Member)>,
+    },
+    /// There is no such member.
+    #[error("there is no member {0}")]
+    NoSuchMember(MemberId),
+    /// Refused, with the reason. Nothing was changed.
+    #[error("{0}")]
+    Refused(String),
+    /// Another change is under way. Nothing was changed.
+    #[error("another change of the membership is under way")]
+    Busy,
+    /// It was begun and didn't finish in time; it may still happen.
+    #[error("the outcome is unknown: {0}")]
+    Unknown(String),
+    /// The group has stopped.
+    #[error("the group has stopped")]
+    Stopped,
+}
+
+/// Why a call to another member has no answer.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum CallError {
+    /// The other side has certainly not begun to work on it.
+    #[error("not sent: {0}")]
+    NotSent(String),
+    /// It was sent and no answer came: the other side may have done it.
+    #[error("the outcome is unknown: {0}")]
+    Unknown(String),
+}
+
+/// Why a node or group did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The configuration can't work.
+    #[error("{0}")]
+    Config(String),
+    /// The peer port could not be opened.
+    #[error("cannot listen on {addr}: {source}")]
+    Listen {
+        /// The address.
+        addr: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The data directory can't be used, or holds what it must not hold.
+    #[error("{0}")]
+    Storage(String),
+    /// openraft refused.
+    #[error("{0}")]
+    Raft(String),
+}

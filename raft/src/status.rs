@@ -1,0 +1,195 @@
+//! What a group tells about itself: for INFO, `/v1/members` and `/metrics`.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use crate::types::{Member, MemberId};
+
+/// A member's part in the group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It leads.
+    Leader,
+    /// It votes.
+    Follower,
+    /// It asks for votes.
+    Candidate,
+    /// It receives the log and doesn't vote.
+    Learner,
+    /// It has stopped.
+    Stopped,
+}
+
+impl Role {
+    /// The role's name in lower case.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Role::Leader => "leader",
+            Role::Follower => "follower",
+            Role::Candidate => "candidate",
+            Role::Learner => "learner",
+            Role::Stopped => "stopped",
+        }
+    }
+}
+
+/// A snapshot under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SnapshotProgress {
+    /// Chunks sent and confirmed.
+    pub chunks_done: u64,
+    /// Chunks in all.
+    pub chunks_total: u64,
+    /// Bytes sent.
+    pub bytes_sent: u64,
+}
+
+/// What is known of one member. Only the leader knows `matched`, `lag` and `last_ack_age` of the others.
+#[derive(Clone, Debug)]
+pub struct MemberStatus {
+    /// Its id.
+    pub id: MemberId,
+    /// Its addresses.
+    pub member: Member,
+    /// Whether it votes.
+    pub voter: bool,
+    /// Its role, as far as it is known here.
+    pub role: Role,
+    /// The last entry that is known to be on its disk.
+    pub matched: Option<u64>,
+    /// Entries that it lacks.
+    pub lag: Option<u64>,
+    /// When it last answered the leader (the age of the request that it answered).
+    pub last_ack_age: Option<Duration>,
+    /// It answered within the last election timeout. `None`: not known here.
+    pub healthy: Option<bool>,
+    /// A snapshot on its way to it.
+    pub snapshot: Option<SnapshotProgress>,
+}
+
+/// What a group looks like from here.
+#[derive(Clone, Debug)]
+pub struct GroupStatus {
+    /// This member.
+    pub id: MemberId,
+    /// This member's role.
+    pub role: Role,
+    /// The term.
+    pub term: u64,
+    /// Who leads.
+    pub leader: Option<MemberId>,
+    /// The last entry in the log.
+    pub last_log: Option<u64>,
+    /// The last committed entry.
+    pub committed: Option<u64>,
+    /// The last applied entry.
+    pub applied: Option<u64>,
+    /// What the last durable checkpoint holds.
+    pub checkpoint: Option<u64>,
+    /// What was cut off the front of the log.
+    pub purged: Option<u64>,
+    /// The age of the last request that a majority answered (leader only).
+    pub quorum_ack_age: Option<Duration>,
+    /// Whether lease reads may be served right now.
+    pub lease: bool,
+    /// A change of membership is not finished.
+    pub membership_changing: bool,
+    /// All members, in order of their ids.
+    pub members: Vec<MemberStatus>,
+    /// Units handed to the log.
+    pub proposals: u64,
+    /// Units that failed, by outcome unknown.
+    pub proposals_unknown: u64,
+    /// Units that wait for the proposer.
+    pub proposals_waiting: u64,
+    /// Entries of the proposer under way.
+    pub entries_in_flight: u64,
+    /// Elections that this member took part in as a candidate.
+    pub elections: u64,
+    /// Changes of the leader seen.
+    pub leader_changes: u64,
+    /// Units per entry.
+    pub batch_units: HistogramSnapshot,
+    /// Bytes per entry.
+    pub batch_bytes: HistogramSnapshot,
+    /// From hand-in to applied, in microseconds.
+    pub commit_us: HistogramSnapshot,
+    /// Apply of one entry, in microseconds.
+    pub apply_us: HistogramSnapshot,
+    /// Checkpoints taken.
+    pub checkpoints: u64,
+    /// How long the last checkpoint took.
+    pub checkpoint_took: Option<Duration>,
+    /// Snapshots sent.
+    pub snapshots_sent: u64,
+    /// Bytes of them.
+    pub snapshot_bytes_sent: u64,
+    /// Snapshots received.
+    pub snapshots_received: u64,
+    /// Bytes of them.
+    pub snapshot_bytes_received: u64,
+    /// Why the group has failed, if it has.
+    pub failed: Option<String>,
+}
+
+const BUCKETS: usize = 40;
+
+/// A histogram in powers of two: bucket `i` counts values `< 2^i`.
+pub struct Histogram {
+    buckets: [AtomicU64; BUCKETS],
+    sum: AtomicU64,
+}
+
+impl Default for Histogram {
+    fn default() -> Self {
+        Self {
+            buckets: [const { AtomicU64::new(0) }; BUCKETS],
+            sum: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Histogram {
+    /// Counts a value.
+    pub fn record(&self, value: u64) {
+        let bucket = (64 - value.leading_zeros() as usize).min(BUCKETS - 1);
+        self.buckets[bucket].fetch_add(1, Relaxed);
+        self.sum.fetch_add(value, Relaxed);
+    }
+
+    /// What it holds now.
+    pub fn snapshot(&self) -> HistogramSnapshot {
+        let buckets: Vec<u64> = self.buckets.iter().map(|b| b.load(Relaxed)).collect();
+        HistogramSnapshot {
+            count: buckets.iter().sum(),
+            sum: self.sum.load(Relaxed),
+            buckets,
+        }
+    }
+}
+
+/// A histogram at one moment: `buckets[i]` counts values in `[2^(i-1), 2^i)`, `buckets[0]` zeros.
+#[derive(Clone, Debug, Default)]
+pub struct HistogramSnapshot {
+    /// Counts, not cumulated.
+    pub buckets: Vec<u64>,
+    /// All values counted.
+    pub count: u64,
+    /// Their sum.
+    pub sum: u64,
+}
+
+impl HistogramSnapshot {
+    /// An upper bound for the given share (0.0 to 1.0) of the values.
+    pub fn quantile(&self, share: f64) -> u64 {
+        let wanted = (self.count as f64 * share).ceil() as u64;
+        let mut seen = 0;
+        for (i, n) in self.buckets.iter().enumerate() {
+            seen += n;
+            if seen >= wanted && seen > 0 {
+                return 1 << i;
+            }
+        }
+        0
+    }
+}
