@@ -1,1 +1,3 @@
 //! Quorate: a Raft-replicated, strongly consistent, Redis-compatible store.
+
+pub mod resp;
