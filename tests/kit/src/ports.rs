@@ -1,0 +1,103 @@
+//! Ports that no other test uses at the same time, also when every test is a process of its own.
+//!
+//! Asking the system for a free port and releasing it again is a race: another test, or an outgoing connection,
+//! may take it before the server binds it. So ports come in blocks below the range that outgoing connections
+//! use, and a block is held by a file lock, which the system gives back whatever way the holder dies.
+
+use std::fs::{File, OpenOptions};
+use std::net::TcpListener;
+use std::path::PathBuf;
+
+const FIRST_PORT: u16 = 12_000;
+const PORTS_PER_BLOCK: u16 = 40;
+const BLOCKS: u16 = 400;
+
+/// A block of ports, ours until it is dropped.
+#[derive(Debug)]
+pub struct PortBlock {
+    first: u16,
+    used: u16,
+    _lock: File,
+}
+
+impl PortBlock {
+    /// Takes the first block that nobody holds and whose ports are all free.
+    ///
+    /// # Panics
+    /// When there is none, or the lock files can't be made.
+    #[must_use]
+    pub fn take() -> PortBlock {
+        let folder = lock_folder();
+        // Tests that run side by side begin at different places, so they seldom try the same block.
+        let start = (std::process::id() % u32::from(BLOCKS)) as u16;
+        for step in 0..BLOCKS {
+            let block = (start + step) % BLOCKS;
+            let path = folder.join(format!("block-{block}"));
+            let Ok(lock) = OpenOptions::new()
+                .create(true)
+                .truncate(false)
+                .write(true)
+                .open(&path)
+            else {
+                continue;
+            };
+            if lock.try_lock().is_err() {
+                continue;
+            }
+            let first = FIRST_PORT + block * PORTS_PER_BLOCK;
+            if (first..first + PORTS_PER_BLOCK).all(is_free) {
+                return PortBlock {
+                    first,
+                    used: 0,
+                    _lock: lock,
+                };
+            }
+        }
+        panic!(
+            "no block of free ports among {BLOCKS} (lock files in {})",
+            folder.display()
+        );
+    }
+
+    /// The next port of the block.
+    ///
+    /// # Panics
+    /// When the block is used up.
+    pub fn next_port(&mut self) -> u16 {
+        assert!(
+            self.used < PORTS_PER_BLOCK,
+            "a test wants more than {PORTS_PER_BLOCK} ports"
+        );
+        self.used += 1;
+        self.first + self.used - 1
+    }
+
+    /// The first port of the block, for servers that count their ports up from one.
+    #[must_use]
+    pub fn first(&self) -> u16 {
+        self.first
+    }
+}
+
+fn lock_folder() -> PathBuf {
+    let folder = std::env::temp_dir().join("quorate-test-ports");
+    std::fs::create_dir_all(&folder).expect("a folder for the port locks in the temporary folder");
+    folder
+}
+
+fn is_free(port: u16) -> bool {
+    TcpListener::bind(("127.0.0.1", port)).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_holders_never_share_a_port() {
+        let mut one = PortBlock::take();
+        let mut two = PortBlock::take();
+        let ports_of_one: Vec<u16> = (0..PORTS_PER_BLOCK).map(|_| one.next_port()).collect();
+        assert!((0..PORTS_PER_BLOCK).all(|_| !ports_of_one.contains(&two.next_port())));
+    }
+}

@@ -1,0 +1,129 @@
+//! A child process that never outlives its handle, with its output in a file and signals by name.
+
+use rustix::process::{Pid, Signal, kill_process};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+/// A running (or ended) child.
+#[derive(Debug)]
+pub struct Process {
+    name: String,
+    child: Child,
+    output: PathBuf,
+}
+
+impl Process {
+    /// Starts `program` with its output appended to the file `output`.
+    ///
+    /// # Errors
+    /// When it can't be started.
+    pub fn spawn<S: AsRef<OsStr>>(
+        program: &Path,
+        args: &[S],
+        output: &Path,
+    ) -> io::Result<Process> {
+        let mut command = Command::new(program);
+        command.args(args);
+        Process::spawn_command(command, output)
+    }
+
+    /// Starts a prepared command with its output appended to the file `output`.
+    ///
+    /// # Errors
+    /// When it can't be started.
+    pub fn spawn_command(mut command: Command, output: &Path) -> io::Result<Process> {
+        let file = File::options().create(true).append(true).open(output)?;
+        command
+            .stdin(Stdio::null())
+            .stdout(file.try_clone()?)
+            .stderr(file);
+        let child = command.spawn()?;
+        let name = command.get_program().to_string_lossy().into_owned();
+        Ok(Process {
+            name,
+            child,
+            output: output.to_path_buf(),
+        })
+    }
+
+    /// The process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal. A process that has ended already is no error.
+    pub fn signal(&mut self, signal: Signal) {
+        if self.ended().is_none()
+            && let Some(pid) = Pid::from_raw(self.child.id() as i32)
+        {
+            // Losing a race with its end is as good as having signalled it.
+            let _ = kill_process(pid, signal);
+        }
+    }
+
+    /// `kill -9`, and waits until the system has let go of it.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().ok().flatten()
+    }
+
+    /// Waits for its end.
+    pub fn wait_end(&mut self, patience: Duration) -> Option<ExitStatus> {
+        crate::wait_for(patience, || self.ended())
+    }
+
+    /// What it printed so far.
+    #[must_use]
+    pub fn output(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.output).unwrap_or_default()).into_owned()
+    }
+
+    /// Resident memory in bytes, from the system.
+    #[must_use]
+    pub fn resident_bytes(&self) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).ok()?;
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))?;
+        Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
+    }
+
+    /// Processor time used so far (user and system), from the system.
+    #[must_use]
+    pub fn cpu_time(&self) -> Option<Duration> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).ok()?;
+        let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+        let ticks: u64 =
+            fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?;
+        // Linux counts these in hundredths of a second on every platform it runs on here.
+        Some(Duration::from_millis(ticks * 10))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // A stopped process is killed too: SIGKILL needs no SIGCONT.
+        self.kill();
+        if std::thread::panicking() {
+            let output = self.output();
+            let lines: Vec<&str> = output.lines().collect();
+            let tail = &lines[lines.len().saturating_sub(25)..];
+            eprintln!(
+                "--- last lines of {} ({}):\n{}",
+                self.name,
+                self.output.display(),
+                tail.join("\n")
+            );
+        }
+    }
+}
