@@ -14,7 +14,9 @@ use quorate_keyspace::error::CmdError;
 use quorate_keyspace::keyspace::Keyspace;
 use quorate_keyspace::reply::ReplyBuf;
 
-use super::facts::{ClientFacts, ClientTotals, GroupFacts, ServerFacts, StorageFacts};
+use quorate_raft::GroupStatus;
+
+use super::facts::{ClientFacts, ClientTotals, ServerFacts, StorageFacts};
 use crate::metrics::Metrics;
 
 /// A boxed future, as trait objects need it.
@@ -119,7 +121,7 @@ pub trait ShellCx: Send + Sync {
     /// What does not change while the process runs.
     fn server(&self) -> &ServerFacts;
     /// The Raft group as this member sees it.
-    fn group(&self) -> GroupFacts;
+    fn group(&self) -> BoxFuture<'_, GroupStatus>;
     /// Log and checkpoint.
     fn storage(&self) -> StorageFacts;
     /// Counters, the slow log and the latency monitor.

@@ -1,5 +1,5 @@
-//! Plain facts about the process, the connection and the group, as INFO, ROLE, CLUSTER, the admin service and the
-//! metrics page show them. Copies, never handles: holding one blocks nothing.
+//! Plain facts about the process, the connection and the disk, as INFO and the admin service show them. (Those about
+//! the group are `quorate_raft`'s status.) Copies, never handles: holding one blocks nothing.
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -13,6 +13,10 @@ pub struct ServerFacts {
     pub node_id: String,
     /// When the process started.
     pub started: Instant,
+    /// The group's UUID.
+    pub group: String,
+    /// This member's id.
+    pub member: u64,
     /// Port that clients connect to.
     pub port: u16,
     /// The data directory.
@@ -78,101 +82,6 @@ pub struct StorageFacts {
     pub last_checkpoint_failed: bool,
     /// The log can no longer be written: this member is about to stop.
     pub failed: bool,
-}
-
-/// A member's role, as this member sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// Leads the group.
-    Leader,
-    /// Votes, and follows.
-    Follower,
-    /// Receives the log without a vote.
-    Learner,
-    /// Asks for votes.
-    Candidate,
-}
-
-impl Role {
-    /// The name used in INFO, JSON and tables.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Leader => "leader",
-            Self::Follower => "follower",
-            Self::Learner => "learner",
-            Self::Candidate => "candidate",
-        }
-    }
-}
-
-/// One member of the group.
-#[derive(Clone, Debug)]
-pub struct MemberFacts {
-    /// Its id.
-    pub id: u64,
-    /// Has a vote.
-    pub voter: bool,
-    /// Address for peers.
-    pub peer: String,
-    /// Address for clients.
-    pub client: String,
-    /// Address of its admin port.
-    pub admin: String,
-    /// The last log index it is known to hold; only the leader knows.
-    pub matched: Option<u64>,
-    /// Milliseconds since it last acknowledged anything; only the leader knows.
-    pub last_ack_ms: Option<u64>,
-    /// Bytes sent and total of a snapshot under way to it.
-    pub progress: Option<(u64, u64)>,
-}
-
-/// The Raft group as this member sees it.
-#[derive(Clone, Debug)]
-pub struct GroupFacts {
-    /// This member's id.
-    pub id: u64,
-    /// The group's UUID.
-    pub group: String,
-    /// This member's role.
-    pub role: Role,
-    /// The current term.
-    pub term: u64,
-    /// Who leads, if known.
-    pub leader: Option<u64>,
-    /// Index of the last entry in the log.
-    pub last_log: u64,
-    /// Index of the last committed entry.
-    pub committed: u64,
-    /// Index of the last applied entry.
-    pub applied: u64,
-    /// Index that the last checkpoint covers.
-    pub snapshot: u64,
-    /// Index up to which the log is purged.
-    pub purged: u64,
-    /// The lease lets this member serve reads locally.
-    pub lease: bool,
-    /// Elections that this member has seen won since it started.
-    pub elections: u64,
-    /// All members, in order of id.
-    pub members: Vec<MemberFacts>,
-}
-
-impl GroupFacts {
-    /// The member of that id.
-    pub fn member(&self, id: u64) -> Option<&MemberFacts> {
-        self.members.iter().find(|m| m.id == id)
-    }
-
-    /// The member that leads, if it is known.
-    pub fn leading(&self) -> Option<&MemberFacts> {
-        self.leader.and_then(|id| self.member(id))
-    }
-
-    /// This member leads.
-    pub fn is_leader(&self) -> bool {
-        self.role == Role::Leader
-    }
 }
 
 /// `host:port` taken apart; the host may be an IPv6 address in brackets.
