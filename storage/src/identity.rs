@@ -1,0 +1,184 @@
+//! The data directory: one process at a time, and proof of whose directory it is.
+//!
+//! [`DataDir::open`] takes the lock (`flock` on the file `LOCK`, held until the value is dropped; the kernel frees it
+//! if the process dies) before anything in the directory is read. The file `IDENTITY` says which group the member
+//! belongs to and under which number; it is replaced atomically and is durable when [`DataDir::save`] returns.
+//!
+//! Nothing here decides whether an identity fits: that is the business of whoever joins or starts a group.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::codec::{self, CodecError};
+use crate::disk::{self, Disk, LockGuard};
+
+const LOCK_FILE: &str = "LOCK";
+const IDENTITY_FILE: &str = "IDENTITY";
+const FORMAT: u8 = 1;
+const LIMIT_BYTES: usize = 64 << 10;
+
+/// Who a data directory belongs to. Written once when the member is made; never changed except by recovery tools.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// The UUID that all members of this deployment share.
+    pub group_uuid: [u8; 16],
+    /// This member's number, never used again for another one.
+    pub member_id: u64,
+    /// Bits that the layers above give a meaning to.
+    pub flags: u64,
+    /// Anything else that must be known before the log is read, by name.
+    pub notes: Vec<(String, Vec<u8>)>,
+}
+
+/// Why the data directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// Another process has it.
+    #[error("the data directory {path} is in use by another process{}", Pid(*.pid))]
+    Locked {
+        /// The directory.
+        path: PathBuf,
+        /// The process that says it holds the lock.
+        pid: Option<u32>,
+    },
+    /// The identity file is damaged, or written by a newer version.
+    #[error("the identity file {path} cannot be read: {source}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: CodecError,
+    },
+    /// The file system said no.
+    #[error("cannot {what} {path}: {source}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// The answer.
+        source: io::Error,
+    },
+}
+
+struct Pid(Option<u32>);
+
+impl fmt::Display for Pid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.map_or(Ok(()), |pid| write!(f, " (process {pid})"))
+    }
+}
+
+/// A data directory that this process holds the lock of.
+pub struct DataDir {
+    disk: Arc<dyn Disk>,
+    path: PathBuf,
+    _lock: LockGuard,
+}
+
+impl fmt::Debug for DataDir {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DataDir")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}
+
+impl DataDir {
+    /// Makes the directory if it is missing, and locks it.
+    ///
+    /// # Errors
+    /// [`IdentityError::Locked`] if another process has it, or what the file system said.
+    pub fn open(disk: Arc<dyn Disk>, path: &Path) -> Result<Self, IdentityError> {
+        let io = |what| {
+            let path = path.to_owned();
+            move |source| IdentityError::Io { what, path, source }
+        };
+        disk.create_dir_all(path)
+            .map_err(io("create the directory"))?;
+        if let Some(parent) = path.parent() {
+            disk.sync_dir(parent).map_err(io("sync the parent of"))?;
+        }
+        let lock_path = path.join(LOCK_FILE);
+        let lock = match disk.lock(&lock_path) {
+            Ok(lock) => lock,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let pid = disk::read_file(&*disk, &lock_path).ok();
+                let pid = pid.and_then(|text| String::from_utf8(text).ok()?.trim().parse().ok());
+                return Err(IdentityError::Locked {
+                    path: path.to_owned(),
+                    pid,
+                });
+            }
+            Err(error) => return Err(io("lock")(error)),
+        };
+        // Only for the message above: whoever is refused wants to know by whom.
+        let pid = format!("{:<10}\n", std::process::id());
+        disk.open(&lock_path)
+            .and_then(|file| file.write_at(pid.as_bytes(), 0))
+            .map_err(io("write the lock file in"))?;
+        Ok(Self {
+            disk,
+            path: path.to_owned(),
+            _lock: lock,
+        })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The disk it is on.
+    #[must_use]
+    pub fn disk(&self) -> &Arc<dyn Disk> {
+        &self.disk
+    }
+
+    /// The identity kept here; `None` if no member was ever made in this directory.
+    ///
+    /// # Errors
+    /// If there is one but it cannot be read: it must then not be taken for an empty directory.
+    pub fn identity(&self) -> Result<Option<Identity>, IdentityError> {
+        let path = self.path.join(IDENTITY_FILE);
+        let bytes = match disk::read_file(&*self.disk, &path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => {
+                return Err(IdentityError::Io {
+                    what: "read",
+                    path,
+                    source,
+                });
+            }
+        };
+        match codec::decode(FORMAT, &bytes, LIMIT_BYTES) {
+            Ok(identity) => Ok(Some(identity)),
+            Err(source) => Err(IdentityError::Unreadable { path, source }),
+        }
+    }
+
+    /// Replaces the identity, atomically; durable when it returns.
+    ///
+    /// # Errors
+    /// What the file system said; the old identity is then still there, unless only the last sync failed.
+    pub fn save(&self, identity: &Identity) -> Result<(), IdentityError> {
+        let path = self.path.join(IDENTITY_FILE);
+        let bytes = match codec::encode(FORMAT, identity) {
+            Ok(bytes) => bytes,
+            Err(source) => return Err(IdentityError::Unreadable { path, source }),
+        };
+        disk::write_file_atomically(&*self.disk, &path, &bytes).map_err(|source| {
+            IdentityError::Io {
+                what: "write",
+                path,
+                source,
+            }
+        })
+    }
+}
