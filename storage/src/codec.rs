@@ -199,6 +199,6 @@ mod tests {
         let bytes = encode(1, &(0x0102_u16, vec![7u8])).unwrap();
         let body = [2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 7];
         assert_eq!(&bytes[5..], body);
-        assert_eq!(bytes[..5], [1, 126, 142, 193, 164]);
+        assert_eq!(bytes[..5], [1, 31, 217, 193, 222]);
     }
 }

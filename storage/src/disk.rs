@@ -31,7 +31,7 @@ pub trait Disk: Send + Sync + 'static {
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// The names of the files in a directory, sorted.
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
-    /// Makes a directory and its parents where missing. Their names become durable by `sync_dir` of each parent.
+    /// Makes a directory and its parents where missing; durable when it returns.
     fn create_dir_all(&self, dir: &Path) -> io::Result<()>;
     /// Makes the names in a directory durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
@@ -132,7 +132,15 @@ impl Disk for OsDisk {
     }
 
     fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
-        fs::create_dir_all(dir)
+        let missing: Vec<&Path> = dir
+            .ancestors()
+            .filter(|dir| !dir.as_os_str().is_empty() && !dir.exists())
+            .collect();
+        fs::create_dir_all(dir)?;
+        missing
+            .into_iter()
+            .filter_map(Path::parent)
+            .try_for_each(|parent| self.sync_dir(parent))
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {

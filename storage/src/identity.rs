@@ -100,9 +100,6 @@ impl DataDir {
         };
         disk.create_dir_all(path)
             .map_err(io("create the directory"))?;
-        if let Some(parent) = path.parent() {
-            disk.sync_dir(parent).map_err(io("sync the parent of"))?;
-        }
         let lock_path = path.join(LOCK_FILE);
         let lock = match disk.lock(&lock_path) {
             Ok(lock) => lock,
@@ -180,5 +177,61 @@ impl DataDir {
                 source,
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::OsDisk;
+    use crate::memdisk::MemDisk;
+
+    fn identity(member_id: u64) -> Identity {
+        let notes = vec![("peer".to_owned(), b"127.0.0.1:17001".to_vec())];
+        Identity {
+            group_uuid: [9; 16],
+            member_id,
+            flags: 1,
+            notes,
+        }
+    }
+
+    #[test]
+    fn a_second_owner_is_refused_and_told_by_whom() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("a/b");
+        let first = DataDir::open(Arc::new(OsDisk), &path).unwrap();
+        let error = DataDir::open(Arc::new(OsDisk), &path).unwrap_err();
+        let wanted = format!("in use by another process (process {})", std::process::id());
+        assert!(error.to_string().contains(&wanted), "{error}");
+        drop(first);
+        DataDir::open(Arc::new(OsDisk), &path).unwrap();
+    }
+
+    #[test]
+    fn an_identity_survives_a_power_cut_at_any_point() {
+        for cut in 0..12 {
+            for seed in 0..30 {
+                let disk = MemDisk::new();
+                let dir = DataDir::open(Arc::new(disk.clone()), Path::new("/data")).unwrap();
+                assert_eq!(dir.identity().unwrap(), None);
+                dir.save(&identity(3)).unwrap();
+                disk.cut_power_after(cut);
+                let saved = dir.save(&identity(4)).is_ok();
+                let dir = DataDir::open(Arc::new(disk.crash(seed)), Path::new("/data")).unwrap();
+                let found = dir.identity().unwrap().expect("never gone");
+                assert!(found == identity(4) || (!saved && found == identity(3)));
+            }
+        }
+    }
+
+    #[test]
+    fn a_damaged_identity_is_an_error_and_not_an_empty_directory() {
+        let disk = MemDisk::new();
+        let dir = DataDir::open(Arc::new(disk.clone()), Path::new("/data")).unwrap();
+        dir.save(&identity(3)).unwrap();
+        disk.flip_bit(Path::new("/data/IDENTITY"), 20, 3).unwrap();
+        let error = dir.identity().unwrap_err();
+        assert!(error.to_string().contains("/data/IDENTITY"), "{error}");
     }
 }
