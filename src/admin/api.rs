@@ -1,0 +1,327 @@
+//! The JSON of the admin interface: what goes in, what comes out, and how it fails. Shared with the command line.
+
+use quorate_raft::{CallError, ChangeError, ReadError};
+use serde::{Deserialize, Serialize};
+
+/// An error, as every endpoint answers it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct ApiError {
+    /// HTTP status.
+    #[serde(skip_serializing_if = "is_zero", default)]
+    pub status: u16,
+    /// One word for programs.
+    pub code: String,
+    /// What happened, for people.
+    pub message: String,
+    /// What to do about it.
+    pub hint: String,
+}
+
+fn is_zero(status: &u16) -> bool {
+    *status == 0
+}
+
+impl ApiError {
+    /// An error.
+    pub fn new(
+        status: u16,
+        code: &str,
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) -> Self {
+        Self {
+            status,
+            code: code.to_owned(),
+            message: message.into(),
+            hint: hint.into(),
+        }
+    }
+
+    /// The request itself is wrong.
+    pub fn bad_request(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::new(400, "bad_request", message, hint)
+    }
+
+    /// Nobody is known to lead.
+    pub fn no_leader() -> Self {
+        Self::new(
+            503,
+            "no_leader",
+            "no leader is known at the moment",
+            "an election may be under way: try again; if it lasts, check that a majority of the voters runs",
+        )
+    }
+
+    /// Another member leads; nothing was done.
+    pub fn not_leader() -> Self {
+        Self::new(
+            503,
+            "not_leader",
+            "leadership has just moved; nothing was changed",
+            "try again",
+        )
+    }
+
+    /// It may have been done, or not.
+    pub fn unknown_outcome(message: impl Into<String>) -> Self {
+        Self::new(
+            504,
+            "unknown_outcome",
+            message,
+            "look at the members before you try again: it may have been done",
+        )
+    }
+}
+
+impl From<ChangeError> for ApiError {
+    fn from(error: ChangeError) -> Self {
+        let message = error.to_string();
+        match error {
+            ChangeError::NotLeader { .. } => Self::not_leader(),
+            ChangeError::NoSuchMember(_) => Self::new(
+                404,
+                "no_such_member",
+                message,
+                "list the members to see their ids",
+            ),
+            ChangeError::Refused(_) => Self::new(409, "refused", message, "nothing was changed"),
+            ChangeError::Busy => Self::new(
+                409,
+                "busy",
+                message,
+                "nothing was changed: try again in a moment",
+            ),
+            ChangeError::Unknown(_) => Self::unknown_outcome(message),
+            ChangeError::Stopped => Self::stopped(message),
+        }
+    }
+}
+
+impl From<ReadError> for ApiError {
+    fn from(error: ReadError) -> Self {
+        let message = error.to_string();
+        match error {
+            ReadError::NotLeader { .. } => Self::not_leader(),
+            ReadError::NoQuorum => Self::new(
+                503,
+                "no_quorum",
+                message,
+                "check that a majority of the voters runs",
+            ),
+            ReadError::Stopped => Self::stopped(message),
+        }
+    }
+}
+
+impl From<CallError> for ApiError {
+    fn from(error: CallError) -> Self {
+        match error {
+            CallError::NotSent(_) => Self::new(
+                503,
+                "unreachable",
+                error.to_string(),
+                "nothing was changed: check the network between members",
+            ),
+            CallError::Unknown(_) => Self::unknown_outcome(error.to_string()),
+        }
+    }
+}
+
+impl ApiError {
+    fn stopped(message: String) -> Self {
+        Self::new(
+            503,
+            "stopped",
+            message,
+            "ask another member; the log of this one says why it stopped",
+        )
+    }
+}
+
+/// `GET /v1/status`: one member.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct StatusView {
+    /// Its id.
+    pub id: u64,
+    /// The group's UUID.
+    pub group: String,
+    /// `leader`, `follower`, `learner`, `candidate` or `stopped`.
+    pub role: String,
+    /// Who leads.
+    pub leader: Option<u64>,
+    /// The term.
+    pub term: u64,
+    /// Last applied entry.
+    pub applied: u64,
+    /// Last committed entry.
+    pub committed: u64,
+    /// Last entry in the log.
+    pub last_log: u64,
+    /// What the last checkpoint on disk holds.
+    pub snapshot: u64,
+    /// What was cut off the front of the log.
+    pub purged: u64,
+    /// Version of the program.
+    pub version: String,
+    /// Where clients reach it.
+    pub client: String,
+    /// Where its peers reach it.
+    pub peer: String,
+    /// Where its admin port is.
+    pub admin: String,
+    /// Seconds since it started.
+    pub uptime_seconds: u64,
+    /// Its process.
+    pub pid: u32,
+    /// Keys in all databases.
+    pub keys: u64,
+    /// Why it has failed, if it has.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub failed: Option<String>,
+}
+
+/// How far a snapshot on its way to a member has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProgressView {
+    /// Bytes sent.
+    pub bytes: u64,
+    /// About how many there are; from the share of the chunks sent.
+    pub total: u64,
+}
+
+/// One member, as the group sees it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct MemberView {
+    /// Its id.
+    pub id: u64,
+    /// `leader`, `follower`, `learner`, `candidate` or `stopped`.
+    pub role: String,
+    /// It has a vote.
+    pub voter: bool,
+    /// Where its peers reach it.
+    pub peer: String,
+    /// Where clients reach it.
+    pub client: String,
+    /// Where its admin port is.
+    pub admin: String,
+    /// Last entry it has applied; null if it could not be asked.
+    pub applied: Option<u64>,
+    /// Last entry known to be on its disk; null if that is not known here.
+    pub matched: Option<u64>,
+    /// Entries that it lacks.
+    pub lag: Option<u64>,
+    /// `ok`, `lagging`, `unreachable`, or `unknown` where nobody leads.
+    pub health: String,
+    /// A snapshot on its way to it.
+    pub progress: Option<ProgressView>,
+}
+
+/// `GET /v1/members`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct MembersView {
+    /// In order of their ids.
+    pub members: Vec<MemberView>,
+    /// Who leads.
+    pub leader: Option<u64>,
+    /// The term.
+    pub term: u64,
+    /// The group's UUID.
+    pub group: String,
+}
+
+/// What a new member is to be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WantedRole {
+    /// With a vote, once it has caught up.
+    #[default]
+    Voter,
+    /// Without.
+    Learner,
+}
+
+/// Body of `POST /v1/members`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AddMember {
+    /// Where its peers will reach it.
+    pub peer: String,
+    /// Where clients will reach it.
+    pub client: String,
+    /// Where its admin port will be.
+    pub admin: String,
+    /// Voter or learner.
+    #[serde(default)]
+    pub role: WantedRole,
+}
+
+/// Where one member is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddressView {
+    /// Its id.
+    pub id: u64,
+    /// Where its peers reach it.
+    pub peer: String,
+    /// Where clients reach it.
+    pub client: String,
+    /// Where its admin port is.
+    pub admin: String,
+}
+
+/// Answer of `POST /v1/members`: what the new member keeps on its disk, and whom it will hear from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddedView {
+    /// Its id: never used before, never used again.
+    pub id: u64,
+    /// The group's UUID.
+    pub group: String,
+    /// Proves, when it comes back, that it still has the disk it joined with.
+    pub incarnation: String,
+    /// All members, itself included.
+    pub members: Vec<AddressView>,
+}
+
+/// Body of `POST /v1/leader`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TransferTo {
+    /// Who is to lead; null for the best one.
+    #[serde(default)]
+    pub to: Option<u64>,
+}
+
+/// What can be asked of a member, by HTTP or by a peer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+pub enum Request {
+    /// About this member.
+    Status,
+    /// About all members.
+    Members,
+    /// Take one in.
+    Add(AddMember),
+    /// Give one a vote.
+    Promote {
+        /// Which.
+        id: u64,
+    },
+    /// Take one out.
+    Remove {
+        /// Which.
+        id: u64,
+    },
+    /// Hand leadership over.
+    Transfer(TransferTo),
+    /// Take a checkpoint on this member.
+    Snapshot,
+    /// Confirm with a majority that this member leads.
+    Barrier,
+}
+
+impl Request {
+    /// The leader has to answer it.
+    pub fn needs_leader(&self) -> bool {
+        !matches!(self, Self::Status | Self::Snapshot)
+    }
+}

@@ -1,0 +1,116 @@
+//! What the admin service needs from the process, and the one that is made of a real Raft group.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use quorate_raft::{
+    CallError, ChangeError, Group, GroupStatus, Joined, Member, MemberId, Node, ReadError,
+};
+
+use crate::metrics::text::Page;
+
+/// A boxed future that borrows.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// The number of the admin service among the services between peers.
+pub const PEER_SERVICE: u8 = 2;
+
+/// What the process tells about itself, beside its group.
+pub trait Local: Send + Sync + 'static {
+    /// The group's UUID.
+    fn group(&self) -> String;
+    /// This member's addresses.
+    fn addresses(&self) -> Member;
+    /// When the process started.
+    fn started(&self) -> Instant;
+    /// Keys in all databases.
+    fn keys(&self) -> u64;
+    /// Why the disk can no longer be written, if it can't.
+    fn disk_failure(&self) -> Option<String>;
+    /// Adds what is counted outside the group to the metrics page.
+    fn metrics(&self, page: &mut Page);
+}
+
+/// A member as the admin service works on it.
+pub trait Backend: Send + Sync + 'static {
+    /// About the process.
+    fn local(&self) -> &dyn Local;
+    /// About the group.
+    fn status(&self) -> BoxFuture<'_, GroupStatus>;
+    /// Takes a member in. Leader only, as are the next three.
+    fn add_member(&self, member: Member, voter: bool)
+    -> BoxFuture<'_, Result<Joined, ChangeError>>;
+    /// Gives a member a vote.
+    fn promote(&self, id: MemberId) -> BoxFuture<'_, Result<(), ChangeError>>;
+    /// Takes a member out.
+    fn remove(&self, id: MemberId) -> BoxFuture<'_, Result<(), ChangeError>>;
+    /// Hands leadership over; answers who leads then.
+    fn transfer(&self, to: Option<MemberId>) -> BoxFuture<'_, Result<MemberId, ChangeError>>;
+    /// Takes a checkpoint here; answers the index it holds.
+    fn checkpoint(&self) -> BoxFuture<'_, Result<u64, ChangeError>>;
+    /// Confirms with a majority that this member leads.
+    fn barrier(&self) -> BoxFuture<'_, Result<(), ReadError>>;
+    /// Asks the admin service of another member.
+    fn call(
+        &self,
+        to: MemberId,
+        body: Bytes,
+        patience: Duration,
+    ) -> BoxFuture<'_, Result<Bytes, CallError>>;
+}
+
+/// A real member.
+pub struct LiveBackend {
+    node: Node,
+    group: Group,
+    local: Arc<dyn Local>,
+}
+
+impl LiveBackend {
+    /// Over that node and group.
+    pub fn new(node: Node, group: Group, local: Arc<dyn Local>) -> Self {
+        Self { node, group, local }
+    }
+}
+
+impl Backend for LiveBackend {
+    fn local(&self) -> &dyn Local {
+        &*self.local
+    }
+    fn status(&self) -> BoxFuture<'_, GroupStatus> {
+        Box::pin(self.group.status())
+    }
+    fn add_member(
+        &self,
+        member: Member,
+        voter: bool,
+    ) -> BoxFuture<'_, Result<Joined, ChangeError>> {
+        Box::pin(self.group.add_member(member, voter))
+    }
+    fn promote(&self, id: MemberId) -> BoxFuture<'_, Result<(), ChangeError>> {
+        Box::pin(self.group.promote(id))
+    }
+    fn remove(&self, id: MemberId) -> BoxFuture<'_, Result<(), ChangeError>> {
+        Box::pin(self.group.remove(id))
+    }
+    fn transfer(&self, to: Option<MemberId>) -> BoxFuture<'_, Result<MemberId, ChangeError>> {
+        Box::pin(self.group.transfer(to))
+    }
+    fn checkpoint(&self) -> BoxFuture<'_, Result<u64, ChangeError>> {
+        Box::pin(self.group.checkpoint())
+    }
+    fn barrier(&self) -> BoxFuture<'_, Result<(), ReadError>> {
+        Box::pin(self.group.read_index())
+    }
+    fn call(
+        &self,
+        to: MemberId,
+        body: Bytes,
+        patience: Duration,
+    ) -> BoxFuture<'_, Result<Bytes, CallError>> {
+        Box::pin(self.node.call(to, PEER_SERVICE, body, patience))
+    }
+}

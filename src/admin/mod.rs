@@ -1,0 +1,20 @@
+//! The admin interface: status, membership, leadership, health and metrics of a member.
+//!
+//! [`service::AdminService`] does the work and knows no HTTP: the simulator calls it directly. [`http`] is its face on
+//! a port of its own, and the only place that names axum. [`join`] is the other end: a new member that asks a group to
+//! take it in.
+//!
+//! Every member answers everything. What needs the leader goes to the leader as a call between peers, at most one hop:
+//! a member that was asked by a peer never asks another one.
+
+pub mod api;
+pub mod backend;
+pub mod health;
+pub mod http;
+pub mod join;
+pub mod service;
+
+pub use api::{ApiError, MemberView, MembersView, StatusView};
+pub use backend::{Backend, LiveBackend, Local};
+pub use join::{Identity, join};
+pub use service::AdminService;
