@@ -1,3 +1,4 @@
 //! Quorate: a Raft-replicated, strongly consistent, Redis-compatible store.
 
+pub mod config;
 pub mod resp;
