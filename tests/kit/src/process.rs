@@ -101,13 +101,18 @@ impl Process {
     /// Processor time used so far (user and system), from the system.
     #[must_use]
     pub fn cpu_time(&self) -> Option<Duration> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).ok()?;
-        let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
-        let ticks: u64 =
-            fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?;
-        // Linux counts these in hundredths of a second on every platform it runs on here.
-        Some(Duration::from_millis(ticks * 10))
+        cpu_time_of(self.pid())
     }
+}
+
+/// Processor time that any process has used so far (user and system), from the system.
+#[must_use]
+pub fn cpu_time_of(pid: u32) -> Option<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let ticks: u64 = fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?;
+    // Linux counts these in hundredths of a second on every platform it runs on here.
+    Some(Duration::from_millis(ticks * 10))
 }
 
 impl Drop for Process {
