@@ -1,0 +1,316 @@
+//! One database: 16384 slots behind a two-level tree of `Arc`s, and beside it the index of what expires when.
+//!
+//! A view is one clone of the root; the first write to a slot after that copies the root's and the branch's
+//! pointers and the path within the slot, nothing else. Nothing here knows the time: who asks decides what has
+//! expired.
+
+use std::collections::BTreeSet;
+
+use triomphe::Arc;
+
+use crate::hasher::{Hasher, SLOTS, slot_of};
+use crate::item::{Item, NEVER};
+use crate::trie::{Keyed, Trie};
+
+const WIDTH: usize = 128;
+
+/// Where a key stands: computed once, used for every step on it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place<'a> {
+    pub(crate) key: &'a [u8],
+    pub(crate) slot: u16,
+    pub(crate) hash: u32,
+}
+
+impl<'a> Place<'a> {
+    pub(crate) fn of(hasher: &Hasher, key: &'a [u8]) -> Self {
+        Self {
+            key,
+            slot: slot_of(key),
+            hash: hasher.hash(key),
+        }
+    }
+}
+
+/// A slot's keys, and the revision of its last change.
+#[derive(Clone, Default)]
+pub(crate) struct Slot {
+    pub(crate) keys: Trie<Item>,
+    pub(crate) changed_at: u64,
+}
+
+#[derive(Clone)]
+struct Row {
+    slots: [Slot; WIDTH],
+}
+
+impl Row {
+    fn empty() -> Arc<Self> {
+        Arc::new(Self {
+            slots: [const {
+                Slot {
+                    keys: Trie::EMPTY,
+                    changed_at: 0,
+                }
+            }; WIDTH],
+        })
+    }
+}
+
+/// All slots; rows are made when first written.
+#[derive(Clone)]
+pub(crate) struct Slots {
+    rows: Arc<[Option<Arc<Row>>; WIDTH]>,
+    len: u64,
+    /// Chunks count as changed at this revision even where the slot says earlier (databases that were swapped).
+    floor: u64,
+}
+
+impl Default for Slots {
+    fn default() -> Self {
+        Self {
+            rows: Arc::new([const { None }; WIDTH]),
+            len: 0,
+            floor: 0,
+        }
+    }
+}
+
+impl Slots {
+    pub(crate) fn len(&self) -> u64 {
+        self.len
+    }
+
+    pub(crate) fn slot(&self, slot: u16) -> Option<&Slot> {
+        let slot = usize::from(slot) % SLOTS;
+        self.rows[slot / WIDTH]
+            .as_ref()
+            .map(|row| &row.slots[slot % WIDTH])
+    }
+
+    fn slot_mut(&mut self, slot: u16) -> &mut Slot {
+        let slot = usize::from(slot) % SLOTS;
+        let row = Arc::make_mut(&mut self.rows)[slot / WIDTH].get_or_insert_with(Row::empty);
+        &mut Arc::make_mut(row).slots[slot % WIDTH]
+    }
+
+    pub(crate) fn get(&self, place: Place<'_>) -> Option<&Item> {
+        self.slot(place.slot)?.keys.get(place.hash, place.key)
+    }
+
+    /// Slots that hold keys, with the revision at which each last changed.
+    pub(crate) fn filled(&self) -> impl Iterator<Item = (u16, u64, &Trie<Item>)> {
+        (0..SLOTS as u16).filter_map(|number| {
+            let slot = self.slot(number).filter(|slot| !slot.keys.is_empty())?;
+            Some((number, slot.changed_at.max(self.floor), &slot.keys))
+        })
+    }
+
+    /// All items, in the order of slot, hash and key.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Item> {
+        self.filled()
+            .flat_map(|(_, _, keys)| keys.iter().map(|(_, item)| item))
+    }
+
+    /// The n-th item of that order.
+    pub(crate) fn nth(&self, n: u64) -> Option<&Item> {
+        let mut left = usize::try_from(n).ok()?;
+        for (_, _, keys) in self.filled() {
+            if left < keys.len() {
+                return keys.nth(left);
+            }
+            left -= keys.len();
+        }
+        None
+    }
+
+    /// Calls `each` for at least `count` items from `cursor` on; the cursor to go on from, 0 at the end.
+    pub(crate) fn scan_page<'a>(
+        &'a self,
+        cursor: u64,
+        count: usize,
+        mut each: impl FnMut(&'a Item),
+    ) -> u64 {
+        let (first, mut hash) = ((cursor >> 32) as usize, cursor as u32);
+        let mut seen = 0;
+        for number in first..SLOTS {
+            let slot = self
+                .slot(number as u16)
+                .filter(|slot| !slot.keys.is_empty());
+            if let Some(slot) = slot {
+                if seen >= count && number > first {
+                    return (number as u64) << 32;
+                }
+                let next = slot.keys.scan_page(hash, count - seen.min(count), |item| {
+                    seen += 1;
+                    each(item);
+                });
+                if let Some(next) = next {
+                    return (number as u64) << 32 | u64::from(next);
+                }
+            }
+            hash = 0;
+        }
+        0
+    }
+
+    /// Puts in what a snapshot holds of a slot.
+    pub(crate) fn restore_slot(&mut self, number: u16, slot: Slot) {
+        self.len += slot.keys.len() as u64;
+        *self.slot_mut(number) = slot;
+    }
+}
+
+/// A key that ends: when, and where it stands. The hash stands for the key; those few that share one share a line.
+type Due = (u64, u16, u32);
+
+/// A database, with what is known of its expiries.
+#[derive(Clone, Default)]
+pub(crate) struct Database {
+    pub(crate) slots: Slots,
+    due: BTreeSet<Due>,
+    expires: u64,
+    /// Sum of the times at which keys end, for the average in INFO.
+    ends_sum: u128,
+}
+
+impl Database {
+    /// Over the slots of a view; the expiry index is made anew.
+    pub(crate) fn from_slots(slots: Slots) -> Self {
+        let mut db = Self::default();
+        let mut due = Vec::new();
+        for (number, _, keys) in slots.filled() {
+            for (hash, item) in keys.iter() {
+                if let Some(at) = item.expire_at() {
+                    due.push((at, number, hash));
+                    db.expires += 1;
+                    db.ends_sum += u128::from(at);
+                }
+            }
+        }
+        db.due = due.into_iter().collect();
+        db.slots = slots;
+        db
+    }
+
+    pub(crate) fn expires(&self) -> u64 {
+        self.expires
+    }
+
+    /// The average time to live in milliseconds.
+    pub(crate) fn average_ttl_ms(&self, now_ms: u64) -> u64 {
+        if self.expires == 0 {
+            return 0;
+        }
+        let average = self.ends_sum / u128::from(self.expires);
+        u64::try_from(average)
+            .unwrap_or(u64::MAX)
+            .saturating_sub(now_ms)
+    }
+
+    /// All chunks count as changed at this revision.
+    pub(crate) fn moved(&mut self, revision: u64) {
+        self.slots.floor = revision;
+    }
+
+    fn index_end(&mut self, place: Place<'_>, at: u64) {
+        if at != NEVER {
+            self.due.insert((at, place.slot, place.hash));
+            self.expires += 1;
+            self.ends_sum += u128::from(at);
+        }
+    }
+
+    /// Call it when the key no longer ends at `at`.
+    fn unindex_end(&mut self, place: Place<'_>, at: u64) {
+        if at == NEVER {
+            return;
+        }
+        self.expires -= 1;
+        self.ends_sum -= u128::from(at);
+        let shared = self.slots.slot(place.slot).is_some_and(|slot| {
+            let same = slot
+                .keys
+                .iter_from(place.hash)
+                .take_while(|(hash, _)| *hash == place.hash);
+            same.into_iter()
+                .any(|(_, item)| item.head().expire_at == at && item.key() != place.key)
+        });
+        if !shared {
+            self.due.remove(&(at, place.slot, place.hash));
+        }
+    }
+
+    /// One descent for look-up, change and insert, as [`Trie::upsert`]; keeps the expiry index and the count.
+    pub(crate) fn upsert(
+        &mut self,
+        place: Place<'_>,
+        revision: u64,
+        edit: impl FnOnce(Option<&mut Item>) -> Option<Item>,
+    ) {
+        let (mut before, mut after) = (NEVER, NEVER);
+        let slot = self.slots.slot_mut(place.slot);
+        slot.changed_at = revision;
+        let added = slot
+            .keys
+            .upsert(place.hash, place.key, |found| match found {
+                Some(item) => {
+                    before = item.head().expire_at;
+                    if let Some(new) = edit(Some(item)) {
+                        *item = new;
+                    }
+                    after = item.head().expire_at;
+                    None
+                }
+                None => {
+                    let new = edit(None);
+                    after = new.as_ref().map_or(NEVER, |item| item.head().expire_at);
+                    new
+                }
+            });
+        self.slots.len += u64::from(added);
+        if before != after {
+            self.unindex_end(place, before);
+            self.index_end(place, after);
+        }
+    }
+
+    /// The item, to change its value in place. Its expiry must stay: use [`Database::upsert`] for that.
+    pub(crate) fn get_mut(&mut self, place: Place<'_>, revision: u64) -> Option<&mut Item> {
+        self.slots.get(place)?;
+        let slot = self.slots.slot_mut(place.slot);
+        slot.changed_at = revision;
+        slot.keys.get_mut(place.hash, place.key)
+    }
+
+    pub(crate) fn remove(&mut self, place: Place<'_>, revision: u64) -> Option<Item> {
+        // A miss must not copy anything that a view shares.
+        self.slots.get(place)?;
+        let slot = self.slots.slot_mut(place.slot);
+        slot.changed_at = revision;
+        let item = slot.keys.remove(place.hash, place.key)?;
+        self.slots.len -= 1;
+        self.unindex_end(place, item.head().expire_at);
+        Some(item)
+    }
+
+    /// Keys that have ended, the earliest first, at most about `limit`.
+    pub(crate) fn due<'a>(&'a self, now_ms: u64, limit: usize, mut each: impl FnMut(&'a [u8])) {
+        for (at, number, hash) in self.due.range(..=(now_ms, u16::MAX, u32::MAX)).take(limit) {
+            let Some(slot) = self.slots.slot(*number) else {
+                continue;
+            };
+            let same = slot
+                .keys
+                .iter_from(*hash)
+                .take_while(|(tag, _)| tag == hash);
+            same.filter(|(_, item)| item.head().expire_at == *at)
+                .for_each(|(_, item)| each(item.key()));
+        }
+    }
+
+    /// When the next key ends.
+    pub(crate) fn next_due(&self) -> Option<u64> {
+        self.due.first().map(|(at, _, _)| *at)
+    }
+}

@@ -1,0 +1,365 @@
+//! What a key holds. A string that is set whole is ONE allocation: head, key and value behind a thin pointer; every
+//! other value stands in an [`Object`].
+//!
+//! Items are shared with views, so they are changed only through the methods here, which copy what is shared.
+
+use triomphe::{Arc, ThinArc};
+
+use crate::hash::Hash;
+use crate::number;
+use crate::trie::Keyed;
+
+/// Stands for "never" in an expiry, so that 8 bytes do.
+pub(crate) const NEVER: u64 = u64::MAX;
+
+/// Strings that grow in place (APPEND, SETRANGE, SETBIT) are shown as `raw` by OBJECT ENCODING.
+pub(crate) const RAW: u32 = 1;
+/// The longest string that OBJECT ENCODING calls `embstr`.
+const EMBSTR_MAX: usize = 44;
+
+/// What is known of a key besides its value. `note` is the flags (8 bits) and the second it was last written (24).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Head {
+    pub(crate) revision: u64,
+    pub(crate) expire_at: u64,
+    pub(crate) key_len: u32,
+    note: u32,
+}
+
+impl Head {
+    pub(crate) fn new(key: &[u8], revision: u64, expire_at: u64, flags: u32, now_ms: u64) -> Self {
+        // Keys are arguments, and those end at 512 MB.
+        let key_len = u32::try_from(key.len()).unwrap_or(u32::MAX);
+        Self {
+            revision,
+            expire_at,
+            key_len,
+            note: flags & 0xff | ((now_ms / 1000) as u32) << 8,
+        }
+    }
+
+    pub(crate) fn from_parts(key_len: u32, revision: u64, expire_at: u64, note: u32) -> Self {
+        Self {
+            revision,
+            expire_at,
+            key_len,
+            note,
+        }
+    }
+
+    pub(crate) fn note(&self) -> u32 {
+        self.note
+    }
+
+    fn touch(&mut self, revision: u64, now_ms: u64) {
+        self.revision = revision;
+        self.note = self.note & 0xff | ((now_ms / 1000) as u32) << 8;
+    }
+}
+
+/// A key and its value.
+#[derive(Clone)]
+pub enum Item {
+    /// A string set whole.
+    Str(ThinArc<HeadOf, u8>),
+    /// Anything else.
+    Obj(Arc<Object>),
+}
+
+/// The head of a string's allocation.
+#[derive(Clone, Copy, Debug)]
+pub struct HeadOf(pub(crate) Head);
+
+/// A key with a value of its own allocation.
+#[derive(Clone)]
+pub struct Object {
+    pub(crate) head: Head,
+    pub(crate) key: Box<[u8]>,
+    pub(crate) value: Value,
+}
+
+/// The value of an [`Object`].
+#[derive(Clone)]
+pub enum Value {
+    /// A string that grows in place.
+    Str(Vec<u8>),
+    /// A hash.
+    Hash(Hash),
+}
+
+/// The value of an item, for looking.
+#[derive(Clone, Copy)]
+pub enum ValueRef<'a> {
+    /// A string.
+    Str(&'a [u8]),
+    /// A hash.
+    Hash(&'a Hash),
+}
+
+/// A collection type that an item may hold; each family adds its own here.
+pub trait Collection: Sized {
+    /// Wraps it.
+    fn into_value(self) -> Value;
+    /// The value, if it is of this type.
+    fn from_ref(value: ValueRef<'_>) -> Option<&Self>;
+    /// The same, to change it.
+    fn from_mut(value: &mut Value) -> Option<&mut Self>;
+    /// Whether nothing is left, so that the key goes.
+    fn is_empty(&self) -> bool;
+    /// What a key that does not exist begins with.
+    fn new() -> Self;
+}
+
+impl Collection for Hash {
+    fn into_value(self) -> Value {
+        Value::Hash(self)
+    }
+
+    fn from_ref(value: ValueRef<'_>) -> Option<&Self> {
+        match value {
+            ValueRef::Hash(hash) => Some(hash),
+            ValueRef::Str(_) => None,
+        }
+    }
+
+    fn from_mut(value: &mut Value) -> Option<&mut Self> {
+        match value {
+            Value::Hash(hash) => Some(hash),
+            Value::Str(_) => None,
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn new() -> Self {
+        Hash::new()
+    }
+}
+
+/// Up to this size a string is put together on the stack.
+const ON_STACK: usize = 256;
+
+fn thin(head: Head, key: &[u8], value: &[u8]) -> Item {
+    let whole = key.len() + value.len();
+    let arc = if whole <= ON_STACK {
+        let mut both = [0; ON_STACK];
+        both[..key.len()].copy_from_slice(key);
+        both[key.len()..whole].copy_from_slice(value);
+        ThinArc::from_header_and_slice(HeadOf(head), &both[..whole])
+    } else {
+        ThinArc::from_header_and_slice(HeadOf(head), &[key, value].concat())
+    };
+    Item::Str(arc)
+}
+
+impl Item {
+    pub(crate) fn string(head: Head, key: &[u8], value: &[u8]) -> Self {
+        thin(head, key, value)
+    }
+
+    pub(crate) fn object(head: Head, key: &[u8], value: Value) -> Self {
+        Item::Obj(Arc::new(Object {
+            head,
+            key: key.into(),
+            value,
+        }))
+    }
+
+    pub(crate) fn head(&self) -> &Head {
+        match self {
+            Item::Str(thin) => &thin.header.header.0,
+            Item::Obj(object) => &object.head,
+        }
+    }
+
+    /// When it was last changed, in the group's revisions; never 0.
+    pub fn revision(&self) -> u64 {
+        self.head().revision
+    }
+
+    /// When it ends, in milliseconds since 1970.
+    pub fn expire_at(&self) -> Option<u64> {
+        let at = self.head().expire_at;
+        (at != NEVER).then_some(at)
+    }
+
+    /// Whether it has ended.
+    pub fn is_expired(&self, now_ms: u64) -> bool {
+        // Redis: a key with 0 ms left is gone.
+        self.head().expire_at <= now_ms
+    }
+
+    /// Seconds since it was last written (of 24 bits, so it wraps after 194 days).
+    pub fn idle_seconds(&self, now_ms: u64) -> u64 {
+        u64::from(((now_ms / 1000) as u32).wrapping_sub(self.head().note >> 8) & 0x00ff_ffff)
+    }
+
+    /// Its value.
+    pub fn value(&self) -> ValueRef<'_> {
+        match self {
+            Item::Str(thin) => ValueRef::Str(&thin.slice[thin.header.header.0.key_len as usize..]),
+            Item::Obj(object) => match &object.value {
+                Value::Str(bytes) => ValueRef::Str(bytes),
+                Value::Hash(hash) => ValueRef::Hash(hash),
+            },
+        }
+    }
+
+    /// Its bytes, if it is a string.
+    pub fn as_str(&self) -> Option<&[u8]> {
+        match self.value() {
+            ValueRef::Str(bytes) => Some(bytes),
+            ValueRef::Hash(_) => None,
+        }
+    }
+
+    /// As TYPE says it.
+    pub fn type_name(&self) -> &'static str {
+        match self.value() {
+            ValueRef::Str(_) => "string",
+            ValueRef::Hash(_) => "hash",
+        }
+    }
+
+    /// As OBJECT ENCODING says it.
+    pub fn encoding(&self) -> &'static str {
+        match self.value() {
+            ValueRef::Str(_) if self.head().note & RAW != 0 => "raw",
+            ValueRef::Str(bytes)
+                if bytes.len() <= number::INT_LEN && number::parse_int(bytes).is_some() =>
+            {
+                "int"
+            }
+            ValueRef::Str(bytes) if bytes.len() <= EMBSTR_MAX => "embstr",
+            ValueRef::Str(_) => "raw",
+            ValueRef::Hash(hash) => hash.encoding(),
+        }
+    }
+
+    /// An estimate of its memory, the share of the structures above it included.
+    pub fn memory_bytes(&self) -> usize {
+        /// Tag, item and slack in its leaf.
+        const IN_LEAF: usize = 24;
+        match self {
+            Item::Str(thin) => IN_LEAF + 40 + thin.slice.len(),
+            Item::Obj(object) => {
+                let value = match &object.value {
+                    Value::Str(bytes) => bytes.capacity(),
+                    Value::Hash(hash) => hash.memory_bytes(),
+                };
+                IN_LEAF + 8 + size_of::<Object>() + object.key.len() + value
+            }
+        }
+    }
+
+    fn with_head(&self, change: impl FnOnce(&mut Head)) -> Self {
+        let mut head = *self.head();
+        change(&mut head);
+        match self {
+            Item::Str(thin) => Item::Str(ThinArc::from_header_and_slice(HeadOf(head), &thin.slice)),
+            Item::Obj(object) => Item::Obj(Arc::new(Object {
+                head,
+                ..Object::clone(object)
+            })),
+        }
+    }
+
+    fn edit_head(&mut self, change: impl FnOnce(&mut Head)) {
+        match self {
+            Item::Str(thin) => {
+                let mut change = Some(change);
+                let done = thin.with_arc_mut(|arc| {
+                    let Some(parts) = triomphe::Arc::get_mut(arc) else {
+                        return false;
+                    };
+                    if let Some(change) = change.take() {
+                        change(&mut parts.header_mut().0);
+                    }
+                    true
+                });
+                if let Some(change) = change.filter(|_| !done) {
+                    *self = self.with_head(change);
+                }
+            }
+            Item::Obj(object) => change(&mut Arc::make_mut(object).head),
+        }
+    }
+
+    pub(crate) fn touch(&mut self, revision: u64, now_ms: u64) {
+        self.edit_head(|head| head.touch(revision, now_ms));
+    }
+
+    pub(crate) fn set_expire(&mut self, expire_at: u64, revision: u64, now_ms: u64) {
+        self.edit_head(|head| {
+            head.expire_at = expire_at;
+            head.touch(revision, now_ms);
+        });
+    }
+
+    /// Makes it a string of this value; in place where nobody shares it and the length is the same.
+    pub(crate) fn set_string(&mut self, head: Head, value: &[u8]) {
+        if let Item::Str(thin) = self {
+            let key_len = head.key_len as usize;
+            let same = thin.slice.len() == key_len + value.len();
+            let done = same
+                && thin.with_arc_mut(|arc| {
+                    let Some(parts) = triomphe::Arc::get_mut(arc) else {
+                        return false;
+                    };
+                    parts.header_mut().0 = head;
+                    parts.slice_mut()[key_len..].copy_from_slice(value);
+                    true
+                });
+            if done {
+                return;
+            }
+        }
+        let new = thin(head, self.key(), value);
+        *self = new;
+    }
+
+    /// The value, to be changed in place; of a plain string this gives it an allocation that can grow.
+    pub(crate) fn value_mut(&mut self, flags: u32) -> &mut Object {
+        if let Item::Str(thin) = self {
+            let mut head = thin.header.header.0;
+            head.note |= flags;
+            let (key, value) = thin.slice.split_at(head.key_len as usize);
+            *self = Item::Obj(Arc::new(Object {
+                head,
+                key: key.into(),
+                value: Value::Str(value.to_vec()),
+            }));
+        }
+        match self {
+            Item::Obj(object) => {
+                let object = Arc::make_mut(object);
+                object.head.note |= flags;
+                object
+            }
+            Item::Str(_) => unreachable!("made an object above"),
+        }
+    }
+
+    /// The same value under another key.
+    pub(crate) fn rekeyed(&self, key: &[u8], revision: u64, expire_at: u64, now_ms: u64) -> Self {
+        let mut head = *self.head();
+        head.key_len = u32::try_from(key.len()).unwrap_or(u32::MAX);
+        head.expire_at = expire_at;
+        head.touch(revision, now_ms);
+        match self {
+            Item::Str(_) => thin(head, key, self.as_str().unwrap_or_default()),
+            Item::Obj(object) => Item::object(head, key, object.value.clone()),
+        }
+    }
+}
+
+impl Keyed for Item {
+    fn key(&self) -> &[u8] {
+        match self {
+            Item::Str(thin) => &thin.slice[..thin.header.header.0.key_len as usize],
+            Item::Obj(object) => &object.key,
+        }
+    }
+}

@@ -1,0 +1,368 @@
+//! The state machine: entries of the log go in, replies come out, and all members stay the same.
+//!
+//! `apply` is the only way in. It depends on the entry's bytes and on nothing else: time and chance come with the
+//! stamp, and time never goes back. Keys past due are hidden from every read to the millisecond and are removed by
+//! entries only.
+
+use bytes::{Bytes, BytesMut};
+
+use crate::args::Args;
+use crate::cx::{ReadCx, WriteCx};
+use crate::db::{Database, Place};
+use crate::entry::{Commands, Entry, KeyList, Unit, Watch};
+use crate::error::{CmdError, Corrupt};
+use crate::hasher::{Hasher, Rng};
+use crate::reply::{Proto, ReplyBuf};
+use crate::settings::Settings;
+use crate::spec::{self, Command, Handler};
+use crate::view::View;
+
+/// Everything that is replicated.
+pub(crate) struct Space {
+    pub(crate) dbs: Vec<Database>,
+    pub(crate) hasher: Hasher,
+    pub(crate) settings: Settings,
+    pub(crate) revision: u64,
+    pub(crate) now_ms: u64,
+    pub(crate) rng: Rng,
+    /// Keys removed because they had ended, since this process began: a figure, no part of the state.
+    pub(crate) expired: u64,
+    pub(crate) garbage: Vec<Database>,
+}
+
+/// See the module's words.
+pub struct Keyspace {
+    space: Space,
+    /// What is left of the last buffer of replies.
+    replies: BytesMut,
+}
+
+/// Flushed databases. Dropping one with many keys takes a while: do it where nobody waits.
+pub struct Garbage {
+    #[expect(dead_code, reason = "it is only kept to be dropped elsewhere")]
+    dbs: Vec<Database>,
+}
+
+/// What INFO shows of a database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DbInfo {
+    /// Its keys, those past due but not yet removed included.
+    pub keys: u64,
+    /// Those that end.
+    pub expires: u64,
+    /// Their average time to live.
+    pub avg_ttl_ms: u64,
+}
+
+impl Keyspace {
+    /// Empty databases. `seed` is a secret of the group: the same on every member, kept in every view's header.
+    pub fn new(databases: u16, seed: [u64; 2]) -> Self {
+        let databases = usize::from(databases.max(1));
+        Self {
+            space: Space {
+                dbs: std::iter::repeat_with(Database::default)
+                    .take(databases)
+                    .collect(),
+                hasher: Hasher::new(seed),
+                settings: Settings::default(),
+                revision: 0,
+                now_ms: 0,
+                rng: Rng::new(0),
+                expired: 0,
+                garbage: Vec::new(),
+            },
+            replies: BytesMut::new(),
+        }
+    }
+
+    pub(crate) fn from_space(space: Space) -> Self {
+        Self {
+            space,
+            replies: BytesMut::new(),
+        }
+    }
+
+    /// The state of a view. It walks all keys once to find their expiries: not under a lock that others wait for.
+    pub fn from_view(view: &View) -> Self {
+        Self::from_space(view.to_space())
+    }
+
+    /// A consistent, immutable view of everything, in a microsecond or so.
+    pub fn view(&self) -> View {
+        View::of(&self.space)
+    }
+
+    /// Applies an entry of the log. One buffer of replies per unit: of a batch, its commands' replies in their
+    /// order. Without `want_replies` none are made. An error means the bytes are damaged: the member must stop.
+    pub fn apply(&mut self, entry: &[u8], want_replies: bool) -> Result<Vec<Bytes>, Corrupt> {
+        let mut entry = Entry::open(entry)?;
+        let space = &mut self.space;
+        // Nobody took it, so it goes here.
+        space.garbage.clear();
+        space.now_ms = space.now_ms.max(entry.stamp.time_ms);
+        space.rng = Rng::new(entry.stamp.seed);
+        let mut out = if want_replies {
+            ReplyBuf::over(std::mem::take(&mut self.replies), Proto::Resp2)
+        } else {
+            ReplyBuf::muted()
+        };
+        let mut replies = Vec::with_capacity(if want_replies { entry.len() } else { 0 });
+        let mut args = Vec::with_capacity(16);
+        while let Some(unit) = entry.next_unit()? {
+            match unit {
+                Unit::Commands(commands) => space.run_unit(commands, &mut args, &mut out)?,
+                Unit::Expire(keys) => space.run_expire(keys, &mut out)?,
+                Unit::Setting(name, value) => {
+                    space.settings.set(name, value);
+                    out.ok();
+                }
+            }
+            if want_replies {
+                replies.push(out.take());
+            }
+        }
+        self.replies = out.into_inner();
+        Ok(replies)
+    }
+
+    /// Runs a command that only reads. The caller has looked it up and checked its arity.
+    pub fn read(
+        &self,
+        now_ms: u64,
+        seed: u64,
+        db: u16,
+        command: &Command<Handler>,
+        args: &[&[u8]],
+        out: &mut ReplyBuf,
+    ) {
+        let cx = ReadCx::new(&self.space, now_ms.max(self.space.now_ms), seed, db);
+        let mark = out.mark();
+        if let Err(error) = self.read_one(&cx, command, args, out) {
+            out.truncate(mark);
+            out.fail(&error);
+        }
+    }
+
+    fn read_one(
+        &self,
+        cx: &ReadCx<'_>,
+        command: &Command<Handler>,
+        args: &[&[u8]],
+        out: &mut ReplyBuf,
+    ) -> Result<(), CmdError> {
+        if usize::from(cx.db()) >= self.space.dbs.len() {
+            return Err(CmdError::DB_RANGE);
+        }
+        match command.handler {
+            Handler::Read(run) => run(cx, &mut Args::new(args, 1), out),
+            Handler::Container => match resolve_sub(args)? {
+                (Handler::Read(run), at) => run(cx, &mut Args::new(args, at), out),
+                _ => Err(NOT_A_READ),
+            },
+            Handler::Write(_) => Err(NOT_A_READ),
+        }
+    }
+
+    /// Runs a MULTI/EXEC that only reads, all at one moment: an array, or null when a watched key has changed.
+    pub fn read_transaction<'c>(
+        &self,
+        now_ms: u64,
+        seed: u64,
+        watches: &[Watch],
+        commands: impl ExactSizeIterator<Item = (u16, &'c Command<Handler>, &'c [&'c [u8]])>,
+        out: &mut ReplyBuf,
+    ) {
+        if watches
+            .iter()
+            .any(|watch| self.revision(now_ms, watch.db, &watch.key) != watch.revision)
+        {
+            return out.null_array();
+        }
+        out.array(commands.len());
+        for (nth, (db, command, args)) in commands.enumerate() {
+            self.read(
+                now_ms,
+                seed.wrapping_add(nth as u64),
+                db,
+                command,
+                args,
+                out,
+            );
+        }
+    }
+
+    /// The revision of a key for WATCH: 0 when it does not exist.
+    pub fn revision(&self, now_ms: u64, db: u16, key: &[u8]) -> u64 {
+        self.space.watched(now_ms.max(self.space.now_ms), db, key)
+    }
+
+    /// Keys that have ended, for an expire unit; at most about `limit`.
+    pub fn due(&self, now_ms: u64, limit: usize) -> Vec<(u16, Bytes)> {
+        let mut found = Vec::new();
+        for (number, db) in self.space.dbs.iter().enumerate() {
+            let left = limit.saturating_sub(found.len());
+            db.due(now_ms, left, |key| {
+                found.push((number as u16, Bytes::copy_from_slice(key)))
+            });
+        }
+        found
+    }
+
+    /// When the next key ends.
+    pub fn next_due_ms(&self) -> Option<u64> {
+        self.space.dbs.iter().filter_map(Database::next_due).min()
+    }
+
+    /// The group's time: the greatest stamp applied.
+    pub fn now_ms(&self) -> u64 {
+        self.space.now_ms
+    }
+
+    /// How many commands that may write were applied since the group began.
+    pub fn last_revision(&self) -> u64 {
+        self.space.revision
+    }
+
+    /// How many databases there are.
+    pub fn databases(&self) -> u16 {
+        self.space.dbs.len() as u16
+    }
+
+    /// How many keys a database has.
+    pub fn dbsize(&self, db: u16) -> u64 {
+        self.space
+            .dbs
+            .get(usize::from(db))
+            .map_or(0, |db| db.slots.len())
+    }
+
+    /// What INFO shows of a database.
+    pub fn keyspace_info(&self, db: u16, now_ms: u64) -> DbInfo {
+        let Some(db) = self.space.dbs.get(usize::from(db)) else {
+            return DbInfo {
+                keys: 0,
+                expires: 0,
+                avg_ttl_ms: 0,
+            };
+        };
+        DbInfo {
+            keys: db.slots.len(),
+            expires: db.expires(),
+            avg_ttl_ms: db.average_ttl_ms(now_ms),
+        }
+    }
+
+    /// An estimate of a key's memory; None when it does not exist.
+    pub fn memory_usage(&self, now_ms: u64, db: u16, key: &[u8]) -> Option<usize> {
+        if db >= self.databases() {
+            return None;
+        }
+        ReadCx::new(&self.space, now_ms, 0, db)
+            .get(key)
+            .map(crate::item::Item::memory_bytes)
+    }
+
+    /// Keys removed by apply because they had ended, since this process began.
+    pub fn expired_keys(&self) -> u64 {
+        self.space.expired
+    }
+
+    /// A replicated setting by its name in redis.conf.
+    pub fn get_setting(&self, name: &str) -> Option<i64> {
+        self.space.settings.by_name(name)
+    }
+
+    /// All replicated settings.
+    pub fn settings(&self) -> &Settings {
+        &self.space.settings
+    }
+
+    /// Takes what was flushed, to be dropped where nobody waits; the next apply drops it otherwise.
+    pub fn take_garbage(&mut self) -> Option<Garbage> {
+        let dbs = std::mem::take(&mut self.space.garbage);
+        (!dbs.is_empty()).then_some(Garbage { dbs })
+    }
+}
+
+const NOT_A_READ: CmdError = CmdError::fixed("ERR command can't run as a read");
+
+fn resolve_sub(args: &[&[u8]]) -> Result<(Handler, usize), CmdError> {
+    spec::lookup_full(args).map(|(command, at)| (command.handler, at))
+}
+
+impl Space {
+    fn watched(&self, now_ms: u64, db: u16, key: &[u8]) -> u64 {
+        if usize::from(db) >= self.dbs.len() {
+            return 0;
+        }
+        ReadCx::new(self, now_ms, 0, db)
+            .get(key)
+            .map_or(0, crate::item::Item::revision)
+    }
+
+    fn run_unit<'e>(
+        &mut self,
+        mut commands: Commands<'e>,
+        args: &mut Vec<&'e [u8]>,
+        out: &mut ReplyBuf,
+    ) -> Result<(), Corrupt> {
+        out.set_proto(commands.proto);
+        let mut stale = false;
+        while let Some((db, key, revision)) = commands.next_watch()? {
+            stale |= self.watched(self.now_ms, db, key) != revision;
+        }
+        if stale && commands.transaction {
+            out.null_array();
+            return Ok(());
+        }
+        if commands.transaction {
+            out.array(commands.len());
+        }
+        while let Some(db) = commands.next_command(args)? {
+            let mark = out.mark();
+            if let Err(error) = self.run_command(db, args, out) {
+                out.truncate(mark);
+                out.fail(&error);
+            }
+        }
+        Ok(())
+    }
+
+    fn run_command(&mut self, db: u16, args: &[&[u8]], out: &mut ReplyBuf) -> Result<(), CmdError> {
+        if usize::from(db) >= self.dbs.len() {
+            return Err(CmdError::DB_RANGE);
+        }
+        let (handler, at) = resolve_sub(args)?;
+        let mut args = Args::new(args, at);
+        match handler {
+            Handler::Write(run) => run(&mut WriteCx::new(self, self.now_ms, db), &mut args, out),
+            Handler::Read(run) => {
+                let seed = self.rng.next_u64();
+                run(&ReadCx::new(self, self.now_ms, seed, db), &mut args, out)
+            }
+            Handler::Container => Err(CmdError::SYNTAX),
+        }
+    }
+
+    fn run_expire(&mut self, mut keys: KeyList<'_>, out: &mut ReplyBuf) -> Result<(), Corrupt> {
+        self.revision += 1;
+        let mut removed = 0;
+        while let Some((db, key)) = keys.next_key()? {
+            let Some(database) = self.dbs.get_mut(usize::from(db)) else {
+                continue;
+            };
+            let place = Place::of(&self.hasher, key);
+            if database
+                .slots
+                .get(place)
+                .is_some_and(|item| item.is_expired(self.now_ms))
+            {
+                database.remove(place, self.revision);
+                removed += 1;
+            }
+        }
+        self.expired += removed;
+        out.int(removed as i64);
+        Ok(())
+    }
+}

@@ -1,0 +1,446 @@
+//! The one ordered map of the keyspace: a radix trie over a 32-bit keyed hash.
+//!
+//! Its order is `(hash, key)`, so it is a function of the contents and the group's seed only, never of history:
+//! a member that restored a snapshot walks it exactly as one that replayed the log. Counts in the branches give
+//! the n-th element in a few steps (RANDOMKEY, HRANDFIELD), and a position in hash order is a SCAN cursor that
+//! stays valid whatever happens in between.
+//!
+//! Nodes stand behind `Arc`. A clone of the trie is a consistent view that costs one reference; the first write
+//! to a shared path copies that path (a branch is four children, a leaf 64 items) and nothing else.
+//!
+//! It must never let an order that depends on insertion leak out.
+
+use triomphe::Arc;
+
+/// Hash bits that one level of branches consumes. A small fan-out keeps leaves well filled right after a split
+/// (16 items, where 16 children would leave 4) and makes the copied path short in bytes.
+const BITS: u32 = 2;
+const FANOUT: usize = 1 << BITS;
+/// All the bits there are.
+const HASH_BITS: u32 = 32;
+/// A leaf splits above this, unless its hash bits are used up.
+const LEAF_MAX: usize = 64;
+/// A branch becomes a leaf again at this size; lower than `LEAF_MAX`, so that one key coming and going doesn't
+/// split and merge each time. Order doesn't depend on where the cuts are.
+const LEAF_MERGE: usize = 32;
+
+/// What stands in a trie: it can name its key.
+pub trait Keyed: Clone {
+    /// The key, as bytes. It must not change while the item is in a trie.
+    fn key(&self) -> &[u8];
+}
+
+/// See the module's words.
+#[derive(Clone)]
+pub struct Trie<T> {
+    root: Node<T>,
+    len: usize,
+}
+
+#[derive(Clone)]
+enum Node<T> {
+    Empty,
+    Leaf(Arc<Leaf<T>>),
+    Branch(Arc<Branch<T>>),
+}
+
+/// Tags (hashes) and items apart: the search reads 4 bytes an item, and nothing is lost to padding.
+#[derive(Clone)]
+struct Leaf<T> {
+    tags: Vec<u32>,
+    items: Vec<T>,
+}
+
+#[derive(Clone)]
+struct Branch<T> {
+    counts: [usize; FANOUT],
+    children: [Node<T>; FANOUT],
+}
+
+impl<T> Trie<T> {
+    /// One without items.
+    pub const EMPTY: Self = Self {
+        root: Node::Empty,
+        len: 0,
+    };
+}
+
+impl<T> Default for Trie<T> {
+    fn default() -> Self {
+        Self::EMPTY
+    }
+}
+
+fn child_of(hash: u32, shift: u32) -> usize {
+    (hash >> shift) as usize & (FANOUT - 1)
+}
+
+impl<T: Keyed> Leaf<T> {
+    fn locate(&self, hash: u32, key: &[u8]) -> Result<usize, usize> {
+        let mut at = self.tags.partition_point(|tag| *tag < hash);
+        while at < self.tags.len() && self.tags[at] == hash {
+            match self.items[at].key().cmp(key) {
+                std::cmp::Ordering::Less => at += 1,
+                std::cmp::Ordering::Equal => return Ok(at),
+                std::cmp::Ordering::Greater => return Err(at),
+            }
+        }
+        Err(at)
+    }
+
+    fn insert_at(&mut self, at: usize, hash: u32, item: T) {
+        // Doubling would waste a third of the leaf on average; leaves are short, so small steps cost little.
+        if self.tags.len() == self.tags.capacity() {
+            let more = (self.tags.len() / 8).max(1);
+            self.tags.reserve_exact(more);
+        }
+        if self.items.len() == self.items.capacity() {
+            let more = (self.items.len() / 8).max(1);
+            self.items.reserve_exact(more);
+        }
+        self.tags.insert(at, hash);
+        self.items.insert(at, item);
+    }
+}
+
+impl<T> Node<T> {
+    fn len(&self) -> usize {
+        match self {
+            Node::Empty => 0,
+            Node::Leaf(leaf) => leaf.tags.len(),
+            Node::Branch(branch) => branch.counts.iter().sum(),
+        }
+    }
+}
+
+/// A node of sorted parts. `shift` is what is left of the hash below this node.
+fn build<T: Keyed>(mut tags: Vec<u32>, mut items: Vec<T>, shift: u32) -> Node<T> {
+    if tags.is_empty() {
+        return Node::Empty;
+    }
+    if tags.len() <= LEAF_MAX || shift == 0 {
+        return Node::Leaf(Arc::new(Leaf { tags, items }));
+    }
+    let shift = shift - BITS;
+    let mut counts = [0; FANOUT];
+    let mut children = [const { Node::Empty }; FANOUT];
+    for child in (0..FANOUT).rev() {
+        let from = tags.partition_point(|tag| child_of(*tag, shift) < child);
+        let (part_tags, part_items) = (tags.split_off(from), items.split_off(from));
+        counts[child] = part_tags.len();
+        children[child] = build(part_tags, part_items, shift);
+    }
+    Node::Branch(Arc::new(Branch { counts, children }))
+}
+
+fn upsert_node<T: Keyed, F: FnOnce(Option<&mut T>) -> Option<T>>(
+    node: &mut Node<T>,
+    shift: u32,
+    hash: u32,
+    key: &[u8],
+    edit: F,
+) -> bool {
+    match node {
+        Node::Empty => {
+            let Some(item) = edit(None) else { return false };
+            debug_assert_eq!(item.key(), key);
+            *node = Node::Leaf(Arc::new(Leaf {
+                tags: vec![hash],
+                items: vec![item],
+            }));
+            true
+        }
+        Node::Branch(branch) => {
+            let branch = Arc::make_mut(branch);
+            let shift = shift - BITS;
+            let child = child_of(hash, shift);
+            let added = upsert_node(&mut branch.children[child], shift, hash, key, edit);
+            branch.counts[child] += usize::from(added);
+            added
+        }
+        Node::Leaf(shared) => {
+            let leaf = Arc::make_mut(shared);
+            match leaf.locate(hash, key) {
+                Ok(at) => {
+                    let replaced = edit(Some(&mut leaf.items[at]));
+                    if let Some(item) = replaced {
+                        debug_assert_eq!(item.key(), key);
+                        leaf.items[at] = item;
+                    }
+                    false
+                }
+                Err(at) => {
+                    let Some(item) = edit(None) else { return false };
+                    debug_assert_eq!(item.key(), key);
+                    leaf.insert_at(at, hash, item);
+                    if leaf.tags.len() > LEAF_MAX && shift > 0 {
+                        let (tags, items) = (
+                            std::mem::take(&mut leaf.tags),
+                            std::mem::take(&mut leaf.items),
+                        );
+                        *node = build(tags, items, shift);
+                    }
+                    true
+                }
+            }
+        }
+    }
+}
+
+fn remove_node<T: Keyed>(node: &mut Node<T>, shift: u32, hash: u32, key: &[u8]) -> Option<T> {
+    match node {
+        Node::Empty => None,
+        Node::Leaf(shared) => {
+            let at = shared.locate(hash, key).ok()?;
+            if shared.tags.len() == 1 {
+                let item = shared.items[0].clone();
+                *node = Node::Empty;
+                return Some(item);
+            }
+            let leaf = Arc::make_mut(shared);
+            leaf.tags.remove(at);
+            let item = leaf.items.remove(at);
+            // Give back what a leaf that shrank no longer needs.
+            if leaf.tags.capacity() > 2 * leaf.tags.len() + 4 {
+                leaf.tags.shrink_to_fit();
+                leaf.items.shrink_to_fit();
+            }
+            Some(item)
+        }
+        Node::Branch(shared) => {
+            let branch = Arc::make_mut(shared);
+            let child = child_of(hash, shift - BITS);
+            let item = remove_node(&mut branch.children[child], shift - BITS, hash, key)?;
+            branch.counts[child] -= 1;
+            let left: usize = branch.counts.iter().sum();
+            if left <= LEAF_MERGE {
+                let (mut tags, mut items) = (Vec::with_capacity(left), Vec::with_capacity(left));
+                for (tag, item) in Iter::over(node) {
+                    tags.push(tag);
+                    items.push(item.clone());
+                }
+                *node = build(tags, items, shift);
+            }
+            Some(item)
+        }
+    }
+}
+
+impl<T: Keyed> Trie<T> {
+    /// An empty one; it owns no memory.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How many items.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The item of a key.
+    pub fn get(&self, hash: u32, key: &[u8]) -> Option<&T> {
+        let mut node = &self.root;
+        let mut shift = HASH_BITS;
+        loop {
+            match node {
+                Node::Empty => return None,
+                Node::Leaf(leaf) => return leaf.locate(hash, key).ok().map(|at| &leaf.items[at]),
+                Node::Branch(branch) => {
+                    shift -= BITS;
+                    node = &branch.children[child_of(hash, shift)];
+                }
+            }
+        }
+    }
+
+    /// The item of a key, to be changed in place; a path shared with a view is copied first.
+    pub fn get_mut(&mut self, hash: u32, key: &[u8]) -> Option<&mut T> {
+        let mut node = &mut self.root;
+        let mut shift = HASH_BITS;
+        loop {
+            match node {
+                Node::Empty => return None,
+                Node::Leaf(leaf) => {
+                    let at = leaf.locate(hash, key).ok()?;
+                    return Some(&mut Arc::make_mut(leaf).items[at]);
+                }
+                Node::Branch(branch) => {
+                    shift -= BITS;
+                    node = &mut Arc::make_mut(branch).children[child_of(hash, shift)];
+                }
+            }
+        }
+    }
+
+    /// One descent for look-up, change and insert: `edit` sees the item or None, may change it in place, and may
+    /// return an item of the same key that is put in its place. True when an item was added.
+    pub fn upsert(
+        &mut self,
+        hash: u32,
+        key: &[u8],
+        edit: impl FnOnce(Option<&mut T>) -> Option<T>,
+    ) -> bool {
+        let added = upsert_node(&mut self.root, HASH_BITS, hash, key, edit);
+        self.len += usize::from(added);
+        added
+    }
+
+    /// Puts an item in; the one it replaces, if any, comes back.
+    pub fn insert(&mut self, hash: u32, key: &[u8], item: T) -> Option<T> {
+        let mut old = None;
+        self.upsert(hash, key, |found| match found {
+            Some(place) => {
+                old = Some(std::mem::replace(place, item));
+                None
+            }
+            None => Some(item),
+        });
+        old
+    }
+
+    /// Takes an item out.
+    pub fn remove(&mut self, hash: u32, key: &[u8]) -> Option<T> {
+        let item = remove_node(&mut self.root, HASH_BITS, hash, key)?;
+        self.len -= 1;
+        Some(item)
+    }
+
+    /// The n-th item in hash order.
+    pub fn nth(&self, n: usize) -> Option<&T> {
+        let mut node = &self.root;
+        let mut n = n;
+        loop {
+            match node {
+                Node::Empty => return None,
+                Node::Leaf(leaf) => return leaf.items.get(n),
+                Node::Branch(branch) => {
+                    let child = branch.counts.iter().position(|count| {
+                        let here = n < *count;
+                        if !here {
+                            n -= count;
+                        }
+                        here
+                    })?;
+                    node = &branch.children[child];
+                }
+            }
+        }
+    }
+
+    /// All items in hash order, each with its hash.
+    pub fn iter(&self) -> Iter<'_, T> {
+        Iter::over(&self.root)
+    }
+
+    /// The items whose hash is `hash` or greater, in order.
+    pub fn iter_from(&self, hash: u32) -> Iter<'_, T> {
+        let mut iter = Iter {
+            above: Vec::new(),
+            leaf: None,
+            at: 0,
+        };
+        let mut node = &self.root;
+        let mut shift = HASH_BITS;
+        loop {
+            match node {
+                Node::Empty => return iter,
+                Node::Leaf(leaf) => {
+                    iter.at = leaf.tags.partition_point(|tag| *tag < hash);
+                    iter.leaf = Some(leaf);
+                    return iter;
+                }
+                Node::Branch(branch) => {
+                    shift -= BITS;
+                    let child = child_of(hash, shift);
+                    iter.above.push((branch, child + 1));
+                    node = &branch.children[child];
+                }
+            }
+        }
+    }
+}
+
+impl<T: Keyed> Trie<T> {
+    /// Calls `each` for at least `count` items from hash `from` on, and for all that share a hash with the last of
+    /// them; the hash to go on from, or None at the end.
+    pub fn scan_page<'a>(
+        &'a self,
+        from: u32,
+        count: usize,
+        mut each: impl FnMut(&'a T),
+    ) -> Option<u32> {
+        let mut last = None;
+        for (seen, (hash, item)) in self.iter_from(from).enumerate() {
+            if seen >= count && last != Some(hash) {
+                return Some(hash);
+            }
+            last = Some(hash);
+            each(item);
+        }
+        None
+    }
+}
+
+/// A walk in hash order.
+pub struct Iter<'a, T> {
+    above: Vec<(&'a Branch<T>, usize)>,
+    leaf: Option<&'a Leaf<T>>,
+    at: usize,
+}
+
+impl<'a, T> Iter<'a, T> {
+    fn over(node: &'a Node<T>) -> Self {
+        let mut iter = Iter {
+            above: Vec::new(),
+            leaf: None,
+            at: 0,
+        };
+        iter.enter(node);
+        iter
+    }
+
+    fn enter(&mut self, node: &'a Node<T>) {
+        match node {
+            Node::Empty => self.leaf = None,
+            Node::Leaf(leaf) => {
+                self.leaf = Some(leaf);
+                self.at = 0;
+            }
+            Node::Branch(branch) => {
+                self.leaf = None;
+                self.above.push((branch, 0));
+            }
+        }
+    }
+}
+
+impl<'a, T> Iterator for Iter<'a, T> {
+    type Item = (u32, &'a T);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(leaf) = self.leaf {
+                if let Some(item) = leaf.items.get(self.at) {
+                    let tag = leaf.tags[self.at];
+                    self.at += 1;
+                    return Some((tag, item));
+                }
+                self.leaf = None;
+            }
+            let (branch, next) = self.above.last_mut()?;
+            let branch: &'a Branch<T> = branch;
+            if *next == FANOUT {
+                self.above.pop();
+                continue;
+            }
+            let child = &branch.children[*next];
+            *next += 1;
+            self.enter(child);
+        }
+    }
+}
