@@ -21,6 +21,7 @@ pub mod item;
 pub mod keyspace;
 pub mod longdouble;
 pub mod number;
+pub mod rdb;
 pub mod reply;
 pub mod settings;
 pub mod spec;
@@ -30,10 +31,11 @@ mod wire;
 
 pub use args::Args;
 pub use entry::{
-    Stamp, UnitHead, UnitKind, Watch, encode_entry, encode_expire_unit, encode_setting_unit,
-    encode_unit,
+    Stamp, UnitHead, UnitKind, Watch, encode_entry, encode_expire_unit, encode_found_unit,
+    encode_setting_unit, encode_unit,
 };
 pub use error::{CmdError, Corrupt};
+pub use hasher::slot_of;
 pub use keyspace::{DbInfo, Garbage, Keyspace};
 pub use reply::{Proto, ReplyBuf};
 pub use settings::{Setting, Settings};
