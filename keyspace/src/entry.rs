@@ -54,6 +54,7 @@ const BATCH: u8 = 1;
 const TRANSACTION: u8 = 2;
 const EXPIRE: u8 = 3;
 const SETTING: u8 = 4;
+const FOUND: u8 = 5;
 
 /// A session's commands as one unit; each with the database it is meant for.
 pub fn encode_unit<'a, A: AsRef<[u8]> + 'a>(
@@ -111,6 +112,17 @@ pub fn encode_setting_unit(name: &str, value: i64) -> Bytes {
     out.freeze()
 }
 
+/// The first unit of a group's log: how many databases there are, and the secret seed of its hash tables. Both are the
+/// group's and not a member's, so they have to come with the log.
+pub fn encode_found_unit(databases: u16, seed: [u64; 2]) -> Bytes {
+    let mut out = BytesMut::with_capacity(32);
+    out.put_u8(FOUND);
+    wire::put_u64(&mut out, u64::from(databases));
+    out.put_u64_le(seed[0]);
+    out.put_u64_le(seed[1]);
+    out.freeze()
+}
+
 /// Units under one stamp: what is proposed as one entry of the log.
 pub fn encode_entry(stamp: Stamp, units: &[Bytes], out: &mut BytesMut) {
     out.reserve(32 + units.iter().map(|unit| unit.len() + 5).sum::<usize>());
@@ -120,6 +132,15 @@ pub fn encode_entry(stamp: Stamp, units: &[Bytes], out: &mut BytesMut) {
     wire::put_len(out, units.len());
     for unit in units {
         wire::put_bytes(out, unit);
+    }
+}
+
+/// The commands of a unit that came by itself, not in an entry: reads that another member forwards.
+pub(crate) fn open_commands(unit: &[u8]) -> Result<Commands<'_>, Corrupt> {
+    let mut reader = Reader::new("unit", unit);
+    match reader.u8()? {
+        kind @ (BATCH | TRANSACTION) => Commands::open(kind == TRANSACTION, reader),
+        _ => Err(reader.corrupt("unknown kind")),
     }
 }
 
@@ -173,6 +194,12 @@ impl<'a> Entry<'a> {
                 reader.end()?;
                 Unit::Setting(name, value)
             }
+            FOUND => {
+                let databases = reader.u16()?;
+                let seed = [reader.u64_le()?, reader.u64_le()?];
+                reader.end()?;
+                Unit::Found(databases, seed)
+            }
             _ => return Err(reader.corrupt("unknown kind")),
         }))
     }
@@ -183,6 +210,7 @@ pub(crate) enum Unit<'a> {
     Commands(Commands<'a>),
     Expire(KeyList<'a>),
     Setting(&'a str, i64),
+    Found(u16, [u64; 2]),
 }
 
 /// Keys of an expire unit.

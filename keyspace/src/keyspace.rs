@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use crate::args::Args;
 use crate::cx::{ReadCx, WriteCx};
 use crate::db::{Database, Place};
-use crate::entry::{Commands, Entry, KeyList, Unit, Watch};
+use crate::entry::{self, Commands, Entry, KeyList, Unit, Watch};
 use crate::error::{CmdError, Corrupt};
 use crate::hasher::{Hasher, Rng};
 use crate::reply::{Proto, ReplyBuf};
@@ -116,6 +116,10 @@ impl Keyspace {
                     space.settings.set(name, value);
                     out.ok();
                 }
+                Unit::Found(databases, seed) => {
+                    space.found(databases, seed);
+                    out.ok();
+                }
             }
             if want_replies {
                 replies.push(out.take());
@@ -161,6 +165,42 @@ impl Keyspace {
             },
             Handler::Write(_) => Err(NOT_A_READ),
         }
+    }
+
+    /// Runs a unit that another member forwards, if it holds reads only: one buffer of replies, as [`Self::apply`]
+    /// makes them.
+    pub fn read_unit(&self, now_ms: u64, seed: u64, unit: &[u8]) -> Result<Bytes, Corrupt> {
+        let now_ms = now_ms.max(self.space.now_ms);
+        let mut commands = entry::open_commands(unit)?;
+        let mut out = ReplyBuf::new(commands.proto);
+        let mut stale = false;
+        while let Some((db, key, revision)) = commands.next_watch()? {
+            stale |= self.revision(now_ms, db, key) != revision;
+        }
+        if commands.transaction {
+            if stale {
+                out.null_array();
+                return Ok(out.take());
+            }
+            out.array(commands.len());
+        }
+        let mut args = Vec::with_capacity(16);
+        let mut nth = 0;
+        while let Some(db) = commands.next_command(&mut args)? {
+            match spec::lookup_full(&args) {
+                Ok((command, _)) => {
+                    self.read(now_ms, seed.wrapping_add(nth), db, command, &args, &mut out)
+                }
+                Err(error) => out.fail(&error),
+            }
+            nth += 1;
+        }
+        Ok(out.take())
+    }
+
+    /// Whether the group's first unit ([`crate::encode_found_unit`]) was applied.
+    pub fn is_founded(&self) -> bool {
+        self.space.founded()
     }
 
     /// Runs a MULTI/EXEC that only reads, all at one moment: an array, or null when a watched key has changed.
@@ -291,6 +331,23 @@ fn resolve_sub(args: &[&[u8]]) -> Result<(Handler, usize), CmdError> {
 }
 
 impl Space {
+    /// The group's first unit. It counts once, and only while nothing else was applied: whatever was stored under
+    /// another seed could not be found again.
+    fn found(&mut self, databases: u16, seed: [u64; 2]) {
+        if self.founded() || self.revision > 0 {
+            return;
+        }
+        self.revision = 1;
+        self.hasher = Hasher::new(seed);
+        self.dbs = std::iter::repeat_with(Database::default)
+            .take(usize::from(databases.max(1)))
+            .collect();
+    }
+
+    fn founded(&self) -> bool {
+        self.hasher.seed() != [0, 0]
+    }
+
     fn watched(&self, now_ms: u64, db: u16, key: &[u8]) -> u64 {
         if usize::from(db) >= self.dbs.len() {
             return 0;

@@ -39,4 +39,4 @@ pub use hasher::slot_of;
 pub use keyspace::{DbInfo, Garbage, Keyspace};
 pub use reply::{Proto, ReplyBuf};
 pub use settings::{Setting, Settings};
-pub use view::View;
+pub use view::{Restore, View};

@@ -87,6 +87,11 @@ impl ReplyBuf {
         self.buf.truncate(mark.0);
     }
 
+    /// Forgets everything that was written; the room stays.
+    pub fn clear(&mut self) {
+        self.buf.clear();
+    }
+
     /// Takes what was written; the buffer goes on behind it without a new allocation where there is room.
     pub fn take(&mut self) -> Bytes {
         self.buf.split().freeze()
