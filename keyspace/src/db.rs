@@ -24,11 +24,7 @@ pub(crate) struct Place<'a> {
 
 impl<'a> Place<'a> {
     pub(crate) fn of(hasher: &Hasher, key: &'a [u8]) -> Self {
-        Self {
-            key,
-            slot: slot_of(key),
-            hash: hasher.hash(key),
-        }
+        Self { key, slot: slot_of(key), hash: hasher.hash(key) }
     }
 }
 
@@ -46,14 +42,7 @@ struct Row {
 
 impl Row {
     fn empty() -> Arc<Self> {
-        Arc::new(Self {
-            slots: [const {
-                Slot {
-                    keys: Trie::EMPTY,
-                    changed_at: 0,
-                }
-            }; WIDTH],
-        })
+        Arc::new(Self { slots: [const { Slot { keys: Trie::EMPTY, changed_at: 0 } }; WIDTH] })
     }
 }
 
@@ -68,11 +57,7 @@ pub(crate) struct Slots {
 
 impl Default for Slots {
     fn default() -> Self {
-        Self {
-            rows: Arc::new([const { None }; WIDTH]),
-            len: 0,
-            floor: 0,
-        }
+        Self { rows: Arc::new([const { None }; WIDTH]), len: 0, floor: 0 }
     }
 }
 
@@ -83,9 +68,7 @@ impl Slots {
 
     pub(crate) fn slot(&self, slot: u16) -> Option<&Slot> {
         let slot = usize::from(slot) % SLOTS;
-        self.rows[slot / WIDTH]
-            .as_ref()
-            .map(|row| &row.slots[slot % WIDTH])
+        self.rows[slot / WIDTH].as_ref().map(|row| &row.slots[slot % WIDTH])
     }
 
     fn slot_mut(&mut self, slot: u16) -> &mut Slot {
@@ -101,15 +84,20 @@ impl Slots {
     /// Slots that hold keys, with the revision at which each last changed.
     pub(crate) fn filled(&self) -> impl Iterator<Item = (u16, u64, &Trie<Item>)> {
         (0..SLOTS as u16).filter_map(|number| {
-            let slot = self.slot(number).filter(|slot| !slot.keys.is_empty())?;
-            Some((number, slot.changed_at.max(self.floor), &slot.keys))
+            let (changed_at, keys) = self.filled_slot(number)?;
+            Some((number, changed_at, keys))
         })
+    }
+
+    /// One of those.
+    pub(crate) fn filled_slot(&self, number: u16) -> Option<(u64, &Trie<Item>)> {
+        let slot = self.slot(number).filter(|slot| !slot.keys.is_empty())?;
+        Some((slot.changed_at.max(self.floor), &slot.keys))
     }
 
     /// All items, in the order of slot, hash and key.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Item> {
-        self.filled()
-            .flat_map(|(_, _, keys)| keys.iter().map(|(_, item)| item))
+        self.filled().flat_map(|(_, _, keys)| keys.iter().map(|(_, item)| item))
     }
 
     /// The n-th item of that order.
@@ -125,18 +113,11 @@ impl Slots {
     }
 
     /// Calls `each` for at least `count` items from `cursor` on; the cursor to go on from, 0 at the end.
-    pub(crate) fn scan_page<'a>(
-        &'a self,
-        cursor: u64,
-        count: usize,
-        mut each: impl FnMut(&'a Item),
-    ) -> u64 {
+    pub(crate) fn scan_page<'a>(&'a self, cursor: u64, count: usize, mut each: impl FnMut(&'a Item)) -> u64 {
         let (first, mut hash) = ((cursor >> 32) as usize, cursor as u32);
         let mut seen = 0;
         for number in first..SLOTS {
-            let slot = self
-                .slot(number as u16)
-                .filter(|slot| !slot.keys.is_empty());
+            let slot = self.slot(number as u16).filter(|slot| !slot.keys.is_empty());
             if let Some(slot) = slot {
                 if seen >= count && number > first {
                     return (number as u64) << 32;
@@ -203,9 +184,7 @@ impl Database {
             return 0;
         }
         let average = self.ends_sum / u128::from(self.expires);
-        u64::try_from(average)
-            .unwrap_or(u64::MAX)
-            .saturating_sub(now_ms)
+        u64::try_from(average).unwrap_or(u64::MAX).saturating_sub(now_ms)
     }
 
     /// All chunks count as changed at this revision.
@@ -229,12 +208,8 @@ impl Database {
         self.expires -= 1;
         self.ends_sum -= u128::from(at);
         let shared = self.slots.slot(place.slot).is_some_and(|slot| {
-            let same = slot
-                .keys
-                .iter_from(place.hash)
-                .take_while(|(hash, _)| *hash == place.hash);
-            same.into_iter()
-                .any(|(_, item)| item.head().expire_at == at && item.key() != place.key)
+            let same = slot.keys.iter_from(place.hash).take_while(|(hash, _)| *hash == place.hash);
+            same.into_iter().any(|(_, item)| item.head().expire_at == at && item.key() != place.key)
         });
         if !shared {
             self.due.remove(&(at, place.slot, place.hash));
@@ -251,23 +226,21 @@ impl Database {
         let (mut before, mut after) = (NEVER, NEVER);
         let slot = self.slots.slot_mut(place.slot);
         slot.changed_at = revision;
-        let added = slot
-            .keys
-            .upsert(place.hash, place.key, |found| match found {
-                Some(item) => {
-                    before = item.head().expire_at;
-                    if let Some(new) = edit(Some(item)) {
-                        *item = new;
-                    }
-                    after = item.head().expire_at;
-                    None
+        let added = slot.keys.upsert(place.hash, place.key, |found| match found {
+            Some(item) => {
+                before = item.head().expire_at;
+                if let Some(new) = edit(Some(item)) {
+                    *item = new;
                 }
-                None => {
-                    let new = edit(None);
-                    after = new.as_ref().map_or(NEVER, |item| item.head().expire_at);
-                    new
-                }
-            });
+                after = item.head().expire_at;
+                None
+            }
+            None => {
+                let new = edit(None);
+                after = new.as_ref().map_or(NEVER, |item| item.head().expire_at);
+                new
+            }
+        });
         self.slots.len += u64::from(added);
         if before != after {
             self.unindex_end(place, before);
@@ -300,12 +273,8 @@ impl Database {
             let Some(slot) = self.slots.slot(*number) else {
                 continue;
             };
-            let same = slot
-                .keys
-                .iter_from(*hash)
-                .take_while(|(tag, _)| tag == hash);
-            same.filter(|(_, item)| item.head().expire_at == *at)
-                .for_each(|(_, item)| each(item.key()));
+            let same = slot.keys.iter_from(*hash).take_while(|(tag, _)| tag == hash);
+            same.filter(|(_, item)| item.head().expire_at == *at).for_each(|(_, item)| each(item.key()));
         }
     }
 

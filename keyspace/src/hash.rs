@@ -52,10 +52,7 @@ pub(crate) struct Field(ThinArc<u32, u8>);
 impl Field {
     fn new(field: &[u8], value: &[u8]) -> Self {
         let len = u32::try_from(field.len()).unwrap_or(u32::MAX);
-        Self(ThinArc::from_header_and_slice(
-            len,
-            &[field, value].concat(),
-        ))
+        Self(ThinArc::from_header_and_slice(len, &[field, value].concat()))
     }
 
     fn value(&self) -> &[u8] {
@@ -142,19 +139,13 @@ impl Hash {
 
     /// As OBJECT ENCODING says it.
     pub fn encoding(&self) -> &'static str {
-        if self.is_packed() {
-            "listpack"
-        } else {
-            "hashtable"
-        }
+        if self.is_packed() { "listpack" } else { "hashtable" }
     }
 
     /// The value of a field.
     pub fn get(&self, field: &[u8]) -> Option<&[u8]> {
         match &self.0 {
-            Repr::Packed(packed) => packed
-                .find(field)
-                .map(|(_, value_at, _)| string_at(&packed.bytes, value_at).0),
+            Repr::Packed(packed) => packed.find(field).map(|(_, value_at, _)| string_at(&packed.bytes, value_at).0),
             Repr::Table { trie, hasher } => trie.get(hasher.hash(field), field).map(Field::value),
         }
     }
@@ -183,9 +174,7 @@ impl Hash {
             }
         }
         match &mut self.0 {
-            Repr::Table { trie, hasher } => trie
-                .insert(hasher.hash(field), field, Field::new(field, value))
-                .is_none(),
+            Repr::Table { trie, hasher } => trie.insert(hasher.hash(field), field, Field::new(field, value)).is_none(),
             Repr::Packed(_) => unreachable!("unpacked above"),
         }
     }
@@ -213,11 +202,24 @@ impl Hash {
         self.0 = Repr::Table { trie, hasher };
     }
 
-    /// Makes it a trie whatever its size (a restore of one that is).
-    pub(crate) fn make_table(&mut self, hasher: Hasher) {
-        if self.is_packed() {
-            self.unpack(hasher);
+    /// What a snapshot holds: packed, or a table with this hasher. None where it can't be what a hash was.
+    pub(crate) fn restore(pairs: &[(&[u8], &[u8])], table: Option<Hasher>) -> Option<Self> {
+        if pairs.is_empty() {
+            return None;
         }
+        if let Some(hasher) = table {
+            let tags = pairs.iter().map(|(field, _)| hasher.hash(field)).collect();
+            let fields = pairs.iter().map(|(field, value)| Field::new(field, value)).collect();
+            return Trie::from_sorted(tags, fields).map(|trie| Self(Repr::Table { trie, hasher }));
+        }
+        let mut fields: Vec<_> = pairs.iter().map(|(field, _)| *field).collect();
+        fields.sort_unstable();
+        if fields.windows(2).any(|two| two[0] == two[1]) {
+            return None;
+        }
+        let mut packed = Packed::default();
+        pairs.iter().for_each(|(field, value)| packed.push(field, value));
+        Some(Self(Repr::Packed(packed)))
     }
 
     /// All pairs, in the order of insertion while packed, else in hash order.
@@ -238,12 +240,7 @@ impl Hash {
 
     /// A page of HSCAN: calls `each` for at least `count` pairs (all of them while packed), and says where to go on;
     /// 0 is the end. Fields that stay through a whole scan are always seen, whatever happens to others.
-    pub fn scan<'a>(
-        &'a self,
-        cursor: u64,
-        count: usize,
-        mut each: impl FnMut(&'a [u8], &'a [u8]),
-    ) -> u64 {
+    pub fn scan<'a>(&'a self, cursor: u64, count: usize, mut each: impl FnMut(&'a [u8], &'a [u8])) -> u64 {
         match &self.0 {
             Repr::Packed(_) => {
                 self.iter().for_each(|(field, value)| each(field, value));
@@ -253,8 +250,7 @@ impl Hash {
                 let Ok(from) = u32::try_from(cursor) else {
                     return 0;
                 };
-                trie.scan_page(from, count, |field| each(field.key(), field.value()))
-                    .map_or(0, u64::from)
+                trie.scan_page(from, count, |field| each(field.key(), field.value())).map_or(0, u64::from)
             }
         }
     }
@@ -265,11 +261,7 @@ impl Hash {
             Repr::Packed(packed) => packed.bytes.capacity(),
             Repr::Table { trie, .. } => {
                 // A sample is enough for MEMORY USAGE.
-                let sample: usize = trie
-                    .iter()
-                    .take(16)
-                    .map(|(_, field)| 44 + field.0.slice.len())
-                    .sum();
+                let sample: usize = trie.iter().take(16).map(|(_, field)| 44 + field.0.slice.len()).sum();
                 sample * trie.len() / trie.len().clamp(1, 16)
             }
         }

@@ -31,8 +31,8 @@ mod wire;
 
 pub use args::Args;
 pub use entry::{
-    Stamp, UnitHead, UnitKind, Watch, encode_entry, encode_expire_unit, encode_found_unit,
-    encode_setting_unit, encode_unit,
+    Stamp, UnitHead, UnitKind, Watch, encode_entry, encode_expire_unit, encode_found_unit, encode_setting_unit,
+    encode_unit,
 };
 pub use error::{CmdError, Corrupt};
 pub use hasher::slot_of;

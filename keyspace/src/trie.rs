@@ -59,10 +59,7 @@ struct Branch<T> {
 
 impl<T> Trie<T> {
     /// One without items.
-    pub const EMPTY: Self = Self {
-        root: Node::Empty,
-        len: 0,
-    };
+    pub const EMPTY: Self = Self { root: Node::Empty, len: 0 };
 }
 
 impl<T> Default for Trie<T> {
@@ -103,16 +100,6 @@ impl<T: Keyed> Leaf<T> {
     }
 }
 
-impl<T> Node<T> {
-    fn len(&self) -> usize {
-        match self {
-            Node::Empty => 0,
-            Node::Leaf(leaf) => leaf.tags.len(),
-            Node::Branch(branch) => branch.counts.iter().sum(),
-        }
-    }
-}
-
 /// A node of sorted parts. `shift` is what is left of the hash below this node.
 fn build<T: Keyed>(mut tags: Vec<u32>, mut items: Vec<T>, shift: u32) -> Node<T> {
     if tags.is_empty() {
@@ -144,10 +131,7 @@ fn upsert_node<T: Keyed, F: FnOnce(Option<&mut T>) -> Option<T>>(
         Node::Empty => {
             let Some(item) = edit(None) else { return false };
             debug_assert_eq!(item.key(), key);
-            *node = Node::Leaf(Arc::new(Leaf {
-                tags: vec![hash],
-                items: vec![item],
-            }));
+            *node = Node::Leaf(Arc::new(Leaf { tags: vec![hash], items: vec![item] }));
             true
         }
         Node::Branch(branch) => {
@@ -174,10 +158,7 @@ fn upsert_node<T: Keyed, F: FnOnce(Option<&mut T>) -> Option<T>>(
                     debug_assert_eq!(item.key(), key);
                     leaf.insert_at(at, hash, item);
                     if leaf.tags.len() > LEAF_MAX && shift > 0 {
-                        let (tags, items) = (
-                            std::mem::take(&mut leaf.tags),
-                            std::mem::take(&mut leaf.items),
-                        );
+                        let (tags, items) = (std::mem::take(&mut leaf.tags), std::mem::take(&mut leaf.items));
                         *node = build(tags, items, shift);
                     }
                     true
@@ -232,6 +213,16 @@ impl<T: Keyed> Trie<T> {
         Self::default()
     }
 
+    /// Of items with their hashes, which must be in strictly ascending order of (hash, key); None where they aren't.
+    pub fn from_sorted(tags: Vec<u32>, items: Vec<T>) -> Option<Self> {
+        let len = tags.len();
+        let ascends = |at: usize| (tags[at - 1], items[at - 1].key()) < (tags[at], items[at].key());
+        if items.len() != len || !(1..len).all(ascends) {
+            return None;
+        }
+        Some(Self { root: build(tags, items, HASH_BITS), len })
+    }
+
     /// How many items.
     pub fn len(&self) -> usize {
         self.len
@@ -279,12 +270,7 @@ impl<T: Keyed> Trie<T> {
 
     /// One descent for look-up, change and insert: `edit` sees the item or None, may change it in place, and may
     /// return an item of the same key that is put in its place. True when an item was added.
-    pub fn upsert(
-        &mut self,
-        hash: u32,
-        key: &[u8],
-        edit: impl FnOnce(Option<&mut T>) -> Option<T>,
-    ) -> bool {
+    pub fn upsert(&mut self, hash: u32, key: &[u8], edit: impl FnOnce(Option<&mut T>) -> Option<T>) -> bool {
         let added = upsert_node(&mut self.root, HASH_BITS, hash, key, edit);
         self.len += usize::from(added);
         added
@@ -339,11 +325,7 @@ impl<T: Keyed> Trie<T> {
 
     /// The items whose hash is `hash` or greater, in order.
     pub fn iter_from(&self, hash: u32) -> Iter<'_, T> {
-        let mut iter = Iter {
-            above: Vec::new(),
-            leaf: None,
-            at: 0,
-        };
+        let mut iter = Iter { above: Vec::new(), leaf: None, at: 0 };
         let mut node = &self.root;
         let mut shift = HASH_BITS;
         loop {
@@ -368,12 +350,7 @@ impl<T: Keyed> Trie<T> {
 impl<T: Keyed> Trie<T> {
     /// Calls `each` for at least `count` items from hash `from` on, and for all that share a hash with the last of
     /// them; the hash to go on from, or None at the end.
-    pub fn scan_page<'a>(
-        &'a self,
-        from: u32,
-        count: usize,
-        mut each: impl FnMut(&'a T),
-    ) -> Option<u32> {
+    pub fn scan_page<'a>(&'a self, from: u32, count: usize, mut each: impl FnMut(&'a T)) -> Option<u32> {
         let mut last = None;
         for (seen, (hash, item)) in self.iter_from(from).enumerate() {
             if seen >= count && last != Some(hash) {
@@ -395,11 +372,7 @@ pub struct Iter<'a, T> {
 
 impl<'a, T> Iter<'a, T> {
     fn over(node: &'a Node<T>) -> Self {
-        let mut iter = Iter {
-            above: Vec::new(),
-            leaf: None,
-            at: 0,
-        };
+        let mut iter = Iter { above: Vec::new(), leaf: None, at: 0 };
         iter.enter(node);
         iter
     }
