@@ -37,10 +37,7 @@ impl<'a> Args<'a> {
     }
 
     /// Takes one that must be there; the arity promises the first ones, after that its absence is a syntax error.
-    #[expect(
-        clippy::should_implement_trait,
-        reason = "it is no iterator: the end is an error"
-    )]
+    #[expect(clippy::should_implement_trait, reason = "it is no iterator: the end is an error")]
     pub fn next(&mut self) -> Result<&'a [u8], CmdError> {
         let arg = self.all.get(self.at).copied().ok_or(CmdError::SYNTAX)?;
         self.at += 1;
@@ -67,11 +64,7 @@ impl<'a> Args<'a> {
     /// Takes an integer within bounds; outside of them the error is `error`.
     pub fn int_in(&mut self, min: i64, max: i64, error: CmdError) -> Result<i64, CmdError> {
         let n = self.int()?;
-        if (min..=max).contains(&n) {
-            Ok(n)
-        } else {
-            Err(error)
-        }
+        if (min..=max).contains(&n) { Ok(n) } else { Err(error) }
     }
 
     /// Takes a double ("not a valid float"): infinities are numbers, NaN is not.
@@ -88,11 +81,7 @@ impl<'a> Args<'a> {
 
     /// An error unless all were taken.
     pub fn end(&self) -> Result<(), CmdError> {
-        if self.is_empty() {
-            Ok(())
-        } else {
-            Err(CmdError::SYNTAX)
-        }
+        if self.is_empty() { Ok(()) } else { Err(CmdError::SYNTAX) }
     }
 }
 

@@ -34,12 +34,7 @@ pub struct ReadCx<'a> {
 
 impl<'a> ReadCx<'a> {
     pub(crate) fn new(space: &'a Space, now_ms: u64, seed: u64, db: u16) -> Self {
-        Self {
-            space,
-            now_ms,
-            seed,
-            db,
-        }
+        Self { space, now_ms, seed, db }
     }
 
     /// The moment, in milliseconds since 1970.
@@ -83,10 +78,7 @@ impl<'a> ReadCx<'a> {
 
     /// The item of a key.
     pub fn get(&self, key: &[u8]) -> Option<&'a Item> {
-        let item = self
-            .database()
-            .slots
-            .get(Place::of(&self.space.hasher, key))?;
+        let item = self.database().slots.get(Place::of(&self.space.hasher, key))?;
         (!item.is_expired(self.now_ms)).then_some(item)
     }
 
@@ -97,16 +89,12 @@ impl<'a> ReadCx<'a> {
 
     /// The bytes of a string; an error for another type.
     pub fn string(&self, key: &[u8]) -> Result<Option<&'a [u8]>, CmdError> {
-        self.get(key)
-            .map(|item| item.as_str().ok_or(CmdError::WRONG_TYPE))
-            .transpose()
+        self.get(key).map(|item| item.as_str().ok_or(CmdError::WRONG_TYPE)).transpose()
     }
 
     /// A collection; an error for another type.
     pub fn collection<T: Collection + 'a>(&self, key: &[u8]) -> Result<Option<&'a T>, CmdError> {
-        self.get(key)
-            .map(|item| T::from_ref(item.value()).ok_or(CmdError::WRONG_TYPE))
-            .transpose()
+        self.get(key).map(|item| T::from_ref(item.value()).ok_or(CmdError::WRONG_TYPE)).transpose()
     }
 
     /// A hash; an error for another type.
@@ -132,24 +120,14 @@ impl<'a> ReadCx<'a> {
     /// All items that have not ended, in the group's order. [`Keyed::key`] gives their keys.
     pub fn iter(&self) -> impl Iterator<Item = &'a Item> + use<'a> {
         let now_ms = self.now_ms;
-        self.database()
-            .slots
-            .iter()
-            .filter(move |item| !item.is_expired(now_ms))
+        self.database().slots.iter().filter(move |item| !item.is_expired(now_ms))
     }
 
     /// The items of one slot that have not ended.
     pub fn iter_slot(&self, slot: u16) -> impl Iterator<Item = &'a Item> + use<'a> {
         let now_ms = self.now_ms;
-        let keys = self
-            .database()
-            .slots
-            .slot(slot)
-            .map(|slot| slot.keys.iter());
-        keys.into_iter()
-            .flatten()
-            .map(|(_, item)| item)
-            .filter(move |item| !item.is_expired(now_ms))
+        let keys = self.database().slots.slot(slot).map(|slot| slot.keys.iter());
+        keys.into_iter().flatten().map(|(_, item)| item).filter(move |item| !item.is_expired(now_ms))
     }
 
     /// A page of SCAN: about `count` items from `cursor` on; the cursor to go on from, 0 at the end. Keys that stay
@@ -176,32 +154,17 @@ impl<'a> WriteCx<'a> {
     pub(crate) fn new(space: &'a mut Space, now_ms: u64, db: u16) -> Self {
         space.revision += 1;
         let revision = space.revision;
-        Self {
-            space,
-            now_ms,
-            db,
-            revision,
-        }
+        Self { space, now_ms, db, revision }
     }
 
     /// The same moment, to look at.
     pub fn read(&self) -> ReadCx<'_> {
-        ReadCx::new(
-            self.space,
-            self.now_ms,
-            self.space.rng.clone().next_u64(),
-            self.db,
-        )
+        ReadCx::new(self.space, self.now_ms, self.space.rng.clone().next_u64(), self.db)
     }
 
     /// The same command in another database.
     pub fn in_db(&mut self, db: u16) -> WriteCx<'_> {
-        WriteCx {
-            now_ms: self.now_ms,
-            db,
-            revision: self.revision,
-            space: self.space,
-        }
+        WriteCx { now_ms: self.now_ms, db, revision: self.revision, space: self.space }
     }
 
     /// The moment, in milliseconds since 1970.
@@ -252,11 +215,7 @@ impl<'a> WriteCx<'a> {
         let now_ms = self.now_ms;
         let revision = self.revision;
         let db = self.database();
-        if db
-            .slots
-            .get(place)
-            .is_some_and(|item| item.is_expired(now_ms))
-        {
+        if db.slots.get(place).is_some_and(|item| item.is_expired(now_ms)) {
             db.remove(place, revision);
             self.space.expired += 1;
         }
@@ -264,9 +223,7 @@ impl<'a> WriteCx<'a> {
 
     /// The item of a key.
     pub fn get(&self, key: &[u8]) -> Option<&Item> {
-        let item = self.space.dbs[usize::from(self.db)]
-            .slots
-            .get(self.place(key))?;
+        let item = self.space.dbs[usize::from(self.db)].slots.get(self.place(key))?;
         (!item.is_expired(self.now_ms)).then_some(item)
     }
 
@@ -277,16 +234,12 @@ impl<'a> WriteCx<'a> {
 
     /// The bytes of a string; an error for another type.
     pub fn string(&self, key: &[u8]) -> Result<Option<&[u8]>, CmdError> {
-        self.get(key)
-            .map(|item| item.as_str().ok_or(CmdError::WRONG_TYPE))
-            .transpose()
+        self.get(key).map(|item| item.as_str().ok_or(CmdError::WRONG_TYPE)).transpose()
     }
 
     /// A collection, to look at; an error for another type.
     pub fn collection<T: Collection>(&self, key: &[u8]) -> Result<Option<&T>, CmdError> {
-        self.get(key)
-            .map(|item| T::from_ref(item.value()).ok_or(CmdError::WRONG_TYPE))
-            .transpose()
+        self.get(key).map(|item| T::from_ref(item.value()).ok_or(CmdError::WRONG_TYPE)).transpose()
     }
 
     /// A hash, to look at; an error for another type.
@@ -357,11 +310,7 @@ impl<'a> WriteCx<'a> {
                 Ttl::Keep => old,
                 Ttl::Clear => NEVER,
             };
-            Some(Item::object(
-                Head::new(key, revision, expire_at, 0, now_ms),
-                key,
-                value.into_value(),
-            ))
+            Some(Item::object(Head::new(key, revision, expire_at, 0, now_ms), key, value.into_value()))
         });
     }
 

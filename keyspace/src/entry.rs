@@ -157,16 +157,9 @@ impl<'a> Entry<'a> {
         if reader.u8()? != VERSION {
             return Err(reader.corrupt("unknown version"));
         }
-        let stamp = Stamp {
-            time_ms: reader.u64_le()?,
-            seed: reader.u64_le()?,
-        };
+        let stamp = Stamp { time_ms: reader.u64_le()?, seed: reader.u64_le()? };
         let left = reader.count(1)?;
-        Ok(Self {
-            stamp,
-            units: reader,
-            left,
-        })
+        Ok(Self { stamp, units: reader, left })
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -188,8 +181,7 @@ impl<'a> Entry<'a> {
                 Unit::Expire(KeyList { reader, left })
             }
             SETTING => {
-                let name = std::str::from_utf8(reader.bytes()?)
-                    .map_err(|_| reader.corrupt("setting's name"))?;
+                let name = std::str::from_utf8(reader.bytes()?).map_err(|_| reader.corrupt("setting's name"))?;
                 let value = reader.u64_le()?.cast_signed();
                 reader.end()?;
                 Unit::Setting(name, value)
@@ -247,23 +239,14 @@ impl<'a> Commands<'a> {
             _ => return Err(reader.corrupt("unknown dialect")),
         };
         let watch_count = reader.count(3)?;
-        let watches = KeyList {
-            reader: reader.clone(),
-            left: watch_count,
-        };
+        let watches = KeyList { reader: reader.clone(), left: watch_count };
         for _ in 0..watch_count {
             reader.u16()?;
             reader.bytes()?;
             reader.u64()?;
         }
         let left = reader.u32_le()? as usize;
-        Ok(Self {
-            transaction,
-            proto,
-            watches,
-            reader,
-            left,
-        })
+        Ok(Self { transaction, proto, watches, reader, left })
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -276,18 +259,11 @@ impl<'a> Commands<'a> {
             return Ok(None);
         }
         watches.left -= 1;
-        Ok(Some((
-            watches.reader.u16()?,
-            watches.reader.bytes()?,
-            watches.reader.u64()?,
-        )))
+        Ok(Some((watches.reader.u16()?, watches.reader.bytes()?, watches.reader.u64()?)))
     }
 
     /// The next command's arguments into `args`; its database, or None at the end.
-    pub(crate) fn next_command(
-        &mut self,
-        args: &mut Vec<&'a [u8]>,
-    ) -> Result<Option<u16>, Corrupt> {
+    pub(crate) fn next_command(&mut self, args: &mut Vec<&'a [u8]>) -> Result<Option<u16>, Corrupt> {
         args.clear();
         if self.left == 0 {
             self.reader.end()?;

@@ -11,8 +11,7 @@ pub struct CmdError(Cow<'static, str>);
 
 impl CmdError {
     /// The key holds a value of another type.
-    pub const WRONG_TYPE: Self =
-        Self::fixed("WRONGTYPE Operation against a key holding the wrong kind of value");
+    pub const WRONG_TYPE: Self = Self::fixed("WRONGTYPE Operation against a key holding the wrong kind of value");
     /// Options that don't fit together, or are not known.
     pub const SYNTAX: Self = Self::fixed("ERR syntax error");
     /// Not a 64-bit integer.
@@ -34,8 +33,7 @@ impl CmdError {
     /// A float operation that left the finite numbers.
     pub const NAN_OR_INF: Self = Self::fixed("ERR increment would produce NaN or Infinity");
     /// A string longer than `proto-max-bulk-len`.
-    pub const TOO_LONG: Self =
-        Self::fixed("ERR string exceeds maximum allowed size (proto-max-bulk-len)");
+    pub const TOO_LONG: Self = Self::fixed("ERR string exceeds maximum allowed size (proto-max-bulk-len)");
 
     /// An error of fixed text, usable in constants.
     pub const fn fixed(text: &'static str) -> Self {
@@ -53,9 +51,7 @@ impl CmdError {
 
     /// Wrong number of arguments; `name` as Redis prints it (`get`, `object|encoding`).
     pub fn arity(name: &str) -> Self {
-        Self::new(format!(
-            "ERR wrong number of arguments for '{name}' command"
-        ))
+        Self::new(format!("ERR wrong number of arguments for '{name}' command"))
     }
 
     /// An expiry that is not positive or too far away; `name` of the command.
@@ -75,18 +71,13 @@ impl CmdError {
             shown.push_str(&format!("'{}' ", lossy(&arg[..arg.len().min(room)])));
         }
         let name = lossy(&name[..name.len().min(128)]);
-        Self::new(format!(
-            "ERR unknown command '{name}', with args beginning with: {shown}"
-        ))
+        Self::new(format!("ERR unknown command '{name}', with args beginning with: {shown}"))
     }
 
     /// A subcommand no container knows; `name` of the container in upper case is in the hint.
     pub fn unknown_subcommand(container: &str, sub: &[u8]) -> Self {
         let hint = container.to_ascii_uppercase();
-        Self::new(format!(
-            "ERR unknown subcommand '{}'. Try {hint} HELP.",
-            lossy(&sub[..sub.len().min(128)])
-        ))
+        Self::new(format!("ERR unknown subcommand '{}'. Try {hint} HELP.", lossy(&sub[..sub.len().min(128)])))
     }
 
     /// The line, without `-` and line end.

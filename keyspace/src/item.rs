@@ -30,21 +30,11 @@ impl Head {
     pub(crate) fn new(key: &[u8], revision: u64, expire_at: u64, flags: u32, now_ms: u64) -> Self {
         // Keys are arguments, and those end at 512 MB.
         let key_len = u32::try_from(key.len()).unwrap_or(u32::MAX);
-        Self {
-            revision,
-            expire_at,
-            key_len,
-            note: flags & 0xff | ((now_ms / 1000) as u32) << 8,
-        }
+        Self { revision, expire_at, key_len, note: flags & 0xff | ((now_ms / 1000) as u32) << 8 }
     }
 
     pub(crate) fn from_parts(key_len: u32, revision: u64, expire_at: u64, note: u32) -> Self {
-        Self {
-            revision,
-            expire_at,
-            key_len,
-            note,
-        }
+        Self { revision, expire_at, key_len, note }
     }
 
     pub(crate) fn note(&self) -> u32 {
@@ -160,11 +150,7 @@ impl Item {
     }
 
     pub(crate) fn object(head: Head, key: &[u8], value: Value) -> Self {
-        Item::Obj(Arc::new(Object {
-            head,
-            key: key.into(),
-            value,
-        }))
+        Item::Obj(Arc::new(Object { head, key: key.into(), value }))
     }
 
     pub(crate) fn head(&self) -> &Head {
@@ -227,11 +213,7 @@ impl Item {
     pub fn encoding(&self) -> &'static str {
         match self.value() {
             ValueRef::Str(_) if self.head().note & RAW != 0 => "raw",
-            ValueRef::Str(bytes)
-                if bytes.len() <= number::INT_LEN && number::parse_int(bytes).is_some() =>
-            {
-                "int"
-            }
+            ValueRef::Str(bytes) if bytes.len() <= number::INT_LEN && number::parse_int(bytes).is_some() => "int",
             ValueRef::Str(bytes) if bytes.len() <= EMBSTR_MAX => "embstr",
             ValueRef::Str(_) => "raw",
             ValueRef::Hash(hash) => hash.encoding(),
@@ -259,10 +241,7 @@ impl Item {
         change(&mut head);
         match self {
             Item::Str(thin) => Item::Str(ThinArc::from_header_and_slice(HeadOf(head), &thin.slice)),
-            Item::Obj(object) => Item::Obj(Arc::new(Object {
-                head,
-                ..Object::clone(object)
-            })),
+            Item::Obj(object) => Item::Obj(Arc::new(Object { head, ..Object::clone(object) })),
         }
     }
 
@@ -326,11 +305,7 @@ impl Item {
             let mut head = thin.header.header.0;
             head.note |= flags;
             let (key, value) = thin.slice.split_at(head.key_len as usize);
-            *self = Item::Obj(Arc::new(Object {
-                head,
-                key: key.into(),
-                value: Value::Str(value.to_vec()),
-            }));
+            *self = Item::Obj(Arc::new(Object { head, key: key.into(), value: Value::Str(value.to_vec()) }));
         }
         match self {
             Item::Obj(object) => {

@@ -60,9 +60,7 @@ impl Keyspace {
         let databases = usize::from(databases.max(1));
         Self {
             space: Space {
-                dbs: std::iter::repeat_with(Database::default)
-                    .take(databases)
-                    .collect(),
+                dbs: std::iter::repeat_with(Database::default).take(databases).collect(),
                 hasher: Hasher::new(seed),
                 settings: Settings::default(),
                 revision: 0,
@@ -76,10 +74,7 @@ impl Keyspace {
     }
 
     pub(crate) fn from_space(space: Space) -> Self {
-        Self {
-            space,
-            replies: BytesMut::new(),
-        }
+        Self { space, replies: BytesMut::new() }
     }
 
     /// The state of a view. It walks all keys once to find their expiries: not under a lock that others wait for.
@@ -188,9 +183,7 @@ impl Keyspace {
         let mut nth = 0;
         while let Some(db) = commands.next_command(&mut args)? {
             match spec::lookup_full(&args) {
-                Ok((command, _)) => {
-                    self.read(now_ms, seed.wrapping_add(nth), db, command, &args, &mut out)
-                }
+                Ok((command, _)) => self.read(now_ms, seed.wrapping_add(nth), db, command, &args, &mut out),
                 Err(error) => out.fail(&error),
             }
             nth += 1;
@@ -212,22 +205,12 @@ impl Keyspace {
         commands: impl ExactSizeIterator<Item = (u16, &'c Command<Handler>, &'c [&'c [u8]])>,
         out: &mut ReplyBuf,
     ) {
-        if watches
-            .iter()
-            .any(|watch| self.revision(now_ms, watch.db, &watch.key) != watch.revision)
-        {
+        if watches.iter().any(|watch| self.revision(now_ms, watch.db, &watch.key) != watch.revision) {
             return out.null_array();
         }
         out.array(commands.len());
         for (nth, (db, command, args)) in commands.enumerate() {
-            self.read(
-                now_ms,
-                seed.wrapping_add(nth as u64),
-                db,
-                command,
-                args,
-                out,
-            );
+            self.read(now_ms, seed.wrapping_add(nth as u64), db, command, args, out);
         }
     }
 
@@ -241,9 +224,7 @@ impl Keyspace {
         let mut found = Vec::new();
         for (number, db) in self.space.dbs.iter().enumerate() {
             let left = limit.saturating_sub(found.len());
-            db.due(now_ms, left, |key| {
-                found.push((number as u16, Bytes::copy_from_slice(key)))
-            });
+            db.due(now_ms, left, |key| found.push((number as u16, Bytes::copy_from_slice(key))));
         }
         found
     }
@@ -270,26 +251,15 @@ impl Keyspace {
 
     /// How many keys a database has.
     pub fn dbsize(&self, db: u16) -> u64 {
-        self.space
-            .dbs
-            .get(usize::from(db))
-            .map_or(0, |db| db.slots.len())
+        self.space.dbs.get(usize::from(db)).map_or(0, |db| db.slots.len())
     }
 
     /// What INFO shows of a database.
     pub fn keyspace_info(&self, db: u16, now_ms: u64) -> DbInfo {
         let Some(db) = self.space.dbs.get(usize::from(db)) else {
-            return DbInfo {
-                keys: 0,
-                expires: 0,
-                avg_ttl_ms: 0,
-            };
+            return DbInfo { keys: 0, expires: 0, avg_ttl_ms: 0 };
         };
-        DbInfo {
-            keys: db.slots.len(),
-            expires: db.expires(),
-            avg_ttl_ms: db.average_ttl_ms(now_ms),
-        }
+        DbInfo { keys: db.slots.len(), expires: db.expires(), avg_ttl_ms: db.average_ttl_ms(now_ms) }
     }
 
     /// An estimate of a key's memory; None when it does not exist.
@@ -297,9 +267,7 @@ impl Keyspace {
         if db >= self.databases() {
             return None;
         }
-        ReadCx::new(&self.space, now_ms, 0, db)
-            .get(key)
-            .map(crate::item::Item::memory_bytes)
+        ReadCx::new(&self.space, now_ms, 0, db).get(key).map(crate::item::Item::memory_bytes)
     }
 
     /// Keys removed by apply because they had ended, since this process began.
@@ -339,9 +307,7 @@ impl Space {
         }
         self.revision = 1;
         self.hasher = Hasher::new(seed);
-        self.dbs = std::iter::repeat_with(Database::default)
-            .take(usize::from(databases.max(1)))
-            .collect();
+        self.dbs = std::iter::repeat_with(Database::default).take(usize::from(databases.max(1))).collect();
     }
 
     fn founded(&self) -> bool {
@@ -352,9 +318,7 @@ impl Space {
         if usize::from(db) >= self.dbs.len() {
             return 0;
         }
-        ReadCx::new(self, now_ms, 0, db)
-            .get(key)
-            .map_or(0, crate::item::Item::revision)
+        ReadCx::new(self, now_ms, 0, db).get(key).map_or(0, crate::item::Item::revision)
     }
 
     fn run_unit<'e>(
@@ -409,11 +373,7 @@ impl Space {
                 continue;
             };
             let place = Place::of(&self.hasher, key);
-            if database
-                .slots
-                .get(place)
-                .is_some_and(|item| item.is_expired(self.now_ms))
-            {
+            if database.slots.get(place).is_some_and(|item| item.is_expired(self.now_ms)) {
                 database.remove(place, self.revision);
                 removed += 1;
             }

@@ -12,40 +12,19 @@ struct Spec {
 }
 
 const fn spec(name: &'static str, alias: &'static str, default: i64, min: i64) -> Spec {
-    Spec {
-        name,
-        alias,
-        default,
-        min,
-        max: i64::MAX,
-    }
+    Spec { name, alias, default, min, max: i64::MAX }
 }
 
 /// In the order of [`Setting`].
 static SPECS: [Spec; 13] = [
-    spec(
-        "hash-max-listpack-entries",
-        "hash-max-ziplist-entries",
-        128,
-        0,
-    ),
+    spec("hash-max-listpack-entries", "hash-max-ziplist-entries", 128, 0),
     spec("hash-max-listpack-value", "hash-max-ziplist-value", 64, 0),
-    spec(
-        "list-max-listpack-size",
-        "list-max-ziplist-size",
-        -2,
-        i64::MIN,
-    ),
+    spec("list-max-listpack-size", "list-max-ziplist-size", -2, i64::MIN),
     spec("list-compress-depth", "", 0, 0),
     spec("set-max-intset-entries", "", 512, 0),
     spec("set-max-listpack-entries", "", 128, 0),
     spec("set-max-listpack-value", "", 64, 0),
-    spec(
-        "zset-max-listpack-entries",
-        "zset-max-ziplist-entries",
-        128,
-        0,
-    ),
+    spec("zset-max-listpack-entries", "zset-max-ziplist-entries", 128, 0),
     spec("zset-max-listpack-value", "zset-max-ziplist-value", 64, 0),
     spec("hll-sparse-max-bytes", "", 3000, 0),
     spec("stream-node-max-bytes", "", 4096, 0),
@@ -91,9 +70,7 @@ impl Default for Settings {
 impl Settings {
     fn find(name: &str) -> Option<usize> {
         let hit = |known: &str| !known.is_empty() && known.eq_ignore_ascii_case(name);
-        SPECS
-            .iter()
-            .position(|spec| hit(spec.name) || hit(spec.alias))
+        SPECS.iter().position(|spec| hit(spec.name) || hit(spec.alias))
     }
 
     /// A value.
@@ -117,11 +94,7 @@ impl Settings {
         named
             .clone()
             .map(|(spec, value)| (spec.name, *value))
-            .chain(
-                named
-                    .filter(|(spec, _)| !spec.alias.is_empty())
-                    .map(|(spec, value)| (spec.alias, *value)),
-            )
+            .chain(named.filter(|(spec, _)| !spec.alias.is_empty()).map(|(spec, value)| (spec.alias, *value)))
     }
 
     /// Checks a value without setting it: the error is what CONFIG SET says behind the name.
@@ -133,10 +106,7 @@ impl Settings {
         if (spec.min..=spec.max).contains(&n) {
             return Some(Ok(n));
         }
-        Some(Err(format!(
-            "argument must be between {} and {} inclusive",
-            spec.min, spec.max
-        )))
+        Some(Err(format!("argument must be between {} and {} inclusive", spec.min, spec.max)))
     }
 
     /// Sets one; an unknown name is let pass, for a newer leader may know more than this member.

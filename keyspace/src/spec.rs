@@ -261,30 +261,12 @@ impl KeySpec {
 
     /// Keys from `first` to `last` (relative to the first, or from the end when negative), every `step`-th.
     pub const fn range(first: i32, last: i32, step: i32, flags: u32) -> Self {
-        Self {
-            flags,
-            begin: Begin::Index(first),
-            find: Find::Range {
-                last,
-                step,
-                limit: 0,
-            },
-            notes: "",
-        }
+        Self { flags, begin: Begin::Index(first), find: Find::Range { last, step, limit: 0 }, notes: "" }
     }
 
     /// A count at argument `index`, the keys behind it.
     pub const fn counted(index: i32, flags: u32) -> Self {
-        Self {
-            flags,
-            begin: Begin::Index(index),
-            find: Find::Count {
-                count: 0,
-                first: 1,
-                step: 1,
-            },
-            notes: "",
-        }
+        Self { flags, begin: Begin::Index(index), find: Find::Count { count: 0, first: 1, step: 1 }, notes: "" }
     }
 
     /// With a word on it.
@@ -527,11 +509,7 @@ impl Meta {
     /// Whether this many arguments (with the name) are right.
     pub fn arity_fits(&self, count: usize) -> bool {
         let wanted = self.arity.unsigned_abs() as usize;
-        if self.arity >= 0 {
-            count == wanted
-        } else {
-            count >= wanted
-        }
+        if self.arity >= 0 { count == wanted } else { count >= wanted }
     }
 }
 
@@ -572,10 +550,8 @@ impl<H: HasAccess> Command<H> {
         };
         let movable = self.meta.find_keys.is_some() && self.meta.flags & flag::MOVABLE_KEYS != 0
             || self.meta.keys.iter().any(|spec| {
-                !matches!(
-                    (spec.begin, spec.find),
-                    (Begin::Index(_), Find::Range { .. })
-                ) && spec.flags & key::NOT_KEY == 0
+                !matches!((spec.begin, spec.find), (Begin::Index(_), Find::Range { .. }))
+                    && spec.flags & key::NOT_KEY == 0
             });
         self.meta.flags | access | if movable { flag::MOVABLE_KEYS } else { 0 }
     }
@@ -597,18 +573,12 @@ impl<H: HasAccess> Command<H> {
         imply(flag::PUBSUB, acl::PUBSUB);
         imply(flag::FAST, acl::FAST);
         imply(flag::BLOCKING, acl::BLOCKING);
-        if acl & acl::FAST == 0 {
-            acl | acl::SLOW
-        } else {
-            acl
-        }
+        if acl & acl::FAST == 0 { acl | acl::SLOW } else { acl }
     }
 
     /// A subcommand by name, in any case.
     pub fn subcommand(&self, name: &[u8]) -> Option<&'static Command<H>> {
-        self.subcommands
-            .iter()
-            .find(|sub| name.eq_ignore_ascii_case(sub.meta.name.as_bytes()))
+        self.subcommands.iter().find(|sub| name.eq_ignore_ascii_case(sub.meta.name.as_bytes()))
     }
 }
 
@@ -697,16 +667,12 @@ pub fn lookup_full(args: &[&[u8]]) -> Result<(&'static Command<Handler>, usize),
 }
 
 /// The rest of [`lookup_full`], for any room's commands.
-pub fn resolve<H>(
-    command: &'static Command<H>,
-    args: &[&[u8]],
-) -> Result<(&'static Command<H>, usize), CmdError>
+pub fn resolve<H>(command: &'static Command<H>, args: &[&[u8]]) -> Result<(&'static Command<H>, usize), CmdError>
 where
     H: HasAccess,
 {
     if command.subcommands.is_empty() || args.len() < 2 {
-        if command.meta.arity_fits(args.len()) && (command.subcommands.is_empty() || args.len() > 1)
-        {
+        if command.meta.arity_fits(args.len()) && (command.subcommands.is_empty() || args.len() > 1) {
             return Ok((command, 1));
         }
         return Err(CmdError::arity(command.meta.name));
@@ -717,10 +683,7 @@ where
     if sub.meta.arity_fits(args.len()) {
         return Ok((sub, 2));
     }
-    Err(CmdError::arity(&format!(
-        "{}|{}",
-        command.meta.name, sub.meta.name
-    )))
+    Err(CmdError::arity(&format!("{}|{}", command.meta.name, sub.meta.name)))
 }
 
 /// The keys among the arguments of a command, with what is done with each. None: they can't be found, because the
@@ -730,11 +693,7 @@ pub fn keys_of(meta: &Meta, args: &[&[u8]]) -> Option<Vec<KeyAt>> {
         return find(args);
     }
     let mut found = Vec::new();
-    for spec in meta
-        .keys
-        .iter()
-        .filter(|spec| spec.flags & key::NOT_KEY == 0)
-    {
+    for spec in meta.keys.iter().filter(|spec| spec.flags & key::NOT_KEY == 0) {
         keys_of_spec(spec, args, &mut found)?;
     }
     Some(found)
@@ -768,19 +727,11 @@ fn keys_of_spec(spec: &KeySpec, args: &[&[u8]], found: &mut Vec<KeyAt>) -> Optio
             };
             (begin, end, i64::from(step))
         }
-        Find::Count {
-            count: at,
-            first,
-            step,
-        } => {
+        Find::Count { count: at, first, step } => {
             let at = usize::try_from(begin + i64::from(at)).ok()?;
             let keys = crate::number::parse_int(args.get(at)?).filter(|keys| *keys >= 0)?;
             let first = begin + i64::from(first);
-            (
-                first,
-                first.checked_add(keys.checked_sub(1)?.checked_mul(i64::from(step))?)?,
-                i64::from(step),
-            )
+            (first, first.checked_add(keys.checked_sub(1)?.checked_mul(i64::from(step))?)?, i64::from(step))
         }
         Find::Unknown => return None,
     };

@@ -26,9 +26,5 @@ pub mod string;
 use crate::spec::{Command, Handler};
 
 /// Every table of this crate.
-pub(crate) static TABLES: &[&[Command<Handler>]] = &[
-    string::COMMANDS,
-    generic::COMMANDS,
-    hash::COMMANDS,
-    server::COMMANDS,
-];
+pub(crate) static TABLES: &[&[Command<Handler>]] =
+    &[string::COMMANDS, generic::COMMANDS, hash::COMMANDS, server::COMMANDS];

@@ -38,19 +38,10 @@ fn flushall(cx: &mut WriteCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Re
 }
 
 fn swapdb(cx: &mut WriteCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Result<(), CmdError> {
-    let number = |arg: &[u8], error| {
-        number::parse_int(arg)
-            .and_then(|n| i32::try_from(n).ok())
-            .ok_or(error)
-    };
+    let number = |arg: &[u8], error| number::parse_int(arg).and_then(|n| i32::try_from(n).ok()).ok_or(error);
     let one = number(args.next()?, CmdError::fixed("ERR invalid first DB index"))?;
     let other = number(args.next()?, CmdError::fixed("ERR invalid second DB index"))?;
-    let within = |n: i32| {
-        u16::try_from(n)
-            .ok()
-            .filter(|n| *n < cx.databases())
-            .ok_or(CmdError::DB_RANGE)
-    };
+    let within = |n: i32| u16::try_from(n).ok().filter(|n| *n < cx.databases()).ok_or(CmdError::DB_RANGE);
     let (one, other) = (within(one)?, within(other)?);
     if one != other {
         cx.swap_dbs(one, other);
@@ -59,10 +50,7 @@ fn swapdb(cx: &mut WriteCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Resu
     Ok(())
 }
 
-static FLUSH_TYPE: &[Arg] = &[
-    Arg::word("async", "ASYNC").since("4.0.0"),
-    Arg::word("sync", "SYNC").since("6.2.0"),
-];
+static FLUSH_TYPE: &[Arg] = &[Arg::word("async", "ASYNC").since("4.0.0"), Arg::word("sync", "SYNC").since("6.2.0")];
 
 static FLUSH_ARGS: &[Arg] = &[Arg::one_of("flush-type", FLUSH_TYPE).optional()];
 
@@ -92,10 +80,7 @@ pub static COMMANDS: &[Command<Handler>] = &[
             acl: acl::KEYSPACE | acl::DANGEROUS,
             args: FLUSH_ARGS,
             tips: &["request_policy:all_shards", "response_policy:all_succeeded"],
-            history: &[
-                ("4.0.0", "The `ASYNC` modifier came in."),
-                ("6.2.0", "The `SYNC` modifier came in."),
-            ],
+            history: &[("4.0.0", "The `ASYNC` modifier came in."), ("6.2.0", "The `SYNC` modifier came in.")],
             ..Meta::BASE
         },
         handler: Handler::Write(flushall),
@@ -111,10 +96,7 @@ pub static COMMANDS: &[Command<Handler>] = &[
             acl: acl::KEYSPACE | acl::DANGEROUS,
             args: FLUSH_ARGS,
             tips: &["request_policy:all_shards", "response_policy:all_succeeded"],
-            history: &[
-                ("4.0.0", "The `ASYNC` modifier came in."),
-                ("6.2.0", "The `SYNC` modifier came in."),
-            ],
+            history: &[("4.0.0", "The `ASYNC` modifier came in."), ("6.2.0", "The `SYNC` modifier came in.")],
             ..Meta::BASE
         },
         handler: Handler::Write(flushdb),

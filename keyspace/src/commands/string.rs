@@ -1,10 +1,19 @@
 //! Commands on strings.
+//!
+//! Numbers are strings too: INCR and its like read and write decimal text.
 
-use crate::args::Args;
+mod lcs;
+mod options;
+
+use self::lcs::lcs;
+use self::options::{Options, Unit, When, moment};
+use crate::args::{Args, is};
 use crate::cx::{ReadCx, Ttl, WriteCx};
 use crate::error::CmdError;
+use crate::longdouble::LongDouble;
+use crate::number;
 use crate::reply::ReplyBuf;
-use crate::spec::{Arg, Command, Group, Handler, KeySpec, Meta, acl, flag, key};
+use crate::spec::{Arg, Command, Deprecated, Group, Handler, KeyAt, KeySpec, Meta, acl, flag, key};
 
 fn get(cx: &ReadCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Result<(), CmdError> {
     out.bulk_or_null(cx.string(args.next()?)?);
@@ -13,14 +22,298 @@ fn get(cx: &ReadCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Result<(), C
 
 fn set(cx: &mut WriteCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Result<(), CmdError> {
     let (key, value) = (args.next()?, args.next()?);
-    args.end()?;
-    cx.set_string(key, value, Ttl::Clear);
+    if args.is_empty() {
+        cx.set_string(key, value, Ttl::Clear);
+        out.ok();
+        return Ok(());
+    }
+    let options = Options::of_set(args)?;
+    let ttl = match options.expiry {
+        Some((unit, arg)) => Ttl::At(moment(arg, unit, cx.now_ms(), "set")?),
+        None if options.keep_ttl => Ttl::Keep,
+        None => Ttl::Clear,
+    };
+    if options.get {
+        out.bulk_or_null(cx.string(key)?);
+    }
+    let allowed = match options.when {
+        When::Always => true,
+        When::Absent => !cx.exists(key),
+        When::Present => cx.exists(key),
+    };
+    if allowed {
+        cx.set_string(key, value, ttl);
+    }
+    match (options.get, allowed) {
+        (true, _) => {}
+        (false, true) => out.ok(),
+        (false, false) => out.null(),
+    }
+    Ok(())
+}
+
+/// SET only reads the key with GET; proxies and ACL ask.
+fn set_keys(args: &[&[u8]]) -> Option<Vec<KeyAt>> {
+    let reads = args.iter().skip(3).any(|arg| is(arg, "get"));
+    let flags = if reads { key::RW | key::ACCESS | key::UPDATE } else { key::OW | key::UPDATE };
+    (args.len() > 1).then(|| vec![(1, flags)])
+}
+
+fn set_with_expiry(
+    cx: &mut WriteCx<'_>,
+    args: &mut Args<'_>,
+    out: &mut ReplyBuf,
+    unit: Unit,
+    name: &str,
+) -> Result<(), CmdError> {
+    let (key, ttl, value) = (args.next()?, args.next()?, args.next()?);
+    let at = moment(ttl, unit, cx.now_ms(), name)?;
+    cx.set_string(key, value, Ttl::At(at));
     out.ok();
+    Ok(())
+}
+
+fn setex(cx: &mut WriteCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Result<(), CmdError> {
+    set_with_expiry(cx, args, out, Unit::Seconds, "setex")
+}
+
+fn psetex(cx: &mut WriteCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Result<(), CmdError> {
+    set_with_expiry(cx, args, out, Unit::Millis, "psetex")
+}
+
+fn setnx(cx: &mut WriteCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Result<(), CmdError> {
+    let (key, value) = (args.next()?, args.next()?);
+    let absent = !cx.exists(key);
+    if absent {
+        cx.set_string(key, value, Ttl::Clear);
+    }
+    out.int(i64::from(absent));
+    Ok(())
+}
+
+fn getset(cx: &mut WriteCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Result<(), CmdError> {
+    let (key, value) = (args.next()?, args.next()?);
+    out.bulk_or_null(cx.string(key)?);
+    cx.set_string(key, value, Ttl::Clear);
+    Ok(())
+}
+
+fn getdel(cx: &mut WriteCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Result<(), CmdError> {
+    let key = args.next()?;
+    out.bulk_or_null(cx.string(key)?);
+    cx.remove(key);
+    Ok(())
+}
+
+fn getex(cx: &mut WriteCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Result<(), CmdError> {
+    let key = args.next()?;
+    let options = Options::of_getex(args)?;
+    let Some(value) = cx.string(key)? else {
+        out.null();
+        return Ok(());
+    };
+    out.bulk(value);
+    if let Some((unit, arg)) = options.expiry {
+        let at = moment(arg, unit, cx.now_ms(), "getex")?;
+        cx.expire(key, at);
+    } else if options.persist {
+        cx.persist(key);
+    }
+    Ok(())
+}
+
+fn mget(cx: &ReadCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Result<(), CmdError> {
+    out.array(args.remaining());
+    for key in args.rest() {
+        out.bulk_or_null(cx.string(key).unwrap_or_default());
+    }
+    Ok(())
+}
+
+fn mset(cx: &mut WriteCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Result<(), CmdError> {
+    let (pairs, odd) = args.rest().as_chunks::<2>();
+    if !odd.is_empty() {
+        return Err(CmdError::arity("mset"));
+    }
+    for [key, value] in pairs {
+        cx.set_string(key, value, Ttl::Clear);
+    }
+    out.ok();
+    Ok(())
+}
+
+fn msetnx(cx: &mut WriteCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Result<(), CmdError> {
+    let (pairs, odd) = args.rest().as_chunks::<2>();
+    if !odd.is_empty() {
+        return Err(CmdError::arity("msetnx"));
+    }
+    let free = pairs.iter().all(|[key, _]| !cx.exists(key));
+    if free {
+        for [key, value] in pairs {
+            cx.set_string(key, value, Ttl::Clear);
+        }
+    }
+    out.int(i64::from(free));
+    Ok(())
+}
+
+fn strlen(cx: &ReadCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Result<(), CmdError> {
+    out.len(cx.string(args.next()?)?.map_or(0, <[u8]>::len));
+    Ok(())
+}
+
+fn append(cx: &mut WriteCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Result<(), CmdError> {
+    let (key, more) = (args.next()?, args.next()?);
+    let length = match cx.string(key)? {
+        None => {
+            cx.set_string(key, more, Ttl::Clear);
+            more.len()
+        }
+        Some(old) => {
+            let length = old.len().saturating_add(more.len());
+            cx.check_length(length)?;
+            cx.edit_string(key, |bytes| bytes.extend_from_slice(more));
+            length
+        }
+    };
+    out.len(length);
+    Ok(())
+}
+
+fn setrange(cx: &mut WriteCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Result<(), CmdError> {
+    let key = args.next()?;
+    let offset = usize::try_from(args.int()?).map_err(|_| CmdError::fixed("ERR offset is out of range"))?;
+    let part = args.next()?;
+    let old = cx.string(key)?.map_or(0, <[u8]>::len);
+    if part.is_empty() {
+        out.len(old);
+        return Ok(());
+    }
+    let end = offset.saturating_add(part.len());
+    cx.check_length(end)?;
+    cx.edit_string(key, |bytes| {
+        if bytes.len() < end {
+            bytes.resize(end, 0);
+        }
+        bytes[offset..end].copy_from_slice(part);
+    });
+    out.len(old.max(end));
+    Ok(())
+}
+
+fn getrange(cx: &ReadCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Result<(), CmdError> {
+    let key = args.next()?;
+    let (start, end) = (args.int()?, args.int()?);
+    let bytes = cx.string(key)?.unwrap_or_default();
+    out.bulk(range_of(bytes, start, end));
+    Ok(())
+}
+
+/// Offsets below 0 count from the end; what lies outside is cut off.
+fn range_of(bytes: &[u8], start: i64, end: i64) -> &[u8] {
+    let length = bytes.len() as i64;
+    if start < 0 && end < 0 && start > end {
+        return &[];
+    }
+    let from_end = |n: i64| if n < 0 { n.saturating_add(length).max(0) } else { n };
+    let (start, end) = (from_end(start), from_end(end).min(length - 1));
+    if start > end { &[] } else { &bytes[start as usize..=end as usize] }
+}
+
+fn add(cx: &mut WriteCx<'_>, key: &[u8], by: i64, out: &mut ReplyBuf) -> Result<(), CmdError> {
+    let old = match cx.string(key)? {
+        Some(text) => number::parse_int(text).ok_or(CmdError::NOT_INTEGER)?,
+        None => 0,
+    };
+    let new = old.checked_add(by).ok_or(CmdError::OVERFLOW)?;
+    let mut digits = [0; number::INT_LEN];
+    cx.set_string(key, number::write_int(new, &mut digits), Ttl::Keep);
+    out.int(new);
+    Ok(())
+}
+
+fn incr(cx: &mut WriteCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Result<(), CmdError> {
+    add(cx, args.next()?, 1, out)
+}
+
+fn decr(cx: &mut WriteCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Result<(), CmdError> {
+    add(cx, args.next()?, -1, out)
+}
+
+fn incrby(cx: &mut WriteCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Result<(), CmdError> {
+    let (key, by) = (args.next()?, args.int()?);
+    add(cx, key, by, out)
+}
+
+fn decrby(cx: &mut WriteCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Result<(), CmdError> {
+    let (key, by) = (args.next()?, args.int()?);
+    let by = by.checked_neg().ok_or(CmdError::fixed("ERR decrement would overflow"))?;
+    add(cx, key, by, out)
+}
+
+fn incrbyfloat(cx: &mut WriteCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Result<(), CmdError> {
+    let (key, by) = (args.next()?, args.next()?);
+    let old = match cx.string(key)? {
+        Some(text) => LongDouble::parse(text).ok_or(CmdError::NOT_FLOAT)?,
+        None => LongDouble::from_int(0),
+    };
+    let by = LongDouble::parse(by).ok_or(CmdError::NOT_FLOAT)?;
+    let sum = old.add(by).filter(|sum| sum.is_finite()).ok_or(CmdError::NAN_OR_INF)?;
+    let text = sum.to_text();
+    cx.set_string(key, text.as_bytes(), Ttl::Keep);
+    out.bulk(text.as_bytes());
     Ok(())
 }
 
 /// The family.
 pub static COMMANDS: &[Command<Handler>] = &[
+    Command {
+        meta: Meta {
+            name: "append",
+            summary: "Adds bytes to the end of a string, which begins empty if the key is not there.",
+            since: "2.0.0",
+            group: Group::String,
+            complexity: "O(1) amortized: memory grows by a factor",
+            arity: 3,
+            flags: flag::DENYOOM | flag::FAST,
+            acl: acl::STRING,
+            keys: &[KeySpec::one(key::RW | key::INSERT)],
+            args: &[Arg::key("key", 0), Arg::string("value")],
+            ..Meta::BASE
+        },
+        handler: Handler::Write(append),
+        subcommands: &[],
+    },
+    Command {
+        meta: Meta {
+            name: "decr",
+            summary: "Takes one from the integer in a key; a missing key counts as 0.",
+            group: Group::String,
+            arity: 2,
+            flags: flag::DENYOOM | flag::FAST,
+            acl: acl::STRING,
+            keys: &[KeySpec::one(key::RW | key::ACCESS | key::UPDATE)],
+            args: &[Arg::key("key", 0)],
+            ..Meta::BASE
+        },
+        handler: Handler::Write(decr),
+        subcommands: &[],
+    },
+    Command {
+        meta: Meta {
+            name: "decrby",
+            summary: "Takes a number from the integer in a key; a missing key counts as 0.",
+            group: Group::String,
+            arity: 3,
+            flags: flag::DENYOOM | flag::FAST,
+            acl: acl::STRING,
+            keys: &[KeySpec::one(key::RW | key::ACCESS | key::UPDATE)],
+            args: &[Arg::key("key", 0), Arg::int("decrement")],
+            ..Meta::BASE
+        },
+        handler: Handler::Write(decrby),
+        subcommands: &[],
+    },
     Command {
         meta: Meta {
             name: "get",
@@ -38,19 +331,337 @@ pub static COMMANDS: &[Command<Handler>] = &[
     },
     Command {
         meta: Meta {
+            name: "getdel",
+            summary: "Reads a string and removes its key.",
+            since: "6.2.0",
+            group: Group::String,
+            arity: 2,
+            flags: flag::FAST,
+            acl: acl::STRING,
+            keys: &[KeySpec::one(key::RW | key::ACCESS | key::DELETE)],
+            args: &[Arg::key("key", 0)],
+            ..Meta::BASE
+        },
+        handler: Handler::Write(getdel),
+        subcommands: &[],
+    },
+    Command {
+        meta: Meta {
+            name: "getex",
+            summary: "Reads a string and changes when its key ends.",
+            since: "6.2.0",
+            group: Group::String,
+            arity: -2,
+            flags: flag::FAST,
+            acl: acl::STRING,
+            keys: &[KeySpec::one(key::RW | key::ACCESS | key::UPDATE)],
+            args: &[
+                Arg::key("key", 0),
+                Arg::one_of(
+                    "expiration",
+                    &[
+                        Arg::int("seconds").token("EX"),
+                        Arg::int("milliseconds").token("PX"),
+                        Arg::unix_time("unix-time-seconds").token("EXAT"),
+                        Arg::unix_time("unix-time-milliseconds").token("PXAT"),
+                        Arg::word("persist", "PERSIST"),
+                    ],
+                )
+                .optional(),
+            ],
+            ..Meta::BASE
+        },
+        handler: Handler::Write(getex),
+        subcommands: &[],
+    },
+    Command {
+        meta: Meta {
+            name: "getrange",
+            summary: "Reads a part of a string, by offsets of its first and last byte.",
+            since: "2.4.0",
+            group: Group::String,
+            complexity: "O(N) for a part of N bytes",
+            arity: 4,
+            acl: acl::STRING,
+            keys: &[KeySpec::one(key::RO | key::ACCESS)],
+            args: &[Arg::key("key", 0), Arg::int("start"), Arg::int("end")],
+            ..Meta::BASE
+        },
+        handler: Handler::Read(getrange),
+        subcommands: &[],
+    },
+    Command {
+        meta: Meta {
+            name: "getset",
+            summary: "Sets a string and gives the one before.",
+            group: Group::String,
+            arity: 3,
+            flags: flag::DENYOOM | flag::FAST,
+            acl: acl::STRING,
+            keys: &[KeySpec::one(key::RW | key::ACCESS | key::UPDATE)],
+            args: &[Arg::key("key", 0), Arg::string("value")],
+            deprecated: Some(Deprecated { since: "6.2.0", replaced_by: "`SET` with the `!GET` argument" }),
+            ..Meta::BASE
+        },
+        handler: Handler::Write(getset),
+        subcommands: &[],
+    },
+    Command {
+        meta: Meta {
+            name: "incr",
+            summary: "Adds one to the integer in a key; a missing key counts as 0.",
+            group: Group::String,
+            arity: 2,
+            flags: flag::DENYOOM | flag::FAST,
+            acl: acl::STRING,
+            keys: &[KeySpec::one(key::RW | key::ACCESS | key::UPDATE)],
+            args: &[Arg::key("key", 0)],
+            ..Meta::BASE
+        },
+        handler: Handler::Write(incr),
+        subcommands: &[],
+    },
+    Command {
+        meta: Meta {
+            name: "incrby",
+            summary: "Adds a number to the integer in a key; a missing key counts as 0.",
+            group: Group::String,
+            arity: 3,
+            flags: flag::DENYOOM | flag::FAST,
+            acl: acl::STRING,
+            keys: &[KeySpec::one(key::RW | key::ACCESS | key::UPDATE)],
+            args: &[Arg::key("key", 0), Arg::int("increment")],
+            ..Meta::BASE
+        },
+        handler: Handler::Write(incrby),
+        subcommands: &[],
+    },
+    Command {
+        meta: Meta {
+            name: "incrbyfloat",
+            summary: "Adds a floating point number to the number in a key; a missing key counts as 0.",
+            since: "2.6.0",
+            group: Group::String,
+            arity: 3,
+            flags: flag::DENYOOM | flag::FAST,
+            acl: acl::STRING,
+            keys: &[KeySpec::one(key::RW | key::ACCESS | key::UPDATE)],
+            args: &[Arg::key("key", 0), Arg::double("increment")],
+            ..Meta::BASE
+        },
+        handler: Handler::Write(incrbyfloat),
+        subcommands: &[],
+    },
+    Command {
+        meta: Meta {
+            name: "lcs",
+            summary: "Finds the longest common subsequence of two strings.",
+            since: "7.0.0",
+            group: Group::String,
+            complexity: "O(N*M) for strings of N and M bytes",
+            arity: -3,
+            acl: acl::STRING,
+            keys: &[KeySpec::range(1, 1, 1, key::RO | key::ACCESS)],
+            args: &[
+                Arg::key("key1", 0),
+                Arg::key("key2", 0),
+                Arg::word("len", "LEN").optional(),
+                Arg::word("idx", "IDX").optional(),
+                Arg::int("min-match-len").token("MINMATCHLEN").optional(),
+                Arg::word("withmatchlen", "WITHMATCHLEN").optional(),
+            ],
+            ..Meta::BASE
+        },
+        handler: Handler::Read(lcs),
+        subcommands: &[],
+    },
+    Command {
+        meta: Meta {
+            name: "mget",
+            summary: "Reads several strings in one step.",
+            group: Group::String,
+            complexity: "O(N) for N keys",
+            arity: -2,
+            flags: flag::FAST,
+            acl: acl::STRING,
+            keys: &[KeySpec::range(1, -1, 1, key::RO | key::ACCESS)],
+            args: &[Arg::key("key", 0).multiple()],
+            tips: &["request_policy:multi_shard"],
+            ..Meta::BASE
+        },
+        handler: Handler::Read(mget),
+        subcommands: &[],
+    },
+    Command {
+        meta: Meta {
+            name: "mset",
+            summary: "Sets several strings in one step.",
+            since: "1.0.1",
+            group: Group::String,
+            complexity: "O(N) for N keys",
+            arity: -3,
+            flags: flag::DENYOOM,
+            acl: acl::STRING,
+            keys: &[KeySpec::range(1, -1, 2, key::OW | key::UPDATE)],
+            args: &[Arg::block("data", &[Arg::key("key", 0), Arg::string("value")]).multiple()],
+            tips: &["request_policy:multi_shard", "response_policy:all_succeeded"],
+            ..Meta::BASE
+        },
+        handler: Handler::Write(mset),
+        subcommands: &[],
+    },
+    Command {
+        meta: Meta {
+            name: "msetnx",
+            summary: "Sets several strings in one step, but only when none of the keys is there.",
+            since: "1.0.1",
+            group: Group::String,
+            complexity: "O(N) for N keys",
+            arity: -3,
+            flags: flag::DENYOOM,
+            acl: acl::STRING,
+            keys: &[KeySpec::range(1, -1, 2, key::OW | key::INSERT)],
+            args: &[Arg::block("data", &[Arg::key("key", 0), Arg::string("value")]).multiple()],
+            ..Meta::BASE
+        },
+        handler: Handler::Write(msetnx),
+        subcommands: &[],
+    },
+    Command {
+        meta: Meta {
+            name: "psetex",
+            summary: "Sets a string that ends after so many milliseconds.",
+            since: "2.6.0",
+            group: Group::String,
+            arity: 4,
+            flags: flag::DENYOOM,
+            acl: acl::STRING,
+            keys: &[KeySpec::one(key::OW | key::UPDATE)],
+            args: &[Arg::key("key", 0), Arg::int("milliseconds"), Arg::string("value")],
+            deprecated: Some(Deprecated { since: "2.6.12", replaced_by: "`SET` with the `PX` argument" }),
+            ..Meta::BASE
+        },
+        handler: Handler::Write(psetex),
+        subcommands: &[],
+    },
+    Command {
+        meta: Meta {
             name: "set",
             summary: "Sets a key to a string, whatever it held before.",
             group: Group::String,
             arity: -3,
             flags: flag::DENYOOM,
             acl: acl::STRING,
-            keys: &[KeySpec::one(
-                key::RW | key::ACCESS | key::UPDATE | key::VARIABLE_FLAGS,
-            )],
-            args: &[Arg::key("key", 0), Arg::string("value")],
+            keys: &[KeySpec::one(key::RW | key::ACCESS | key::UPDATE | key::VARIABLE_FLAGS)],
+            find_keys: Some(set_keys),
+            args: &[
+                Arg::key("key", 0),
+                Arg::string("value"),
+                Arg::one_of("condition", &[Arg::word("nx", "NX"), Arg::word("xx", "XX")]).optional().since("2.6.12"),
+                Arg::word("get", "GET").optional().since("6.2.0"),
+                Arg::one_of(
+                    "expiration",
+                    &[
+                        Arg::int("seconds").token("EX").since("2.6.12"),
+                        Arg::int("milliseconds").token("PX").since("2.6.12"),
+                        Arg::unix_time("unix-time-seconds").token("EXAT").since("6.2.0"),
+                        Arg::unix_time("unix-time-milliseconds").token("PXAT").since("6.2.0"),
+                        Arg::word("keepttl", "KEEPTTL").since("6.0.0"),
+                    ],
+                )
+                .optional(),
+            ],
+            history: &[
+                ("2.6.12", "The options `EX`, `PX`, `NX` and `XX` came in."),
+                ("6.0.0", "The option `KEEPTTL` came in."),
+                ("6.2.0", "The options `GET`, `EXAT` and `PXAT` came in."),
+                ("7.0.0", "`NX` and `GET` may stand together."),
+            ],
             ..Meta::BASE
         },
         handler: Handler::Write(set),
+        subcommands: &[],
+    },
+    Command {
+        meta: Meta {
+            name: "setex",
+            summary: "Sets a string that ends after so many seconds.",
+            since: "2.0.0",
+            group: Group::String,
+            arity: 4,
+            flags: flag::DENYOOM,
+            acl: acl::STRING,
+            keys: &[KeySpec::one(key::OW | key::UPDATE)],
+            args: &[Arg::key("key", 0), Arg::int("seconds"), Arg::string("value")],
+            deprecated: Some(Deprecated { since: "2.6.12", replaced_by: "`SET` with the `EX` argument" }),
+            ..Meta::BASE
+        },
+        handler: Handler::Write(setex),
+        subcommands: &[],
+    },
+    Command {
+        meta: Meta {
+            name: "setnx",
+            summary: "Sets a string, but only when the key is not there.",
+            group: Group::String,
+            arity: 3,
+            flags: flag::DENYOOM | flag::FAST,
+            acl: acl::STRING,
+            keys: &[KeySpec::one(key::OW | key::INSERT)],
+            args: &[Arg::key("key", 0), Arg::string("value")],
+            deprecated: Some(Deprecated { since: "2.6.12", replaced_by: "`SET` with the `NX` argument" }),
+            ..Meta::BASE
+        },
+        handler: Handler::Write(setnx),
+        subcommands: &[],
+    },
+    Command {
+        meta: Meta {
+            name: "setrange",
+            summary: "Overwrites a part of a string from an offset on; zero bytes fill a gap.",
+            since: "2.2.0",
+            group: Group::String,
+            complexity: "O(1), and O(M) for M bytes where the value is long or memory must grow",
+            arity: 4,
+            flags: flag::DENYOOM,
+            acl: acl::STRING,
+            keys: &[KeySpec::one(key::RW | key::UPDATE)],
+            args: &[Arg::key("key", 0), Arg::int("offset"), Arg::string("value")],
+            ..Meta::BASE
+        },
+        handler: Handler::Write(setrange),
+        subcommands: &[],
+    },
+    Command {
+        meta: Meta {
+            name: "strlen",
+            summary: "Tells the length of a string.",
+            since: "2.2.0",
+            group: Group::String,
+            arity: 2,
+            flags: flag::FAST,
+            acl: acl::STRING,
+            keys: &[KeySpec::one(key::RO)],
+            args: &[Arg::key("key", 0)],
+            ..Meta::BASE
+        },
+        handler: Handler::Read(strlen),
+        subcommands: &[],
+    },
+    Command {
+        meta: Meta {
+            name: "substr",
+            summary: "Reads a part of a string.",
+            group: Group::String,
+            complexity: "O(N) for a part of N bytes",
+            arity: 4,
+            acl: acl::STRING,
+            keys: &[KeySpec::one(key::RO | key::ACCESS)],
+            args: &[Arg::key("key", 0), Arg::int("start"), Arg::int("end")],
+            deprecated: Some(Deprecated { since: "2.0.0", replaced_by: "`GETRANGE`" }),
+            ..Meta::BASE
+        },
+        handler: Handler::Read(getrange),
         subcommands: &[],
     },
 ];
