@@ -27,10 +27,7 @@ impl Gaps {
     pub fn percentile(&self, percent: usize) -> Duration {
         let mut sorted = self.longest.clone();
         sorted.sort();
-        let at = (sorted.len() * percent)
-            .div_ceil(100)
-            .clamp(1, sorted.len().max(1))
-            - 1;
+        let at = (sorted.len() * percent).div_ceil(100).clamp(1, sorted.len().max(1)) - 1;
         sorted.get(at).copied().unwrap_or_default()
     }
 }
@@ -62,37 +59,23 @@ impl Writers {
                 std::thread::spawn(move || write(number, &client, &stop, &addrs))
             })
             .collect();
-        Writers {
-            clients,
-            threads,
-            stop,
-        }
+        Writers { clients, threads, stop }
     }
 
     /// From now on only gaps that end later count.
     fn begin_window(&self) -> Vec<u64> {
-        self.clients
-            .iter()
-            .for_each(|client| client.longest_ns.store(0, Relaxed));
-        self.clients
-            .iter()
-            .map(|client| client.acks.load(Relaxed))
-            .collect()
+        self.clients.iter().for_each(|client| client.longest_ns.store(0, Relaxed));
+        self.clients.iter().map(|client| client.acks.load(Relaxed)).collect()
     }
 
     /// Waits until every client has been acknowledged again, and a moment more for gaps that come later.
     fn end_window(&self, before: &[u64]) -> Duration {
         wait_until("every client is served again", || {
-            let served =
-                |(client, before): (&Arc<Client>, &u64)| client.acks.load(Relaxed) > before + 2;
+            let served = |(client, before): (&Arc<Client>, &u64)| client.acks.load(Relaxed) > before + 2;
             self.clients.iter().zip(before).all(served).then_some(())
         });
         sleep(Duration::from_millis(1500));
-        let longest = self
-            .clients
-            .iter()
-            .map(|client| client.longest_ns.load(Relaxed))
-            .max();
+        let longest = self.clients.iter().map(|client| client.longest_ns.load(Relaxed)).max();
         Duration::from_nanos(longest.unwrap_or(0))
     }
 
@@ -103,10 +86,7 @@ impl Writers {
             gaps.first_error = gaps.first_error.take().or(error);
         }
         let sum = |count: fn(&Client) -> &AtomicU64| -> u64 {
-            self.clients
-                .iter()
-                .map(|client| count(client).load(Relaxed))
-                .sum()
+            self.clients.iter().map(|client| count(client).load(Relaxed)).sum()
         };
         gaps.unknown += sum(|client| &client.unknown);
         gaps.errors += sum(|client| &client.errors);
@@ -114,12 +94,7 @@ impl Writers {
     }
 }
 
-fn write(
-    number: usize,
-    client: &Client,
-    stop: &AtomicBool,
-    addrs: &[SocketAddr],
-) -> Option<String> {
+fn write(number: usize, client: &Client, stop: &AtomicBool, addrs: &[SocketAddr]) -> Option<String> {
     let key = format!("key:{number:012}");
     let value = "x".repeat(100);
     let mut at = number;
@@ -138,9 +113,7 @@ fn write(
         match open.call(&["SET", &key, &value]) {
             Ok(Value::Simple(_)) => {
                 let now = Instant::now();
-                client
-                    .longest_ns
-                    .fetch_max((now - last_ack).as_nanos() as u64, Relaxed);
+                client.longest_ns.fetch_max((now - last_ack).as_nanos() as u64, Relaxed);
                 last_ack = now;
                 client.acks.fetch_add(1, Relaxed);
             }
@@ -190,22 +163,10 @@ pub fn hand_over(cluster: &Cluster, clients: usize, times: usize) -> io::Result<
         sleep(Duration::from_millis(500));
         let leader = cluster.leader();
         let before = writers.begin_window();
-        let answer = http::post(
-            cluster.members[leader].admin,
-            "/v1/leader",
-            &json!({ "to": null }),
-        )?;
-        assert!(
-            answer.is_ok(),
-            "hand-over refused: {} {}",
-            answer.status,
-            answer.body
-        );
+        let answer = http::post(cluster.members[leader].admin, "/v1/leader", &json!({ "to": null }))?;
+        assert!(answer.is_ok(), "hand-over refused: {} {}", answer.status, answer.body);
         gaps.longest.push(writers.end_window(&before));
-        println!(
-            "  hand-over {number}/{times}: longest gap {:.1?}",
-            gaps.longest[number - 1]
-        );
+        println!("  hand-over {number}/{times}: longest gap {:.1?}", gaps.longest[number - 1]);
     }
     writers.stop(&mut gaps);
     Ok(gaps)

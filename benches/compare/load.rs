@@ -93,8 +93,7 @@ pub fn run(addr: SocketAddr, plan: Plan, warm: Duration, length: Duration) -> io
     for number in 0..plan.clients {
         let mut client = Client::connect(addr)?;
         let interest = Interest::READABLE | Interest::WRITABLE;
-        poll.registry()
-            .register(&mut client.stream, Token(number), interest)?;
+        poll.registry().register(&mut client.stream, Token(number), interest)?;
         clients.push(client);
     }
     let mut started = Instant::now();
@@ -132,13 +131,7 @@ pub fn run(addr: SocketAddr, plan: Plan, warm: Duration, length: Duration) -> io
 
 /// Writes each of `keys` keys once.
 pub fn fill(addr: SocketAddr, keys: u64) -> io::Result<Outcome> {
-    let plan = Plan {
-        clients: 16,
-        pipeline: 64,
-        writes_percent: 100,
-        wait: false,
-        keys: Keys::Each(keys),
-    };
+    let plan = Plan { clients: 16, pipeline: 64, writes_percent: 100, wait: false, keys: Keys::Each(keys) };
     run(addr, plan, Duration::ZERO, Duration::ZERO)
 }
 
@@ -146,15 +139,12 @@ impl Shared {
     fn new(plan: Plan) -> io::Result<Shared> {
         Ok(Shared {
             plan,
-            value: (0..VALUE_BYTES)
-                .map(|at| b'a' + (at * 7 % 26) as u8)
-                .collect(),
+            value: (0..VALUE_BYTES).map(|at| b'a' + (at * 7 % 26) as u8).collect(),
             random: 0x9E37_79B9_7F4A_7C15,
             next_key: 0,
             requests: 0,
             warm_requests: 0,
-            latency: Histogram::new_with_bounds(1_000, 120_000_000_000, 3)
-                .map_err(io::Error::other)?,
+            latency: Histogram::new_with_bounds(1_000, 120_000_000_000, 3).map_err(io::Error::other)?,
             errors: 0,
             first_error: None,
         })
@@ -216,8 +206,7 @@ impl Client {
                 100 => true,
                 percent => (shared.random() >> 32) % 100 < percent,
             };
-            self.out
-                .extend_from_slice(if write { SET_HEAD } else { GET_HEAD });
+            self.out.extend_from_slice(if write { SET_HEAD } else { GET_HEAD });
             push_key(&mut self.out, key);
             if write {
                 self.out.extend_from_slice(b"$100\r\n");
@@ -262,9 +251,7 @@ impl Client {
                     self.take_replies(shared);
                     if self.missing == 0 && !self.idle {
                         let taken = self.sent_at.elapsed().as_nanos() as u64;
-                        shared
-                            .latency
-                            .saturating_record_n(taken, self.requests as u64);
+                        shared.latency.saturating_record_n(taken, self.requests as u64);
                         shared.requests += self.requests as u64;
                         self.next_round(shared)?;
                     }
@@ -292,9 +279,7 @@ impl Client {
             match input[0] {
                 b'$' if input[1] != b'-' => {
                     let digits = &input[1..end - 1];
-                    let body = digits
-                        .iter()
-                        .fold(0, |sum, digit| sum * 10 + usize::from(digit - b'0'));
+                    let body = digits.iter().fold(0, |sum, digit| sum * 10 + usize::from(digit - b'0'));
                     length += body + 2;
                     if length > input.len() {
                         break;

@@ -73,8 +73,7 @@ fn memory(mut side: Side, options: &Options, report: &mut Report) -> anyhow::Res
     side.preload(options.memory_keys)?;
     std::thread::sleep(settle);
     let after = side.memory();
-    let per_key =
-        |before: u64, after: u64| after.saturating_sub(before) as f64 / options.memory_keys as f64;
+    let per_key = |before: u64, after: u64| after.saturating_sub(before) as f64 / options.memory_keys as f64;
     let row = report::MemoryRow {
         used: Option::zip(before.used, after.used).map(|(before, after)| per_key(before, after)),
         leader_resident: per_key(before.leader_resident, after.leader_resident),

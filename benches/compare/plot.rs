@@ -34,10 +34,7 @@ pub fn svg(panels: &[Panel<'_>]) -> String {
          <tspan fill=\"#c0392b\">Redis 7.0 with WAIT 1</tspan>, <tspan fill=\"#1f6fb2\">Quorate</tspan></text>\n"
     );
     for (number, panel) in panels.iter().enumerate() {
-        let (x, y) = (
-            (number % COLUMNS) as f64 * WIDTH,
-            (number / COLUMNS) as f64 * HEIGHT + 30.0,
-        );
+        let (x, y) = ((number % COLUMNS) as f64 * WIDTH, (number / COLUMNS) as f64 * HEIGHT + 30.0);
         let _ = writeln!(out, "<g transform=\"translate({x} {y})\">");
         draw(panel, &mut out);
         out.push_str("</g>\n");
@@ -47,69 +44,34 @@ pub fn svg(panels: &[Panel<'_>]) -> String {
 }
 
 fn draw(panel: &Panel<'_>, out: &mut String) {
-    let curves = [
-        ("#c0392b", merged(panel.redis)),
-        ("#1f6fb2", merged(panel.ours)),
-    ];
-    let points: Vec<(&str, Vec<(f64, f64)>)> = curves
-        .iter()
-        .filter_map(|(colour, all)| Some((*colour, curve(all.as_ref()?))))
-        .collect();
-    let values = || {
-        points
-            .iter()
-            .flat_map(|(_, curve)| curve.iter().map(|(_, ms)| *ms))
-    };
-    let low = values()
-        .fold(f64::INFINITY, f64::min)
-        .max(1e-3)
-        .log10()
-        .floor();
-    let high = values()
-        .fold(0.0_f64, f64::max)
-        .max(1e-2)
-        .log10()
-        .ceil()
-        .max(low + 1.0);
+    let curves = [("#c0392b", merged(panel.redis)), ("#1f6fb2", merged(panel.ours))];
+    let points: Vec<(&str, Vec<(f64, f64)>)> =
+        curves.iter().filter_map(|(colour, all)| Some((*colour, curve(all.as_ref()?)))).collect();
+    let values = || points.iter().flat_map(|(_, curve)| curve.iter().map(|(_, ms)| *ms));
+    let low = values().fold(f64::INFINITY, f64::min).max(1e-3).log10().floor();
+    let high = values().fold(0.0_f64, f64::max).max(1e-2).log10().ceil().max(low + 1.0);
     let place_y = |ms: f64| {
         let share = (ms.max(1e-3).log10() - low) / (high - low);
         HEIGHT - BOTTOM - share.clamp(0.0, 1.0) * (HEIGHT - BOTTOM - TOP)
     };
-    let _ = writeln!(
-        out,
-        "<text x=\"{LEFT}\" y=\"22\" font-size=\"12\">{}</text>",
-        panel.title
-    );
+    let _ = writeln!(out, "<text x=\"{LEFT}\" y=\"22\" font-size=\"12\">{}</text>", panel.title);
     for exponent in low as i32..=high as i32 {
         let (ms, y) = (10_f64.powi(exponent), place_y(10_f64.powi(exponent)));
         let end = WIDTH - RIGHT;
         let _ = writeln!(out, "<path d=\"M{LEFT} {y:.1}H{end}\" stroke=\"#ddd\"/>");
-        let _ = writeln!(
-            out,
-            "<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{ms}</text>",
-            LEFT - 6.0,
-            y + 4.0
-        );
+        let _ = writeln!(out, "<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{ms}</text>", LEFT - 6.0, y + 4.0);
     }
     for percentile in PERCENTILES {
         let (x, bottom) = (place_x(percentile), HEIGHT - BOTTOM);
         let _ = writeln!(out, "<path d=\"M{x:.1} {TOP}V{bottom}\" stroke=\"#ddd\"/>");
         let y = bottom + 16.0;
-        let _ = writeln!(
-            out,
-            "<text x=\"{x:.1}\" y=\"{y}\" text-anchor=\"middle\">{percentile} %</text>"
-        );
+        let _ = writeln!(out, "<text x=\"{x:.1}\" y=\"{y}\" text-anchor=\"middle\">{percentile} %</text>");
     }
     for (colour, curve) in &points {
-        let path: Vec<String> = curve
-            .iter()
-            .map(|(percentile, ms)| format!("{:.1},{:.1}", place_x(*percentile), place_y(*ms)))
-            .collect();
+        let path: Vec<String> =
+            curve.iter().map(|(percentile, ms)| format!("{:.1},{:.1}", place_x(*percentile), place_y(*ms))).collect();
         let path = path.join(" ");
-        let _ = writeln!(
-            out,
-            "<polyline points=\"{path}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"/>"
-        );
+        let _ = writeln!(out, "<polyline points=\"{path}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"/>");
     }
 }
 
@@ -121,9 +83,7 @@ fn place_x(percentile: f64) -> f64 {
 
 fn merged(runs: &[Run]) -> Option<Histogram<u64>> {
     let mut all = runs.first()?.load.latency.clone();
-    runs[1..]
-        .iter()
-        .for_each(|run| all += &run.load.latency);
+    runs[1..].iter().for_each(|run| all += &run.load.latency);
     Some(all)
 }
 
@@ -131,10 +91,7 @@ fn curve(latency: &Histogram<u64>) -> Vec<(f64, f64)> {
     (0..=80)
         .map(|step| {
             let percentile = 100.0 * (1.0 - 10_f64.powf(-f64::from(step) / 20.0));
-            (
-                percentile,
-                latency.value_at_percentile(percentile) as f64 / 1e6,
-            )
+            (percentile, latency.value_at_percentile(percentile) as f64 / 1e6)
         })
         .collect()
 }

@@ -68,11 +68,7 @@ impl Report {
         fs::write(options.out.join("compare.md"), self.markdown())?;
         let panels: Vec<plot::Panel<'_>> = (0..ROWS)
             .filter(|row| !self.redis[*row].is_empty())
-            .map(|row| plot::Panel {
-                title: WORKLOADS[row].name,
-                redis: &self.redis[row],
-                ours: &self.ours[row],
-            })
+            .map(|row| plot::Panel { title: WORKLOADS[row].name, redis: &self.redis[row], ours: &self.ours[row] })
             .collect();
         if !panels.is_empty() {
             fs::write(options.out.join("compare.svg"), plot::svg(&panels))?;
@@ -102,11 +98,7 @@ impl Report {
                 [] => String::new(),
                 some => shown(workload.measure, median(some.iter().map(value))),
             };
-            let verdict = if ratio >= workload.target {
-                "reached"
-            } else {
-                "**missed**"
-            };
+            let verdict = if ratio >= workload.target { "reached" } else { "**missed**" };
             let _ = writeln!(
                 out,
                 "| {} | {} | {} | {ratio:.2} × | {} × | {verdict} | {} |",
@@ -117,26 +109,14 @@ impl Report {
                 show(&self.follower[row]),
             );
         }
-        for (name, side) in [
-            ("Redis", &self.redis),
-            ("Quorate", &self.ours),
-            ("a follower", &self.follower),
-        ] {
+        for (name, side) in [("Redis", &self.redis), ("Quorate", &self.ours), ("a follower", &self.follower)] {
             let errors: u64 = side.iter().flatten().map(|run| run.load.errors).sum();
-            let first = side
-                .iter()
-                .flatten()
-                .find_map(|run| run.load.first_error.clone());
+            let first = side.iter().flatten().find_map(|run| run.load.first_error.clone());
             if let Some(first) = first {
-                let _ = writeln!(
-                    out,
-                    "\n{name} answered {errors} requests with errors, the first: `{first}`"
-                );
+                let _ = writeln!(out, "\n{name} answered {errors} requests with errors, the first: `{first}`");
             }
         }
-        out.push_str(
-            "\n| latency, ms; processor, µs a request | Redis p50 | p99 | p99.9 | servers | load ",
-        );
+        out.push_str("\n| latency, ms; processor, µs a request | Redis p50 | p99 | p99.9 | servers | load ");
         out.push_str("| Quorate p50 | p99 | p99.9 | servers | load |\n|---|");
         out.push_str(&"---:|".repeat(10));
         out.push('\n');
@@ -144,11 +124,7 @@ impl Report {
             let _ = write!(out, "| {} ", workload.name);
             for side in [&self.redis[row], &self.ours[row]] {
                 for percentile in [50.0, 99.0, 99.9] {
-                    let _ = write!(
-                        out,
-                        "| {:.2} ",
-                        median(side.iter().map(|run| run.load.percentile_ms(percentile)))
-                    );
+                    let _ = write!(out, "| {:.2} ", median(side.iter().map(|run| run.load.percentile_ms(percentile))));
                 }
             }
             out.push_str("|\n");
@@ -162,26 +138,15 @@ impl Report {
         out.push_str("\n| work | RedisRaft (a fixed figure) | Quorate | ratio | to reach | |\n");
         out.push_str("|---|---:|---:|---:|---:|---|\n");
         for (row, workload) in WORKLOADS.iter().enumerate() {
-            let (Some((figure, target)), false) = (workload.ancestor, self.ours[row].is_empty())
-            else {
+            let (Some((figure, target)), false) = (workload.ancestor, self.ours[row].is_empty()) else {
                 continue;
             };
             let ours = median(self.ours[row].iter().map(|run| run.load.per_second()));
-            let verdict = if ours / figure >= target {
-                "reached"
-            } else {
-                "**missed**"
-            };
-            let (theirs, shown_ours) = (
-                shown(Measure::Throughput, figure),
-                shown(Measure::Throughput, ours),
-            );
+            let verdict = if ours / figure >= target { "reached" } else { "**missed**" };
+            let (theirs, shown_ours) = (shown(Measure::Throughput, figure), shown(Measure::Throughput, ours));
             let ratio = ours / figure;
             let name = workload.name;
-            let _ = writeln!(
-                out,
-                "| {name} | {theirs} | {shown_ours} | {ratio:.1} × | {target} × | {verdict} |"
-            );
+            let _ = writeln!(out, "| {name} | {theirs} | {shown_ours} | {ratio:.1} × | {target} × | {verdict} |");
         }
     }
 
@@ -189,35 +154,15 @@ impl Report {
         let [redis, ours] = &self.memory[..] else {
             return;
         };
-        let _ = writeln!(
-            out,
-            "\n| bytes per key, {} keys | Redis | Quorate | ratio |",
-            self.memory_keys
-        );
+        let _ = writeln!(out, "\n| bytes per key, {} keys | Redis | Quorate | ratio |", self.memory_keys);
         out.push_str("|---|---:|---:|---:|\n");
         let rows = [
-            (
-                "`used_memory` of the leader",
-                redis.used.unwrap_or(0.0),
-                ours.used.unwrap_or(0.0),
-            ),
-            (
-                "resident memory of the leader",
-                redis.leader_resident,
-                ours.leader_resident,
-            ),
-            (
-                "resident memory of a follower",
-                redis.other_resident,
-                ours.other_resident,
-            ),
+            ("`used_memory` of the leader", redis.used.unwrap_or(0.0), ours.used.unwrap_or(0.0)),
+            ("resident memory of the leader", redis.leader_resident, ours.leader_resident),
+            ("resident memory of a follower", redis.other_resident, ours.other_resident),
         ];
         for (name, theirs, ours) in rows {
-            let _ = writeln!(
-                out,
-                "| {name} | {theirs:.0} | {ours:.0} | {:.2} × |",
-                ours / theirs
-            );
+            let _ = writeln!(out, "| {name} | {theirs:.0} | {ours:.0} | {:.2} × |", ours / theirs);
         }
         out.push_str("\nTo reach: at most 1.0 ×.\n");
     }
@@ -226,19 +171,15 @@ impl Report {
         let rows = [
             ("`kill -9` of the leader", &self.killed, "p99 < 1 s"),
             ("the killed member comes back", &self.returned, "–"),
-            (
-                "planned hand-over",
-                &self.handed_over,
-                "max < 100 ms, no error",
-            ),
+            ("planned hand-over", &self.handed_over, "max < 100 ms, no error"),
         ];
         if rows.iter().all(|(_, gaps, _)| gaps.is_none()) {
             return;
         }
+        out.push_str("\n| longest gap of any of 50 writing clients | times | p50 | p99 | max | to reach ");
         out.push_str(
-            "\n| longest gap of any of 50 writing clients | times | p50 | p99 | max | to reach ",
+            "| `-UNKNOWN` | other errors | broken connections |\n|---|---:|---:|---:|---:|---|---:|---:|---:|\n",
         );
-        out.push_str("| `-UNKNOWN` | other errors | broken connections |\n|---|---:|---:|---:|---:|---|---:|---:|---:|\n");
         for (name, gaps, target) in rows {
             let Some(gaps) = gaps else { continue };
             let ms = |gap: Duration| format!("{} ms", gap.as_millis());
@@ -289,23 +230,15 @@ fn machine() -> String {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let after = |text: &str, name: &str| {
         let value = text.lines().find_map(|line| line.strip_prefix(name));
-        value
-            .map(|value| value.trim_start_matches([':', ' ', '\t']).trim().to_owned())
-            .unwrap_or_default()
+        value.map(|value| value.trim_start_matches([':', ' ', '\t']).trim().to_owned()).unwrap_or_default()
     };
     let model = after(&read("/proc/cpuinfo"), "model name");
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    let memory = after(&read("/proc/meminfo"), "MemTotal")
-        .trim_end_matches(" kB")
-        .parse()
-        .unwrap_or(0)
-        / 1_048_576;
+    let memory = after(&read("/proc/meminfo"), "MemTotal").trim_end_matches(" kB").parse().unwrap_or(0) / 1_048_576;
     let kernel = read("/proc/sys/kernel/osrelease");
     let sync = sync_time().map_or_else(|error| error.to_string(), |time| format!("{time:.0?}"));
     let kernel = kernel.trim();
-    format!(
-        "{cores} cores ({model}), {memory} GB of memory, Linux {kernel}, fdatasync of 4 KB in place takes {sync}"
-    )
+    format!("{cores} cores ({model}), {memory} GB of memory, Linux {kernel}, fdatasync of 4 KB in place takes {sync}")
 }
 
 /// The median time of an overwrite of 4 KB with fdatasync: what every write of both sides pays at least once.

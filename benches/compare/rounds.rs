@@ -31,44 +31,18 @@ pub struct Workload {
     pub ancestor: Option<(f64, f64)>,
 }
 
-const fn row(
-    name: &'static str,
-    clients: usize,
-    pipeline: usize,
-    writes_percent: u64,
-    target: f64,
-) -> Workload {
+const fn row(name: &'static str, clients: usize, pipeline: usize, writes_percent: u64, target: f64) -> Workload {
     let measure = Measure::Throughput;
-    Workload {
-        name,
-        clients,
-        pipeline,
-        writes_percent,
-        measure,
-        target,
-        ancestor: None,
-    }
+    Workload { name, clients, pipeline, writes_percent, measure, target, ancestor: None }
 }
 
 pub const WORKLOADS: [Workload; 7] = [
-    Workload {
-        ancestor: Some((17_800.0, 2.0)),
-        ..row("SET, 50 clients", 50, 1, 100, 2.0)
-    },
-    Workload {
-        ancestor: Some((26_000.0, 6.0)),
-        ..row("SET, 50 clients, pipeline 16", 50, 16, 100, 2.0)
-    },
+    Workload { ancestor: Some((17_800.0, 2.0)), ..row("SET, 50 clients", 50, 1, 100, 2.0) },
+    Workload { ancestor: Some((26_000.0, 6.0)), ..row("SET, 50 clients, pipeline 16", 50, 16, 100, 2.0) },
     row("SET, 200 clients", 200, 1, 100, 2.0),
-    Workload {
-        measure: Measure::LatencyP50,
-        ..row("SET, 1 client, latency p50", 1, 1, 100, 1.0)
-    },
+    Workload { measure: Measure::LatencyP50, ..row("SET, 1 client, latency p50", 1, 1, 100, 1.0) },
     row("GET, 50 clients", 50, 1, 0, 1.3),
-    Workload {
-        ancestor: Some((59_000.0, 10.0)),
-        ..row("GET, 50 clients, pipeline 16", 50, 16, 0, 2.0)
-    },
+    Workload { ancestor: Some((59_000.0, 10.0)), ..row("GET, 50 clients, pipeline 16", 50, 16, 0, 2.0) },
     row("90 % GET, 10 % SET, 50 clients", 50, 1, 10, 2.5),
 ];
 
@@ -96,9 +70,7 @@ pub fn run(options: &Options, report: &mut Report) -> anyhow::Result<()> {
             println!("  Quorate  {:32} {}", workload.name, line(&outcome));
             report.ours[number].push(outcome);
         }
-        for (number, workload) in
-            wanted(options).filter(|(number, _)| THROUGH_FOLLOWER.contains(number))
-        {
+        for (number, workload) in wanted(options).filter(|(number, _)| THROUGH_FOLLOWER.contains(number)) {
             let Some(follower) = ours.follower() else {
                 continue;
             };
@@ -112,10 +84,7 @@ pub fn run(options: &Options, report: &mut Report) -> anyhow::Result<()> {
 
 fn wanted(options: &Options) -> impl Iterator<Item = (usize, &'static Workload)> {
     let wanted = options.workload.clone().unwrap_or_default();
-    WORKLOADS
-        .iter()
-        .enumerate()
-        .filter(move |(_, workload)| workload.name.contains(&wanted))
+    WORKLOADS.iter().enumerate().filter(move |(_, workload)| workload.name.contains(&wanted))
 }
 
 /// One workload on one side, with what it cost the servers.
@@ -128,29 +97,15 @@ pub struct Run {
     pub load_cpu_us: f64,
 }
 
-fn measure(
-    side: &mut Side,
-    addr: SocketAddr,
-    workload: &Workload,
-    options: &Options,
-) -> anyhow::Result<Run> {
-    let plan = side.plan(
-        workload.clients,
-        workload.pipeline,
-        workload.writes_percent,
-        options.keys,
-    );
+fn measure(side: &mut Side, addr: SocketAddr, workload: &Workload, options: &Options) -> anyhow::Result<Run> {
+    let plan = side.plan(workload.clients, workload.pipeline, workload.writes_percent, options.keys);
     let warm = Duration::from_secs_f64(options.seconds.min(1.0));
     let (server_before, load_before) = (side.cpu_time(), own_cpu_time());
     let load = load::run(addr, plan, warm, Duration::from_secs_f64(options.seconds))?;
     let all = load.requests_with_warm as f64;
     let server_cpu_us = (side.cpu_time() - server_before).as_secs_f64() * 1e6 / all;
     let load_cpu_us = (own_cpu_time() - load_before).as_secs_f64() * 1e6 / all;
-    Ok(Run {
-        load,
-        server_cpu_us,
-        load_cpu_us,
-    })
+    Ok(Run { load, server_cpu_us, load_cpu_us })
 }
 
 fn own_cpu_time() -> Duration {

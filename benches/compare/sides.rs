@@ -10,19 +10,12 @@ use std::path::Path;
 use std::time::Duration;
 
 /// What Redis is started with. Rewrites of the append-only file are off, so that none falls into a measurement.
-const REDIS_SETTINGS: [(&str, &str); 3] = [
-    ("appendonly", "yes"),
-    ("appendfsync", "always"),
-    ("auto-aof-rewrite-percentage", "0"),
-];
+const REDIS_SETTINGS: [(&str, &str); 3] =
+    [("appendonly", "yes"), ("appendfsync", "always"), ("auto-aof-rewrite-percentage", "0")];
 
 /// One side, running.
 pub enum Side {
-    Redis {
-        primary: RedisServer,
-        replicas: Vec<RedisServer>,
-        _ports: PortBlock,
-    },
+    Redis { primary: RedisServer, replicas: Vec<RedisServer>, _ports: PortBlock },
     Ours(Cluster),
 }
 
@@ -30,14 +23,8 @@ impl Side {
     pub fn start_redis() -> Side {
         let mut ports = PortBlock::take();
         let primary = RedisServer::start(&mut ports, &REDIS_SETTINGS);
-        let replicas = (0..2)
-            .map(|_| primary.start_replica(&mut ports, &REDIS_SETTINGS))
-            .collect();
-        Side::Redis {
-            primary,
-            replicas,
-            _ports: ports,
-        }
+        let replicas = (0..2).map(|_| primary.start_replica(&mut ports, &REDIS_SETTINGS)).collect();
+        Side::Redis { primary, replicas, _ports: ports }
     }
 
     pub fn start_ours(binary: &Path) -> Side {
@@ -68,63 +55,40 @@ impl Side {
     /// Fills the keys that GETs read.
     pub fn preload(&self, keys: u64) -> io::Result<()> {
         let outcome = load::fill(self.leader(), keys)?;
-        assert_eq!(
-            outcome.errors, 0,
-            "the fill met errors: {:?}",
-            outcome.first_error
-        );
+        assert_eq!(outcome.errors, 0, "the fill met errors: {:?}", outcome.first_error);
         Ok(())
     }
 
     pub fn plan(&self, clients: usize, pipeline: usize, writes_percent: u64, keys: u64) -> Plan {
-        Plan {
-            clients,
-            pipeline,
-            writes_percent,
-            wait: self.waits(),
-            keys: Keys::Random(keys),
-        }
+        Plan { clients, pipeline, writes_percent, wait: self.waits(), keys: Keys::Random(keys) }
     }
 
     /// Processor time that all processes of this side have used so far.
     pub fn cpu_time(&mut self) -> Duration {
         let of = |process: &Process| process.cpu_time().unwrap_or_default();
         match self {
-            Side::Redis {
-                primary, replicas, ..
-            } => of(&primary.process) + replicas.iter().map(|replica| of(&replica.process)).sum(),
-            Side::Ours(cluster) => cluster
-                .members
-                .iter_mut()
-                .map(|member| of(member.process()))
-                .sum(),
+            Side::Redis { primary, replicas, .. } => {
+                of(&primary.process) + replicas.iter().map(|replica| of(&replica.process)).sum()
+            }
+            Side::Ours(cluster) => cluster.members.iter_mut().map(|member| of(member.process())).sum(),
         }
     }
 
     /// Memory as the leader tells it, and as the system tells it of the leader and of one other.
     pub fn memory(&mut self) -> Memory {
-        let used = Conn::open(self.leader())
-            .ok()
-            .and_then(|mut conn| conn.cmd("INFO memory").ok());
+        let used = Conn::open(self.leader()).ok().and_then(|mut conn| conn.cmd("INFO memory").ok());
         let used = used.and_then(|info| info_field(&info.as_text()?, "used_memory"));
         let (leader, other) = match self {
-            Side::Redis {
-                primary, replicas, ..
-            } => (
-                primary.process.resident_bytes(),
-                replicas[0].process.resident_bytes(),
-            ),
+            Side::Redis { primary, replicas, .. } => {
+                (primary.process.resident_bytes(), replicas[0].process.resident_bytes())
+            }
             Side::Ours(cluster) => {
                 let (leader, follower) = (cluster.leader(), cluster.follower());
                 let mut resident = |at: usize| cluster.members[at].process().resident_bytes();
                 (resident(leader), resident(follower))
             }
         };
-        Memory {
-            used,
-            leader_resident: leader.unwrap_or(0),
-            other_resident: other.unwrap_or(0),
-        }
+        Memory { used, leader_resident: leader.unwrap_or(0), other_resident: other.unwrap_or(0) }
     }
 }
 
@@ -137,11 +101,5 @@ pub struct Memory {
 }
 
 fn info_field(info: &str, name: &str) -> Option<u64> {
-    info.lines().find_map(|line| {
-        line.strip_prefix(name)?
-            .strip_prefix(':')?
-            .trim()
-            .parse()
-            .ok()
-    })
+    info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.trim().parse().ok())
 }

@@ -27,11 +27,7 @@ impl ClusterOptions {
     /// Three members with default settings.
     #[must_use]
     pub fn new(binary: impl AsRef<Path>) -> ClusterOptions {
-        ClusterOptions {
-            binary: binary.as_ref().to_path_buf(),
-            members: 3,
-            args: Vec::new(),
-        }
+        ClusterOptions { binary: binary.as_ref().to_path_buf(), members: 3, args: Vec::new() }
     }
 
     /// That many members.
@@ -68,34 +64,15 @@ pub struct Member {
 impl Member {
     /// Describes a member that isn't started yet; `origin` are the flags that say where its group comes from.
     #[must_use]
-    pub fn new(
-        binary: &Path,
-        dir: PathBuf,
-        ports: &mut PortBlock,
-        origin: &[String],
-        args: &[String],
-    ) -> Member {
-        let [client, peer, admin] =
-            [(); 3].map(|()| SocketAddr::from(([127, 0, 0, 1], ports.next_port())));
-        let mut command = vec![
-            "serve".to_owned(),
-            "--dir".to_owned(),
-            dir.display().to_string(),
-        ];
+    pub fn new(binary: &Path, dir: PathBuf, ports: &mut PortBlock, origin: &[String], args: &[String]) -> Member {
+        let [client, peer, admin] = [(); 3].map(|()| SocketAddr::from(([127, 0, 0, 1], ports.next_port())));
+        let mut command = vec!["serve".to_owned(), "--dir".to_owned(), dir.display().to_string()];
         command.extend(["--port".to_owned(), client.port().to_string()]);
         command.extend(["--peer".to_owned(), peer.to_string()]);
         command.extend(["--admin".to_owned(), admin.to_string()]);
         command.extend(origin.iter().cloned());
         command.extend(args.iter().cloned());
-        Member {
-            client,
-            peer,
-            admin,
-            dir,
-            process: None,
-            command,
-            binary: binary.to_path_buf(),
-        }
+        Member { client, peer, admin, dir, process: None, command, binary: binary.to_path_buf() }
     }
 
     /// Starts the process (again), with the same arguments each time.
@@ -103,15 +80,10 @@ impl Member {
     /// # Panics
     /// When it runs already or can't be started.
     pub fn start(&mut self) {
-        assert!(
-            !self.is_running(),
-            "the member at {} runs already",
-            self.client
-        );
+        assert!(!self.is_running(), "the member at {} runs already", self.client);
         let output = self.dir.with_extension("output");
         let process = Process::spawn(&self.binary, &self.command, &output);
-        self.process =
-            Some(process.unwrap_or_else(|error| panic!("{}: {error}", self.binary.display())));
+        self.process = Some(process.unwrap_or_else(|error| panic!("{}: {error}", self.binary.display())));
     }
 
     /// The arguments it is started with.
@@ -136,10 +108,7 @@ impl Member {
     /// What it printed, over all its starts.
     #[must_use]
     pub fn output(&self) -> String {
-        String::from_utf8_lossy(
-            &std::fs::read(self.dir.with_extension("output")).unwrap_or_default(),
-        )
-        .into_owned()
+        String::from_utf8_lossy(&std::fs::read(self.dir.with_extension("output")).unwrap_or_default()).into_owned()
     }
 
     /// Whether `/readyz` says that it serves.
@@ -188,9 +157,7 @@ impl Member {
     pub fn stop(&mut self) -> ExitStatus {
         let mut process = self.process.take().expect("a running member");
         process.signal(Signal::TERM);
-        process
-            .wait_end(PATIENCE)
-            .expect("a member ends after SIGTERM")
+        process.wait_end(PATIENCE).expect("a member ends after SIGTERM")
     }
 
     /// Waits until the process ends by itself.
@@ -199,9 +166,7 @@ impl Member {
     /// When it doesn't.
     pub fn wait_end(&mut self) -> ExitStatus {
         let mut process = self.process.take().expect("a running member");
-        process
-            .wait_end(PATIENCE)
-            .unwrap_or_else(|| panic!("the member at {} never ended", self.client))
+        process.wait_end(PATIENCE).unwrap_or_else(|| panic!("the member at {} never ended", self.client))
     }
 
     /// A new client connection.
@@ -210,25 +175,19 @@ impl Member {
     /// When it is refused.
     #[must_use]
     pub fn conn(&self) -> Conn {
-        Conn::open(self.client)
-            .unwrap_or_else(|error| panic!("no connection to {}: {error}", self.client))
+        Conn::open(self.client).unwrap_or_else(|error| panic!("no connection to {}: {error}", self.client))
     }
 
     /// `GET /v1/status`; `None` when it doesn't answer well.
     #[must_use]
     pub fn status(&self) -> Option<Json> {
-        http::get(self.admin, "/v1/status")
-            .ok()
-            .filter(Answer::is_ok)
-            .map(|answer| answer.json())
+        http::get(self.admin, "/v1/status").ok().filter(Answer::is_ok).map(|answer| answer.json())
     }
 
     /// `GET /v1/members`; `None` when it doesn't answer well.
     #[must_use]
     pub fn members(&self) -> Option<Vec<Json>> {
-        let answer = http::get(self.admin, "/v1/members")
-            .ok()
-            .filter(Answer::is_ok)?;
+        let answer = http::get(self.admin, "/v1/members").ok().filter(Answer::is_ok)?;
         answer.json()["members"].as_array().cloned()
     }
 
@@ -284,25 +243,11 @@ impl Cluster {
     /// When there is no room for temporary files.
     #[must_use]
     pub fn prepare(options: ClusterOptions) -> Cluster {
-        let root = tempfile::Builder::new()
-            .prefix("quorate-test-")
-            .tempdir()
-            .expect("a temporary folder");
+        let root = tempfile::Builder::new().prefix("quorate-test-").tempdir().expect("a temporary folder");
         let mut ports = PortBlock::take();
         let origin = ["--bootstrap".to_owned()];
-        let first = Member::new(
-            &options.binary,
-            root.path().join("m1"),
-            &mut ports,
-            &origin,
-            &options.args,
-        );
-        Cluster {
-            members: vec![first],
-            ports,
-            options,
-            root,
-        }
+        let first = Member::new(&options.binary, root.path().join("m1"), &mut ports, &origin, &options.args);
+        Cluster { members: vec![first], ports, options, root }
     }
 
     /// Describes one more member, which will join through those that run; it isn't started. Gives its place.
@@ -311,17 +256,8 @@ impl Cluster {
         for member in self.members.iter().filter(|member| member.is_running()) {
             origin.extend(["--join".to_owned(), member.admin_url()]);
         }
-        let dir = self
-            .root
-            .path()
-            .join(format!("m{}", self.members.len() + 1));
-        let member = Member::new(
-            &self.options.binary,
-            dir,
-            &mut self.ports,
-            &origin,
-            &self.options.args,
-        );
+        let dir = self.root.path().join(format!("m{}", self.members.len() + 1));
+        let member = Member::new(&self.options.binary, dir, &mut self.ports, &origin, &self.options.args);
         self.members.push(member);
         self.members.len() - 1
     }
@@ -341,9 +277,7 @@ impl Cluster {
     /// The places of the running members.
     #[must_use]
     pub fn running(&self) -> Vec<usize> {
-        (0..self.members.len())
-            .filter(|at| self.members[*at].is_running())
-            .collect()
+        (0..self.members.len()).filter(|at| self.members[*at].is_running()).collect()
     }
 
     /// The place of the leader, if a majority of the running members agree about one that leads itself.
@@ -364,10 +298,7 @@ impl Cluster {
             }
         }
         let leader = (0..votes.len()).find(|at| votes[*at] > 0)?;
-        let agreeing = named
-            .iter()
-            .filter(|name| name.is_some() && **name == ids[leader])
-            .count();
+        let agreeing = named.iter().filter(|name| name.is_some() && **name == ids[leader]).count();
         (votes.iter().sum::<usize>() == 1 && agreeing * 2 > running.len()).then_some(leader)
     }
 
@@ -387,10 +318,7 @@ impl Cluster {
     #[must_use]
     pub fn follower(&self) -> usize {
         let leader = self.leader();
-        self.running()
-            .into_iter()
-            .find(|at| *at != leader)
-            .expect("a follower")
+        self.running().into_iter().find(|at| *at != leader).expect("a follower")
     }
 
     /// Waits until the running members all serve, all are voters, and none lags far.
@@ -406,9 +334,7 @@ impl Cluster {
             let leader = self.find_leader()?;
             let members = self.members[leader].members()?;
             let well = |member: &&Json| {
-                member["voter"] == true
-                    && member["lag"].as_u64().unwrap_or(0) < 100
-                    && is_healthy(member)
+                member["voter"] == true && member["lag"].as_u64().unwrap_or(0) < 100 && is_healthy(member)
             };
             (members.iter().filter(well).count() >= expected).then_some(())
         });
@@ -423,12 +349,7 @@ impl Cluster {
         let id = to.map(|at| self.members[at].id());
         let answer = http::post(self.members[from].admin, "/v1/leader", &json!({ "to": id }));
         let answer = answer.expect("an answer to a hand-over");
-        assert!(
-            answer.is_ok(),
-            "hand-over refused: {} {}",
-            answer.status,
-            answer.body
-        );
+        assert!(answer.is_ok(), "hand-over refused: {} {}", answer.status, answer.body);
         wait_until("leadership has moved", || {
             let now = self.find_leader()?;
             (now != from || to == Some(from)).then_some(now)
@@ -444,17 +365,12 @@ impl Cluster {
             let leader = self.find_leader()?;
             let target = self.members[leader].status()?["applied"].as_u64()?;
             let reached = |at: &usize| {
-                let applied = self.members[*at]
-                    .status()
-                    .and_then(|status| status["applied"].as_u64());
+                let applied = self.members[*at].status().and_then(|status| status["applied"].as_u64());
                 applied.is_some_and(|applied| applied >= target)
             };
             self.running().iter().all(reached).then_some(())
         });
-        assert!(
-            caught_up.is_some(),
-            "a running member never caught up with the leader"
-        );
+        assert!(caught_up.is_some(), "a running member never caught up with the leader");
     }
 }
 

@@ -59,13 +59,7 @@ pub struct Load {
 }
 
 /// Error prefixes that promise: it was not done, ask again.
-const NOT_DONE: [&str; 5] = [
-    "CLUSTERDOWN",
-    "TRYAGAIN",
-    "LOADING",
-    "MASTERDOWN",
-    "READONLY",
-];
+const NOT_DONE: [&str; 5] = ["CLUSTERDOWN", "TRYAGAIN", "LOADING", "MASTERDOWN", "READONLY"];
 
 impl Load {
     /// Starts `count` clients, spread over `addrs`; a client goes on to the next address when one fails it.
@@ -82,14 +76,8 @@ impl Load {
         let addrs = Arc::new(Mutex::new(addrs.to_vec()));
         let clients = (0..count)
             .map(|number| {
-                let mut client = Client {
-                    number,
-                    at: number,
-                    addrs: addrs.clone(),
-                    conn: None,
-                    patience,
-                    book: Book::default(),
-                };
+                let mut client =
+                    Client { number, at: number, addrs: addrs.clone(), conn: None, patience, book: Book::default() };
                 let (stop, acked) = (stop.clone(), acked.clone());
                 std::thread::spawn(move || {
                     client.run(&stop, &acked);
@@ -97,12 +85,7 @@ impl Load {
                 })
             })
             .collect();
-        Load {
-            clients,
-            stop,
-            acked,
-            addrs,
-        }
+        Load { clients, stop, acked, addrs }
     }
 
     /// Acknowledgements so far, of all clients.
@@ -126,11 +109,7 @@ impl Load {
     pub fn wait_progress(&self, count: u64) {
         let target = self.acked() + count;
         let done = wait_for(PATIENCE, || (self.acked() >= target).then_some(()));
-        assert!(
-            done.is_some(),
-            "clients got only {} of {count} acknowledgements",
-            self.acked() + count - target
-        );
+        assert!(done.is_some(), "clients got only {} of {count} acknowledgements", self.acked() + count - target);
     }
 
     /// Ends the clients and gives their books.
@@ -140,20 +119,10 @@ impl Load {
     #[must_use]
     pub fn stop(self) -> Books {
         self.stop.store(true, SeqCst);
-        let clients: Vec<Book> = self
-            .clients
-            .into_iter()
-            .map(|client| client.join().expect("a client of the load"))
-            .collect();
-        let wrong: Vec<&String> = clients
-            .iter()
-            .flat_map(|book| &book.wrong)
-            .take(5)
-            .collect();
-        assert!(
-            wrong.is_empty(),
-            "replies that should never come: {wrong:#?}"
-        );
+        let clients: Vec<Book> =
+            self.clients.into_iter().map(|client| client.join().expect("a client of the load")).collect();
+        let wrong: Vec<&String> = clients.iter().flat_map(|book| &book.wrong).take(5).collect();
+        assert!(wrong.is_empty(), "replies that should never come: {wrong:#?}");
         Books { clients }
     }
 }
@@ -193,9 +162,7 @@ impl Client {
                 let (low, high) = (self.book.acked + 1, self.book.acked + 1 + self.book.unknown);
                 if value < low as i64 || value > high as i64 {
                     let number = self.number;
-                    self.wrong(format!(
-                        "client {number}: INCR {key} gave {value}, expected {low}..={high}"
-                    ));
+                    self.wrong(format!("client {number}: INCR {key} gave {value}, expected {low}..={high}"));
                 }
                 self.book.acked += 1;
             }
@@ -287,9 +254,7 @@ impl Books {
             let counter = read_number(conn, &counter_key(number));
             let (low, high) = (book.acked, book.acked + book.unknown);
             if counter < low || counter > high {
-                faults.push(format!(
-                    "client {number}: counter {counter}, expected {low}..={high}"
-                ));
+                faults.push(format!("client {number}: counter {counter}, expected {low}..={high}"));
             }
             let register = read_number(conn, &register_key(number));
             let known = register == book.last_set
@@ -297,9 +262,7 @@ impl Books {
                 || book.abandoned_sets.contains(&register);
             if !known {
                 let (last, later) = (book.last_set, &book.later_sets);
-                faults.push(format!(
-                    "client {number}: register {register}, expected {last} or one of {later:?}"
-                ));
+                faults.push(format!("client {number}: register {register}, expected {last} or one of {later:?}"));
             }
         }
         let shared = read_number(conn, SHARED);
@@ -308,38 +271,25 @@ impl Books {
         if shared < low || shared > high {
             faults.push(format!("shared counter {shared}, expected {low}..={high}"));
         }
-        assert!(
-            faults.is_empty(),
-            "the group and the clients' books disagree: {faults:#?}"
-        );
+        assert!(faults.is_empty(), "the group and the clients' books disagree: {faults:#?}");
     }
 
     /// Acknowledged requests of all clients.
     #[must_use]
     pub fn acked(&self) -> u64 {
-        self.clients
-            .iter()
-            .map(|book| book.acked + book.shared.0)
-            .sum()
+        self.clients.iter().map(|book| book.acked + book.shared.0).sum()
     }
 
     /// Requests of unknown outcome of all clients.
     #[must_use]
     pub fn unknown(&self) -> u64 {
-        self.clients
-            .iter()
-            .map(|book| book.unknown + book.shared.1)
-            .sum()
+        self.clients.iter().map(|book| book.unknown + book.shared.1).sum()
     }
 
     /// The longest time that any client waited between two acknowledgements.
     #[must_use]
     pub fn longest_gap(&self) -> Duration {
-        self.clients
-            .iter()
-            .map(|book| book.longest_gap)
-            .max()
-            .unwrap_or_default()
+        self.clients.iter().map(|book| book.longest_gap).max().unwrap_or_default()
     }
 }
 
@@ -359,10 +309,7 @@ fn read_number(conn: &mut Conn, key: &str) -> u64 {
     });
     match value.expect("a member answers GET") {
         Ok(Value::Null) => 0,
-        Ok(value) => value
-            .as_int()
-            .and_then(|value| value.try_into().ok())
-            .unwrap_or(u64::MAX),
+        Ok(value) => value.as_int().and_then(|value| value.try_into().ok()).unwrap_or(u64::MAX),
         Err(error) => panic!("GET {key}: {}", io_text(&error)),
     }
 }

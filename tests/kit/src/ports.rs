@@ -33,12 +33,7 @@ impl PortBlock {
         for step in 0..BLOCKS {
             let block = (start + step) % BLOCKS;
             let path = folder.join(format!("block-{block}"));
-            let Ok(lock) = OpenOptions::new()
-                .create(true)
-                .truncate(false)
-                .write(true)
-                .open(&path)
-            else {
+            let Ok(lock) = OpenOptions::new().create(true).truncate(false).write(true).open(&path) else {
                 continue;
             };
             if lock.try_lock().is_err() {
@@ -46,17 +41,10 @@ impl PortBlock {
             }
             let first = FIRST_PORT + block * PORTS_PER_BLOCK;
             if (first..first + PORTS_PER_BLOCK).all(is_free) {
-                return PortBlock {
-                    first,
-                    used: 0,
-                    _lock: lock,
-                };
+                return PortBlock { first, used: 0, _lock: lock };
             }
         }
-        panic!(
-            "no block of free ports among {BLOCKS} (lock files in {})",
-            folder.display()
-        );
+        panic!("no block of free ports among {BLOCKS} (lock files in {})", folder.display());
     }
 
     /// The next port of the block.
@@ -64,10 +52,7 @@ impl PortBlock {
     /// # Panics
     /// When the block is used up.
     pub fn next_port(&mut self) -> u16 {
-        assert!(
-            self.used < PORTS_PER_BLOCK,
-            "a test wants more than {PORTS_PER_BLOCK} ports"
-        );
+        assert!(self.used < PORTS_PER_BLOCK, "a test wants more than {PORTS_PER_BLOCK} ports");
         self.used += 1;
         self.first + self.used - 1
     }

@@ -21,11 +21,7 @@ impl Process {
     ///
     /// # Errors
     /// When it can't be started.
-    pub fn spawn<S: AsRef<OsStr>>(
-        program: &Path,
-        args: &[S],
-        output: &Path,
-    ) -> io::Result<Process> {
+    pub fn spawn<S: AsRef<OsStr>>(program: &Path, args: &[S], output: &Path) -> io::Result<Process> {
         let mut command = Command::new(program);
         command.args(args);
         Process::spawn_command(command, output)
@@ -37,17 +33,10 @@ impl Process {
     /// When it can't be started.
     pub fn spawn_command(mut command: Command, output: &Path) -> io::Result<Process> {
         let file = File::options().create(true).append(true).open(output)?;
-        command
-            .stdin(Stdio::null())
-            .stdout(file.try_clone()?)
-            .stderr(file);
+        command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
         let child = command.spawn()?;
         let name = command.get_program().to_string_lossy().into_owned();
-        Ok(Process {
-            name,
-            child,
-            output: output.to_path_buf(),
-        })
+        Ok(Process { name, child, output: output.to_path_buf() })
     }
 
     /// The process id.
@@ -92,9 +81,7 @@ impl Process {
     #[must_use]
     pub fn resident_bytes(&self) -> Option<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).ok()?;
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
         Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
     }
 
@@ -123,12 +110,7 @@ impl Drop for Process {
             let output = self.output();
             let lines: Vec<&str> = output.lines().collect();
             let tail = &lines[lines.len().saturating_sub(25)..];
-            eprintln!(
-                "--- last lines of {} ({}):\n{}",
-                self.name,
-                self.output.display(),
-                tail.join("\n")
-            );
+            eprintln!("--- last lines of {} ({}):\n{}", self.name, self.output.display(), tail.join("\n"));
         }
     }
 }

@@ -35,14 +35,8 @@ impl RedisServer {
             args.extend(value.split(' ').map(str::to_owned));
         }
         let process = Process::spawn(Path::new("redis-server"), &args, &dir.path().join("output"))
-            .expect(
-                "redis-server must be installed for this (Debian: apt-get install redis-server)",
-            );
-        let server = RedisServer {
-            process,
-            addr,
-            _dir: dir,
-        };
+            .expect("redis-server must be installed for this (Debian: apt-get install redis-server)");
+        let server = RedisServer { process, addr, _dir: dir };
         wait_until("redis-server answers", || {
             let reply = Conn::open(addr).ok()?.cmd("PING").ok()?;
             (reply.as_text()? == "PONG").then_some(())

@@ -42,10 +42,7 @@ impl fmt::Debug for Value {
             Value::Bulk(bytes) => write!(f, "\"{}\"", bytes.escape_ascii()),
             Value::Null => write!(f, "null"),
             Value::Array(items) => f.debug_list().entries(items).finish(),
-            Value::Map(pairs) => f
-                .debug_map()
-                .entries(pairs.iter().map(|(key, value)| (key, value)))
-                .finish(),
+            Value::Map(pairs) => f.debug_map().entries(pairs.iter().map(|(key, value)| (key, value))).finish(),
             Value::Double(text) => write!(f, ",{text}"),
             Value::Bool(value) => write!(f, "#{value}"),
             Value::BigNumber(text) => write!(f, "({text}"),
@@ -100,10 +97,7 @@ impl Value {
     pub fn items(&self) -> Vec<Value> {
         match self {
             Value::Array(items) => items.clone(),
-            Value::Map(pairs) => pairs
-                .iter()
-                .flat_map(|(key, value)| [key.clone(), value.clone()])
-                .collect(),
+            Value::Map(pairs) => pairs.iter().flat_map(|(key, value)| [key.clone(), value.clone()]).collect(),
             _ => Vec::new(),
         }
     }
@@ -185,11 +179,7 @@ fn quoted(bytes: &[u8], mut at: usize, word: &mut Vec<u8>, line: &str) -> usize 
 /// The byte that an escape such as `\n` or `\x00` stands for, and how long the escape is.
 #[must_use]
 pub fn unescape(escape: &[u8]) -> (u8, usize) {
-    let hex = |at: usize| {
-        escape
-            .get(at)
-            .and_then(|digit| char::from(*digit).to_digit(16))
-    };
+    let hex = |at: usize| escape.get(at).and_then(|digit| char::from(*digit).to_digit(16));
     match escape.get(1) {
         Some(b'x') if hex(2).is_some() && hex(3).is_some() => {
             let byte = hex(2).unwrap_or(0) * 16 + hex(3).unwrap_or(0);
@@ -207,10 +197,7 @@ pub fn unescape(escape: &[u8]) -> (u8, usize) {
 
 /// Where the line that begins at `from` ends (behind its CRLF), if it is complete.
 fn line_end(bytes: &[u8], from: usize) -> Option<usize> {
-    bytes[from..]
-        .windows(2)
-        .position(|pair| pair == b"\r\n")
-        .map(|at| from + at + 2)
+    bytes[from..].windows(2).position(|pair| pair == b"\r\n").map(|at| from + at + 2)
 }
 
 fn bad(what: impl Into<String>) -> io::Error {
@@ -265,11 +252,7 @@ pub fn reply_length(bytes: &[u8]) -> io::Result<Option<usize>> {
 pub fn decode(bytes: &[u8]) -> io::Result<Value> {
     let mut at = 0;
     let value = decode_at(bytes, &mut at)?;
-    if at == bytes.len() {
-        Ok(value)
-    } else {
-        Err(bad("bytes behind a reply"))
-    }
+    if at == bytes.len() { Ok(value) } else { Err(bad("bytes behind a reply")) }
 }
 
 fn decode_at(bytes: &[u8], at: &mut usize) -> io::Result<Value> {
@@ -291,9 +274,7 @@ fn decode_at(bytes: &[u8], at: &mut usize) -> io::Result<Value> {
                 return Ok(Value::Null);
             }
             let end = *at + length as usize;
-            let body = bytes
-                .get(*at..end)
-                .ok_or_else(|| bad("an incomplete bulk string"))?;
+            let body = bytes.get(*at..end).ok_or_else(|| bad("an incomplete bulk string"))?;
             *at = end + 2;
             Value::Bulk(body.to_vec())
         }
@@ -302,11 +283,7 @@ fn decode_at(bytes: &[u8], at: &mut usize) -> io::Result<Value> {
             if length < 0 {
                 return Ok(Value::Null);
             }
-            Value::Array(
-                (0..length)
-                    .map(|_| decode_at(bytes, at))
-                    .collect::<io::Result<_>>()?,
-            )
+            Value::Array((0..length).map(|_| decode_at(bytes, at)).collect::<io::Result<_>>()?)
         }
         b'%' => {
             let length = length_of(line)?;
@@ -345,19 +322,12 @@ impl Conn {
     /// # Errors
     /// When nobody answers there.
     pub fn open_with(addr: impl ToSocketAddrs, patience: Duration) -> io::Result<Conn> {
-        let addr: SocketAddr = addr
-            .to_socket_addrs()?
-            .next()
-            .ok_or_else(|| bad("no address"))?;
+        let addr: SocketAddr = addr.to_socket_addrs()?.next().ok_or_else(|| bad("no address"))?;
         let stream = TcpStream::connect_timeout(&addr, patience)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(patience))?;
         stream.set_write_timeout(Some(patience))?;
-        Ok(Conn {
-            stream,
-            buffer: Vec::with_capacity(4096),
-            start: 0,
-        })
+        Ok(Conn { stream, buffer: Vec::with_capacity(4096), start: 0 })
     }
 
     /// Sends one request.
@@ -451,9 +421,7 @@ impl Conn {
                 Err(error)
                     if matches!(
                         error.kind(),
-                        io::ErrorKind::UnexpectedEof
-                            | io::ErrorKind::ConnectionReset
-                            | io::ErrorKind::BrokenPipe
+                        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
                     ) =>
                 {
                     let rest = self.buffer.split_off(self.start);
@@ -489,10 +457,7 @@ mod tests {
         let length = reply_length(bytes).unwrap().unwrap();
         assert_eq!(&bytes[length..], b"+next\r\n");
         let map = Value::Map(vec![(Value::Simple("a".into()), Value::Int(1))]);
-        assert_eq!(
-            decode(&bytes[..length]).unwrap(),
-            Value::Array(vec![map, Value::bulk("x\r\n")])
-        );
+        assert_eq!(decode(&bytes[..length]).unwrap(), Value::Array(vec![map, Value::bulk("x\r\n")]));
         for cut in 0..length {
             assert_eq!(reply_length(&bytes[..cut]).unwrap(), None, "cut at {cut}");
         }
@@ -500,10 +465,7 @@ mod tests {
 
     #[test]
     fn lines_are_split_like_redis_cli_does() {
-        assert_eq!(
-            split_line(r#"set  k "a \x00\n b" 'c "d'"#),
-            [&b"set"[..], b"k", b"a \0\n b", b"c \"d"]
-        );
+        assert_eq!(split_line(r#"set  k "a \x00\n b" 'c "d'"#), [&b"set"[..], b"k", b"a \0\n b", b"c \"d"]);
         assert_eq!(split_line(r#"set k """#), [&b"set"[..], b"k", b""]);
     }
 }
