@@ -1,0 +1,107 @@
+//! The keyspace as a group's state machine: the lock around it, the clock and the chance that its entries carry.
+//!
+//! Applying needs no clock: all it knows of time is in the entry. Nothing here touches a socket or a file.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use parking_lot::RwLock;
+use quorate_keyspace::entry::{Stamp, encode_entry};
+use quorate_keyspace::keyspace::Keyspace;
+use quorate_keyspace::view as keyspace_view;
+use quorate_raft::{ApplyError, Restore, StateMachine, View};
+use tokio::time::Instant;
+
+use crate::env::Env;
+use crate::metrics::Metrics;
+
+/// The keyspace behind its lock.
+pub struct Engine {
+    keyspace: RwLock<Keyspace>,
+    env: Arc<dyn Env>,
+    metrics: Arc<Metrics>,
+}
+
+impl Engine {
+    /// An empty keyspace.
+    ///
+    /// Its secret hash seed is drawn here; a member that joins or restarts takes the group's from a snapshot.
+    pub fn new(keyspace: Keyspace, env: Arc<dyn Env>, metrics: Arc<Metrics>) -> Self {
+        Self { keyspace: RwLock::new(keyspace), env, metrics }
+    }
+
+    /// Looks at the keyspace under the shared lock. Keep it short: entries wait to be applied.
+    pub fn with<T>(&self, look: impl FnOnce(&Keyspace) -> T) -> T {
+        look(&self.keyspace.read())
+    }
+
+    /// The time at which a read sees the keyspace: the clock, but never before the last entry's stamp.
+    pub fn read_time_ms(&self, keyspace: &Keyspace) -> u64 {
+        self.env.wall_ms().max(keyspace.now_ms())
+    }
+}
+
+impl StateMachine for Engine {
+    fn encode_batch(&self, units: &[Bytes], out: &mut BytesMut) {
+        let stamp = Stamp { time_ms: self.env.wall_ms(), seed: self.env.random() };
+        encode_entry(stamp, units, out);
+    }
+
+    fn apply(&self, entry: &Bytes, want_replies: bool) -> Result<Vec<Bytes>, ApplyError> {
+        let began = Instant::now();
+        let replies = self.keyspace.write().apply(entry, want_replies).map_err(|e| ApplyError(e.to_string()))?;
+        self.metrics.apply.record(began.elapsed().as_nanos() as u64);
+        Ok(replies)
+    }
+
+    fn view(&self) -> Arc<dyn View> {
+        Arc::new(KeyspaceView(self.keyspace.read().view()))
+    }
+
+    fn restore(&self, header: &[u8]) -> Result<Box<dyn Restore>, ApplyError> {
+        let restore = keyspace_view::Restore::new(header).map_err(|e| ApplyError(e.to_string()))?;
+        Ok(Box::new(KeyspaceRestore(restore)))
+    }
+
+    fn install(&self, view: Arc<dyn View>) {
+        let view = view.as_any().downcast_ref::<KeyspaceView>().expect("a view that this engine restored");
+        let keyspace = Keyspace::from_view(&view.0);
+        // The old keyspace is dropped after the lock is released: freeing millions of keys takes a while.
+        let old = std::mem::replace(&mut *self.keyspace.write(), keyspace);
+        drop(old);
+    }
+}
+
+struct KeyspaceView(keyspace_view::View);
+
+impl View for KeyspaceView {
+    fn header(&self) -> Vec<u8> {
+        self.0.header()
+    }
+
+    fn chunks(&self) -> Box<dyn Iterator<Item = (u64, u64)> + '_> {
+        Box::new(self.0.chunks())
+    }
+
+    fn encode(&self, chunk: u64, out: &mut Vec<u8>) {
+        self.0.encode(chunk, out);
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+struct KeyspaceRestore(keyspace_view::Restore);
+
+impl Restore for KeyspaceRestore {
+    fn add(&mut self, chunk: u64, bytes: &[u8]) -> Result<(), ApplyError> {
+        self.0.add(chunk, bytes).map_err(|e| ApplyError(e.to_string()))
+    }
+
+    fn finish(self: Box<Self>) -> Result<Arc<dyn View>, ApplyError> {
+        let view = self.0.finish().map_err(|e| ApplyError(e.to_string()))?;
+        Ok(Arc::new(KeyspaceView(view)))
+    }
+}

@@ -1,0 +1,389 @@
+//! Runs what sessions hand in: here if this member leads, through the leader if it does not.
+//!
+//! The rules that everything above relies on:
+//! * A write is handed to consensus once. It is tried again only while it certainly was not appended; when that is
+//!   not certain the answer is `-UNKNOWN`, never a retry.
+//! * A read may be tried again as often as time allows: it changes nothing.
+//! * A request that came from another member is run here or refused, never passed on ([`wire`]).
+//! * A lease is checked after the reads ran and before their replies leave, so that one check covers a pause anywhere
+//!   in between.
+
+pub mod wire;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use quorate_keyspace::keyspace::Keyspace;
+use quorate_keyspace::reply::{Proto, ReplyBuf};
+use quorate_raft::{BoxFuture, CallError, Group, MemberId, Node, ProposeError, ReadError, Service};
+use tokio::time::{Instant, sleep};
+
+use crate::config::ReadMode;
+use crate::engine::Engine;
+use crate::env::Env;
+use crate::metrics::Metrics;
+use wire::{Request, Response};
+
+/// How long to wait before looking again for a leader that nobody knows yet.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// Why there is no reply. The text is an error line, complete but for the leading `-`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ExecError {
+    /// Certainly not done.
+    #[error("{0}")]
+    NotDone(String),
+    /// Perhaps done, perhaps not, perhaps later.
+    #[error("{0}")]
+    Unknown(String),
+}
+
+impl ExecError {
+    fn unknown(why: &str) -> Self {
+        Self::Unknown(format!("UNKNOWN The outcome is unknown: the write may have been done or may still be: {why}"))
+    }
+
+    fn no_leader() -> Self {
+        Self::NotDone("CLUSTERDOWN No leader was found in time; nothing was done".into())
+    }
+}
+
+/// Runs a forwarded server command on the leader ([`Request::Shell`]). The assembly provides it.
+pub trait ShellRunner: Send + Sync + 'static {
+    /// Runs the command and answers its reply.
+    fn run(&self, proto: Proto, db: u16, args: Vec<Bytes>) -> BoxFuture<Bytes>;
+}
+
+/// Where commands meet consensus. One per group.
+pub struct Executor {
+    node: Node,
+    group: Group,
+    engine: Arc<Engine>,
+    env: Arc<dyn Env>,
+    metrics: Arc<Metrics>,
+    shell: parking_lot::RwLock<Option<Arc<dyn ShellRunner>>>,
+    write_timeout_ms: AtomicU64,
+}
+
+/// What an attempt came to.
+enum Attempt<T> {
+    Done(Result<T, ExecError>),
+    Again,
+}
+
+impl Executor {
+    /// Over that group and its engine; answers other members from now on.
+    pub fn new(
+        node: Node,
+        group: Group,
+        engine: Arc<Engine>,
+        env: Arc<dyn Env>,
+        metrics: Arc<Metrics>,
+        write_timeout: Duration,
+    ) -> Arc<Self> {
+        let executor = Arc::new(Self {
+            node,
+            group,
+            engine,
+            env,
+            metrics,
+            shell: parking_lot::RwLock::new(None),
+            write_timeout_ms: AtomicU64::new(write_timeout.as_millis() as u64),
+        });
+        executor.node.serve(wire::SERVICE, Arc::new(ForPeers(Arc::downgrade(&executor))));
+        executor
+    }
+
+    /// Who runs forwarded server commands.
+    pub fn set_shell(&self, shell: Arc<dyn ShellRunner>) {
+        *self.shell.write() = Some(shell);
+    }
+
+    /// The group.
+    pub fn group(&self) -> &Group {
+        &self.group
+    }
+
+    /// The engine.
+    pub fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
+    /// Sets `write-timeout`.
+    pub fn set_write_timeout(&self, timeout: Duration) {
+        self.write_timeout_ms.store(timeout.as_millis() as u64, Ordering::Relaxed);
+    }
+
+    fn deadline(&self) -> Instant {
+        Instant::now() + Duration::from_millis(self.write_timeout_ms.load(Ordering::Relaxed))
+    }
+
+    /// Has a unit applied; returns the replies of its commands.
+    pub async fn write(&self, unit: Bytes) -> Result<Bytes, ExecError> {
+        let began = Instant::now();
+        let deadline = self.deadline();
+        loop {
+            let attempt = match self.leader_elsewhere() {
+                None => self.write_here(unit.clone()).await,
+                Some(leader) => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    self.ask(leader, &Request::Write(unit.clone()), left, true).await
+                }
+            };
+            if let Attempt::Done(result) = attempt {
+                self.metrics.propose.record(began.elapsed().as_nanos() as u64);
+                return result;
+            }
+            self.pause_before_retry(deadline).await?;
+        }
+    }
+
+    /// Runs reads: `run` gets the keyspace, the time and a random seed, and writes the replies. It is run again if the
+    /// first result can't be trusted. `remote` makes the unit that asks the leader for the same.
+    pub async fn read(
+        &self,
+        mode: ReadMode,
+        out: &mut ReplyBuf,
+        mut run: impl FnMut(&Keyspace, u64, u64, &mut ReplyBuf),
+        remote: impl Fn() -> Bytes,
+    ) -> Result<(), ExecError> {
+        let mark = out.mark();
+        if mode == ReadMode::Local || (mode == ReadMode::Lease && self.group.is_leader()) {
+            self.run_here(out, &mut run);
+            if mode == ReadMode::Local || self.group.lease_ready() {
+                return Ok(());
+            }
+            out.truncate(mark);
+        }
+        let began = Instant::now();
+        let deadline = self.deadline();
+        loop {
+            let attempt = match self.leader_elsewhere() {
+                None => match self.barrier().await {
+                    Attempt::Done(Ok(())) => {
+                        self.metrics.barrier.record(began.elapsed().as_nanos() as u64);
+                        self.run_here(out, &mut run);
+                        return Ok(());
+                    }
+                    Attempt::Done(Err(error)) => Attempt::Done(Err(error)),
+                    Attempt::Again => Attempt::Again,
+                },
+                Some(leader) => {
+                    let request = Request::Read { unit: remote(), quorum: mode == ReadMode::Quorum };
+                    self.ask(leader, &request, deadline.saturating_duration_since(Instant::now()), false).await
+                }
+            };
+            if let Attempt::Done(result) = attempt {
+                out.raw(&result?);
+                return Ok(());
+            }
+            self.pause_before_retry(deadline).await?;
+        }
+    }
+
+    /// The revisions of keys, as WATCH remembers them; 0 for a key that is not there.
+    pub async fn revisions(&self, keys: &[(u16, Bytes)]) -> Result<Vec<u64>, ExecError> {
+        let deadline = self.deadline();
+        loop {
+            let attempt = match self.leader_elsewhere() {
+                None => match self.barrier().await {
+                    Attempt::Done(done) => Attempt::Done(done.map(|()| self.revisions_here(keys))),
+                    Attempt::Again => Attempt::Again,
+                },
+                Some(leader) => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    self.ask(leader, &Request::Revisions(keys.to_vec()), left, false).await
+                }
+            };
+            if let Attempt::Done(result) = attempt {
+                let bytes = result?;
+                return Ok(bytes.chunks_exact(8).map(|b| u64::from_be_bytes(b.try_into().expect("8 bytes"))).collect());
+            }
+            self.pause_before_retry(deadline).await?;
+        }
+    }
+
+    /// Has the leader run a server command whose answer depends on the newest keys. `None`: this member leads, with a
+    /// barrier taken, and the caller is to run it here.
+    pub async fn shell_on_leader(&self, proto: Proto, db: u16, args: &[Bytes]) -> Result<Option<Bytes>, ExecError> {
+        let deadline = self.deadline();
+        loop {
+            let attempt = match self.leader_elsewhere() {
+                None => match self.barrier().await {
+                    Attempt::Done(Ok(())) => return Ok(None),
+                    Attempt::Done(Err(error)) => Attempt::Done(Err(error)),
+                    Attempt::Again => Attempt::Again,
+                },
+                Some(leader) => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    let request = Request::Shell { proto, db, args: args.to_vec() };
+                    self.ask(leader, &request, left, false).await
+                }
+            };
+            if let Attempt::Done(result) = attempt {
+                return result.map(Some);
+            }
+            self.pause_before_retry(deadline).await?;
+        }
+    }
+
+    /// The member to ask, if another one is known to lead.
+    fn leader_elsewhere(&self) -> Option<MemberId> {
+        if self.group.is_leader() {
+            return None;
+        }
+        self.group.leader().map(|(id, _)| id).filter(|id| *id != self.group.member_id())
+    }
+
+    async fn pause_before_retry(&self, deadline: Instant) -> Result<(), ExecError> {
+        if Instant::now() + LOOK_AGAIN >= deadline {
+            return Err(ExecError::no_leader());
+        }
+        sleep(LOOK_AGAIN).await;
+        Ok(())
+    }
+
+    fn run_here(&self, out: &mut ReplyBuf, run: &mut impl FnMut(&Keyspace, u64, u64, &mut ReplyBuf)) {
+        let seed = self.env.random();
+        self.engine.with(|keyspace| run(keyspace, self.engine.read_time_ms(keyspace), seed, out));
+    }
+
+    fn revisions_here(&self, keys: &[(u16, Bytes)]) -> Bytes {
+        let mut out = BytesMut::with_capacity(8 * keys.len());
+        self.engine.with(|keyspace| {
+            let now = self.engine.read_time_ms(keyspace);
+            for (db, key) in keys {
+                out.put_u64(keyspace.revision(now, *db, key));
+            }
+        });
+        out.freeze()
+    }
+
+    async fn barrier(&self) -> Attempt<()> {
+        match self.group.read_index().await {
+            Ok(()) => Attempt::Done(Ok(())),
+            Err(ReadError::NotLeader { .. } | ReadError::NoQuorum) => Attempt::Again,
+            Err(ReadError::Stopped) => Attempt::Done(Err(stopped())),
+        }
+    }
+
+    async fn write_here(&self, unit: Bytes) -> Attempt<Bytes> {
+        match self.group.propose(unit).await {
+            Ok(replies) => Attempt::Done(Ok(replies)),
+            Err(ProposeError::NotLeader { .. }) => Attempt::Again,
+            Err(ProposeError::Unknown(why)) => Attempt::Done(Err(ExecError::unknown(why))),
+            Err(ProposeError::Overloaded) => {
+                Attempt::Done(Err(ExecError::NotDone("BUSY Too many writes are waiting; nothing was done".into())))
+            }
+            Err(ProposeError::TooLarge { bytes, limit }) => Attempt::Done(Err(ExecError::NotDone(format!(
+                "ERR the command is too large to replicate: {bytes} bytes, the limit is {limit}"
+            )))),
+            Err(ProposeError::Stopped) => Attempt::Done(Err(stopped())),
+        }
+    }
+
+    /// Asks another member. A lost answer is final for a write and nothing for a read.
+    async fn ask(&self, leader: MemberId, request: &Request, patience: Duration, write: bool) -> Attempt<Bytes> {
+        self.metrics.proxied.inc();
+        match self.node.call(leader, wire::SERVICE, request.encode(), patience).await {
+            Ok(answer) => match Response::decode(answer) {
+                Ok(Response::Done(replies)) => Attempt::Done(Ok(replies)),
+                Ok(Response::NotLeader) => Attempt::Again,
+                Ok(Response::Refused(line)) => Attempt::Done(Err(ExecError::NotDone(line))),
+                Ok(Response::Unknown(line)) => Attempt::Done(Err(ExecError::Unknown(line))),
+                Err(malformed) if write => Attempt::Done(Err(ExecError::unknown(&malformed.to_string()))),
+                Err(_) => Attempt::Again,
+            },
+            Err(CallError::NotSent(_)) => Attempt::Again,
+            Err(CallError::Unknown(why)) if write => Attempt::Done(Err(ExecError::unknown(&why))),
+            Err(CallError::Unknown(_)) => Attempt::Again,
+        }
+    }
+
+    /// Answers another member. One attempt: whoever asked decides about the next.
+    async fn answer(&self, request: Request) -> Response {
+        if !self.group.is_leader() {
+            return Response::NotLeader;
+        }
+        match request {
+            Request::Write(unit) => from_attempt(self.write_here(unit).await),
+            Request::Read { unit, quorum } => {
+                let mode = if quorum { ReadMode::Quorum } else { ReadMode::Lease };
+                self.answer_read(mode, &unit).await
+            }
+            Request::Revisions(keys) => match self.barrier().await {
+                Attempt::Done(Ok(())) => Response::Done(self.revisions_here(&keys)),
+                Attempt::Done(Err(error)) => Response::Refused(error.to_string()),
+                Attempt::Again => Response::NotLeader,
+            },
+            Request::Shell { proto, db, args } => match self.barrier().await {
+                Attempt::Done(Ok(())) => {
+                    let shell = self.shell.read().clone();
+                    match shell {
+                        Some(shell) => Response::Done(shell.run(proto, db, args).await),
+                        None => Response::NotLeader,
+                    }
+                }
+                Attempt::Done(Err(error)) => Response::Refused(error.to_string()),
+                Attempt::Again => Response::NotLeader,
+            },
+        }
+    }
+
+    async fn answer_read(&self, mode: ReadMode, unit: &[u8]) -> Response {
+        let run = || {
+            let seed = self.env.random();
+            self.engine.with(|keyspace| keyspace.read_unit(self.engine.read_time_ms(keyspace), seed, unit))
+        };
+        if mode == ReadMode::Lease {
+            let replies = run();
+            if self.group.lease_ready() {
+                return done_or_refused(replies);
+            }
+        }
+        match self.barrier().await {
+            Attempt::Done(Ok(())) => done_or_refused(run()),
+            Attempt::Done(Err(error)) => Response::Refused(error.to_string()),
+            Attempt::Again => Response::NotLeader,
+        }
+    }
+}
+
+fn stopped() -> ExecError {
+    ExecError::NotDone("CLUSTERDOWN This member is stopping; nothing was done".into())
+}
+
+fn done_or_refused(replies: Result<Bytes, quorate_keyspace::error::Corrupt>) -> Response {
+    match replies {
+        Ok(replies) => Response::Done(replies),
+        Err(corrupt) => Response::Refused(format!("ERR a malformed request from another member: {corrupt}")),
+    }
+}
+
+fn from_attempt(attempt: Attempt<Bytes>) -> Response {
+    match attempt {
+        Attempt::Done(Ok(replies)) => Response::Done(replies),
+        Attempt::Done(Err(ExecError::NotDone(line))) => Response::Refused(line),
+        Attempt::Done(Err(ExecError::Unknown(line))) => Response::Unknown(line),
+        Attempt::Again => Response::NotLeader,
+    }
+}
+
+/// The executor as a service between members.
+struct ForPeers(std::sync::Weak<Executor>);
+
+impl Service for ForPeers {
+    fn call(&self, _from: MemberId, body: Bytes) -> BoxFuture<Bytes> {
+        let executor = self.0.upgrade();
+        Box::pin(async move {
+            let response = match (executor, Request::decode(body)) {
+                (Some(executor), Ok(request)) => executor.answer(request).await,
+                (_, Err(malformed)) => Response::Refused(format!("ERR {malformed}")),
+                (None, _) => Response::NotLeader,
+            };
+            response.encode()
+        })
+    }
+}

@@ -1,0 +1,317 @@
+//! One member, put together: data directory, group, sessions, admin, and the way up and down.
+//!
+//! This is the only place that knows all the rooms. It holds no logic of theirs.
+
+mod identity;
+mod keeper;
+mod local;
+mod shell;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, bail};
+use quorate_keyspace::Keyspace;
+use quorate_raft::{Event, Group, Limits, Member, Node, NodeConfig, RaftTimings};
+use quorate_storage::disk::OsDisk;
+use quorate_storage::identity::DataDir;
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+
+use crate::admin::backend::PEER_SERVICE;
+use crate::admin::http::{self, HttpConfig};
+use crate::admin::service::PeerFace;
+use crate::admin::{AdminService, LiveBackend};
+use crate::config::Settings;
+use crate::engine::Engine;
+use crate::env::{Env, SystemEnv};
+use crate::executor::Executor;
+use crate::metrics::Metrics;
+use crate::server::catalog;
+use crate::server::facts::ServerFacts;
+use crate::session::registry::Clients;
+use crate::session::{self, Listener, Shared};
+use shell::{Stop, StopRequest};
+
+/// The only group of a node, until there is sharding.
+const GROUP: u64 = 1;
+
+/// How a member comes into being.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// A new group of one, unless the directory holds a member already.
+    Bootstrap,
+    /// Ask the group behind these admin addresses, unless the directory holds a member already.
+    Join(Vec<String>),
+    /// What the directory holds.
+    Resume,
+}
+
+/// Runs one member until it is told to stop. An error is for the operator: it says what to do.
+pub fn run(settings: Settings, start: Start, leash: impl Future<Output = ()> + Send + 'static) -> anyhow::Result<()> {
+    let threads = settings.io_threads();
+    let mut builder = if threads == 1 {
+        tokio::runtime::Builder::new_current_thread()
+    } else {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        builder.worker_threads(threads);
+        builder
+    };
+    let runtime = builder.enable_all().build().context("cannot start the runtime")?;
+    let result = runtime.block_on(async move {
+        let stop = Arc::new(Stop::default());
+        let signals = tokio::spawn(wait_for_signals(stop.clone(), leash));
+        let result = serve(settings, start, Arc::new(SystemEnv), stop).await;
+        signals.abort();
+        result
+    });
+    // A task that is stuck in a blocking call must not hold the process up.
+    runtime.shutdown_timeout(std::time::Duration::from_millis(200));
+    result
+}
+
+/// Turns signals, and the end of the parent process where there is a leash, into a request to stop.
+async fn wait_for_signals(stop: Arc<Stop>, leash: impl Future<Output = ()>) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        tracing::error!("cannot listen for signals: stop this member with SHUTDOWN");
+        return;
+    };
+    let why = tokio::select! {
+        biased;
+        _ = term.recv() => "SIGTERM",
+        _ = int.recv() => "SIGINT",
+        () = leash => "the process that started it has gone",
+    };
+    tracing::info!(why, "stopping");
+    stop.request(StopRequest::default());
+}
+
+/// A running member.
+struct Running {
+    node: Node,
+    group: Group,
+    admin: Arc<AdminService>,
+    listeners: Vec<Listener>,
+    clients: Arc<Clients>,
+    settings: Settings,
+    admin_stop: Arc<Notify>,
+    // Held for as long as the member runs: two processes on one directory would ruin it.
+    _dir: DataDir,
+}
+
+/// Runs one member in this runtime.
+pub async fn serve(settings: Settings, start: Start, env: Arc<dyn Env>, stop: Arc<Stop>) -> anyhow::Result<()> {
+    let running = bring_up(&settings, start, env, stop.clone()).await?;
+    let failed = tokio::select! {
+        biased;
+        () = stop.requested() => None,
+        reason = running.group.failed() => Some(reason),
+    };
+    if let Some(reason) = failed {
+        // Nothing may be acknowledged any more, and nothing is to be saved: the disk or the state can't be trusted.
+        bail!("this member has stopped itself: {reason}");
+    }
+    running.bring_down(stop.take()).await;
+    Ok(())
+}
+
+async fn bring_up(settings: &Settings, start: Start, env: Arc<dyn Env>, stop: Arc<Stop>) -> anyhow::Result<Running> {
+    let started = Instant::now();
+    settings.check().map_err(anyhow::Error::new)?;
+    let path = settings.dir();
+    let dir = DataDir::open(Arc::new(OsDisk), &path)?;
+    let me = Member {
+        peer: settings.advertise_peer(),
+        client: settings.advertise_client(),
+        admin: settings.advertise_admin(),
+        ..Member::default()
+    };
+    // The ports are opened before anything is promised to a group.
+    let client_ports = bind_clients(settings).await?;
+    let admin_port = bind(&settings.admin(), "the admin port", "admin").await?;
+
+    let found = identity::find_or_make(&dir, settings, start, &me).await?;
+    let metrics = Arc::new(Metrics::new(catalog().names()));
+    let keyspace = Keyspace::new(settings.databases(), [0, 0]);
+    let engine = Arc::new(Engine::new(keyspace, env.clone(), metrics.clone()));
+    let node = Node::open(node_config(settings, &found, &path)).await?;
+    let group = node.open_group(GROUP, engine.clone(), found.start(me.clone())).await?;
+    identity::settle(&dir, &found)?;
+
+    let executor = Executor::new(
+        node.clone(),
+        group.clone(),
+        engine.clone(),
+        env.clone(),
+        metrics.clone(),
+        settings.write_timeout(),
+    );
+    let clients = Arc::new(Clients::default());
+    let facts = server_facts(settings, &found, started, &path, &*env);
+    let shell = shell::Factory::new(shell::Parts {
+        node: node.clone(),
+        group: group.clone(),
+        engine: engine.clone(),
+        executor: executor.clone(),
+        env: env.clone(),
+        metrics: metrics.clone(),
+        settings: settings.clone(),
+        clients: clients.clone(),
+        facts,
+        stop,
+    });
+    executor.set_shell(Arc::new(shell::Shell(shell.clone())));
+    let local = Arc::new(local::LocalFacts {
+        group: found.cluster.to_string(),
+        addresses: me,
+        started,
+        engine: engine.clone(),
+        clients: clients.clone(),
+        metrics: metrics.clone(),
+        env: env.clone(),
+        node: node.clone(),
+    });
+    let admin = AdminService::new(Arc::new(LiveBackend::new(node.clone(), group.clone(), local)));
+    node.serve(PEER_SERVICE, Arc::new(PeerFace(admin.clone())));
+    tokio::spawn(narrate(group.clone()));
+    keeper::start(executor.clone(), settings.clone(), shell.clone(), env, metrics.clone());
+
+    let shared = Arc::new(Shared { executor, clients: clients.clone(), metrics, settings: settings.clone(),
+        shell: Arc::new(shell::Shell(shell)),
+    });
+    let listeners: Vec<Listener> =
+        client_ports.into_iter().map(|port| session::listen(shared.clone(), port)).collect();
+    let admin_stop = Arc::new(Notify::new());
+    let stopped = admin_stop.clone();
+    let bounds = HttpConfig::new(settings.admin_token().map(|token| token.to_string()));
+    tokio::spawn(http::serve(admin_port, admin.clone(), bounds, async move { stopped.notified().await }));
+    tracing::info!(
+        member = found.member,
+        group = %found.cluster,
+        clients = %settings.advertise_client(),
+        peers = %node.peer_addr(),
+        admin = %settings.admin(),
+        dir = %path.display(),
+        "ready"
+    );
+    Ok(Running { node, group, admin, listeners, clients, settings: settings.clone(), admin_stop, _dir: dir })
+}
+
+impl Running {
+    /// The orderly way down: no new clients, leadership handed over, what runs is finished, a checkpoint, the end.
+    async fn bring_down(self, request: StopRequest) {
+        let patience = self.settings.shutdown_timeout();
+        let began = Instant::now();
+        self.admin.set_stopping();
+        for listener in &self.listeners {
+            listener.stop();
+        }
+        if !request.now && self.group.is_leader() && self.group.members().iter().filter(|(_, _, votes)| *votes).count() > 1
+        {
+            match self.group.transfer(None).await {
+                Ok(to) => tracing::info!(to, "leadership handed over"),
+                Err(error) => tracing::warn!(%error, "leadership could not be handed over"),
+            }
+        }
+        for client in self.clients.list() {
+            client.kill();
+        }
+        let drained = async {
+            while self.clients.count() > 0 {
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+        };
+        let _ = tokio::time::timeout(patience / 4, drained).await;
+        self.admin_stop.notify_one();
+        self.node.shutdown(patience.saturating_sub(began.elapsed())).await;
+        tracing::info!("stopped");
+    }
+}
+
+fn node_config(settings: &Settings, found: &identity::Found, path: &Path) -> NodeConfig {
+    let (election_min, election_max) = settings.election_timeout();
+    let mut config = NodeConfig::new(found.identity(), path, settings.peer());
+    config.secret = settings.secret().to_string();
+    config.timings = RaftTimings { heartbeat: settings.heartbeat(), election_min, election_max };
+    config.limits = Limits {
+        checkpoint_log_bytes: settings.checkpoint_log_bytes(),
+        checkpoint_interval: settings.checkpoint_interval(),
+        keep_log_bytes: settings.keep_log_bytes(),
+        ..Limits::default()
+    };
+    config
+}
+
+async fn bind_clients(settings: &Settings) -> anyhow::Result<Vec<TcpListener>> {
+    let mut ports = Vec::new();
+    let mut last = None;
+    for (host, optional) in settings.bind() {
+        let addr =
+            if host.contains(':') { format!("[{host}]:{}", settings.port()) } else { format!("{host}:{}", settings.port()) };
+        match bind(&addr, "the client port", "port").await {
+            Ok(port) => ports.push(port),
+            Err(error) if optional => last = Some(error),
+            Err(error) => return Err(error),
+        }
+    }
+    match (ports.is_empty(), last) {
+        (true, Some(error)) => Err(error),
+        (true, None) => bail!("'bind' names no address: set it, for instance to 127.0.0.1"),
+        (false, _) => Ok(ports),
+    }
+}
+
+async fn bind(addr: &str, what: &str, setting: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(addr).await.with_context(|| {
+        format!("cannot listen on {addr}, {what}: if another program uses it, choose another with --{setting}")
+    })
+}
+
+fn server_facts(settings: &Settings, found: &identity::Found, started: Instant, path: &Path, env: &dyn Env) -> ServerFacts {
+    let hex = |numbers: [u64; 3]| {
+        let mut text: String = numbers.iter().map(|n| format!("{n:016x}")).collect();
+        text.truncate(40);
+        text
+    };
+    let (high, low) = found.cluster.as_u64_pair();
+    ServerFacts {
+        run_id: hex([env.random(), env.random(), env.random()]),
+        node_id: hex([high ^ found.member, low, found.member << 32]),
+        started,
+        group: found.cluster.to_string(),
+        member: found.member,
+        port: settings.port(),
+        dir: path.canonicalize().unwrap_or_else(|_| path.to_owned()).display().to_string(),
+        executable: std::env::current_exe().map(|path| path.display().to_string()).unwrap_or_default(),
+        config_file: settings.file().map(|path| path.display().to_string()).unwrap_or_default(),
+        databases: settings.databases(),
+        redirects: settings.follower_mode() == crate::config::FollowerMode::Redirect,
+    }
+}
+
+/// One line per event that an operator cares about.
+async fn narrate(group: Group) {
+    let mut events = group.events();
+    while let Some(event) = events.next().await {
+        match event {
+            Event::BecameLeader { term } => tracing::info!(term, "this member leads"),
+            Event::LostLeadership { term } => tracing::warn!(term, "this member leads no more"),
+            Event::LeaderIs { leader: Some(leader), term } => tracing::info!(leader, term, "following"),
+            Event::LeaderIs { leader: None, term } => tracing::warn!(term, "no leader is known"),
+            Event::MemberAdded { id, member } => tracing::info!(id, peer = member.peer, "member added"),
+            Event::MemberPromoted { id } => tracing::info!(id, "member votes now"),
+            Event::MemberRemoved { id } => tracing::info!(id, "member removed"),
+            Event::SnapshotSent { to, bytes } => tracing::info!(to, bytes, "snapshot sent"),
+            Event::SnapshotInstalled { index, bytes } => tracing::info!(index, bytes, "snapshot installed"),
+            Event::Checkpoint { index } => tracing::info!(index, "checkpoint"),
+            Event::Removed => tracing::warn!(
+                "this member was removed from its group and gets nothing any more: stop it; to take part again it needs \
+                 an empty directory and --join"
+            ),
+            Event::Refused { by, reason } => tracing::error!(by, "refused by another member: {reason}"),
+            Event::Failed(reason) => tracing::error!("{reason}"),
+        }
+    }
+}

@@ -1,0 +1,494 @@
+//! One client connection, from its first byte to its last.
+//!
+//! A task per connection reads, parses all complete commands in its buffer, runs them in order, and writes their
+//! replies with one flush per batch. Commands that stand together and are all reads, or all writes, go on as one unit:
+//! one barrier, or one proposal. A read behind a write waits for it.
+//!
+//! A session never touches the keyspace or consensus by itself: it hands units to the [`Executor`]. It never holds
+//! more output than one batch of replies: what is written must be taken by the client before the next batch runs.
+
+mod client;
+mod found;
+mod listener;
+mod ops;
+pub mod registry;
+mod state;
+mod transaction;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use quorate_keyspace::entry::{UnitHead, UnitKind, encode_unit};
+use quorate_keyspace::error::CmdError;
+use quorate_keyspace::reply::ReplyBuf;
+use quorate_keyspace::spec::{self, flag};
+use smallvec::SmallVec;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::Instant;
+
+use crate::config::{FollowerMode, ReadMode, Settings};
+use crate::executor::{ExecError, Executor};
+use crate::metrics::Metrics;
+use crate::resp::{Command, Limits, Parser, skip_reply};
+use crate::server::cx::{ShellCx, ShellHandler};
+use found::{Class, Found, find};
+use registry::{Client, Clients};
+use state::{ReplyMode, State};
+
+pub use listener::{Listener, listen};
+
+/// Commands run in one go at most, so that one client's pipeline can't hold the others up.
+const BATCH_COMMANDS: usize = 1024;
+/// Bytes of commands run in one go at most (one command may be larger).
+const BATCH_BYTES: usize = 1 << 20;
+/// Replies are sent when there are so many bytes of them, even in the middle of a batch.
+const FLUSH_BYTES: usize = 256 << 10;
+/// Room made in the read buffer before each read.
+const READ_BYTES: usize = 16 << 10;
+/// An output buffer that has grown beyond this is given back after use.
+const KEEP_OUTPUT_BYTES: usize = 64 << 10;
+
+/// Makes the view of the process that a server command gets, for one connection.
+pub trait ShellFactory: Send + Sync + 'static {
+    /// For that connection.
+    fn for_client(&self, client: Arc<Client>, db: u16) -> Box<dyn ShellCx>;
+}
+
+/// What all sessions of a member share.
+pub struct Shared {
+    /// Runs keyspace commands.
+    pub executor: Arc<Executor>,
+    /// All connections.
+    pub clients: Arc<Clients>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Settings.
+    pub settings: Settings,
+    /// What server commands see.
+    pub shell: Arc<dyn ShellFactory>,
+}
+
+/// Arguments as the keyspace takes them.
+type Slices<'a> = SmallVec<[&'a [u8]; 8]>;
+
+fn slices(command: &Command) -> Slices<'_> {
+    command.iter().map(|arg| &arg[..]).collect()
+}
+
+struct Session<S> {
+    shared: Arc<Shared>,
+    stream: S,
+    client: Arc<Client>,
+    state: State,
+    out: ReplyBuf,
+}
+
+/// Serves one connection until either side closes it.
+pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send>(shared: Arc<Shared>, stream: S, client: Arc<Client>) {
+    let authenticated = shared.settings.requirepass().is_none();
+    let state = State::new(authenticated);
+    let out = ReplyBuf::new(state.proto);
+    let mut session = Session { shared, stream, client, state, out };
+    // An error of the socket ends this connection and concerns nobody else.
+    let _ = session.run().await;
+    let _ = session.stream.shutdown().await;
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
+    async fn run(&mut self) -> std::io::Result<()> {
+        let mut input = BytesMut::with_capacity(READ_BYTES);
+        let mut parser = Parser::default();
+        let mut batch: Vec<Command> = Vec::new();
+        loop {
+            input.reserve(READ_BYTES);
+            let idle = self.shared.settings.timeout();
+            let read = tokio::select! {
+                biased;
+                () = self.client.killed() => return Ok(()),
+                read = read_some(&mut self.stream, &mut input, idle) => read?,
+            };
+            if read == 0 {
+                return Ok(());
+            }
+            self.shared.metrics.net_in.add(read as u64);
+            loop {
+                let broken = self.parse(&mut parser, &mut input, &mut batch);
+                let none = batch.is_empty();
+                self.run_batch(&batch).await?;
+                batch.clear();
+                if let Some(error) = broken
+                    && !self.state.closing
+                {
+                    self.out.error(&error);
+                    self.shared.metrics.error_reply(error.as_bytes());
+                    self.state.closing = true;
+                }
+                self.flush().await?;
+                if self.state.closing || self.client.is_killed() {
+                    return Ok(());
+                }
+                if none {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Takes complete commands out of the input, up to the size of a batch. A protocol error comes back as its reply.
+    fn parse(&mut self, parser: &mut Parser, input: &mut BytesMut, batch: &mut Vec<Command>) -> Option<String> {
+        let mut bytes = 0;
+        while batch.len() < BATCH_COMMANDS && bytes < BATCH_BYTES {
+            let limits = Limits {
+                max_bulk_bytes: self.shared.settings.proto_max_bulk_len(),
+                max_args: Limits::MAX_ARGS,
+                authenticated: self.state.authenticated,
+            };
+            match parser.next(input, &limits) {
+                Ok(Some(command)) => {
+                    bytes += command.wire_bytes();
+                    // What follows may be parsed under other limits: an AUTH lifts them.
+                    let last = !self.state.authenticated;
+                    batch.push(command);
+                    if last {
+                        break;
+                    }
+                }
+                Ok(None) => break,
+                Err(error) => return Some(error.to_string()),
+            }
+        }
+        None
+    }
+
+    async fn run_batch(&mut self, batch: &[Command]) -> std::io::Result<()> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let found: SmallVec<[Result<Found, CmdError>; 16]> = batch.iter().map(|c| find(&slices(c))).collect();
+        let mut at = 0;
+        while at < batch.len() && !self.state.closing && !self.client.is_killed() {
+            let class = found[at].as_ref().map(|found| found.class).unwrap_or(Class::Shell);
+            let plain =
+                self.state.authenticated && self.state.multi.is_none() && self.state.reply == ReplyMode::On;
+            let mut end = at + 1;
+            if plain && class != Class::Shell {
+                while end < batch.len() && found[end].as_ref().is_ok_and(|found| found.class == class) {
+                    end += 1;
+                }
+                self.keyspace_run(&batch[at..end], &found[at..end], class).await;
+            } else {
+                self.one(&batch[at], &found[at]).await;
+            }
+            at = end;
+            if self.out.bytes().len() >= FLUSH_BYTES {
+                self.flush().await?;
+            }
+        }
+        let last = found.iter().rev().find_map(|found| found.as_ref().ok()).map(|found| found.entry.full_name.as_str());
+        let (state, output) = (&self.state, self.out.bytes().len() as u64);
+        self.client.update(|view| {
+            view.db = state.db;
+            view.proto = state.proto;
+            view.multi = state.multi.as_ref().map(|multi| multi.queued.len());
+            view.watching = state.watches.len();
+            view.read_only = state.read_only;
+            view.output_bytes = output;
+            view.active = Instant::now();
+            if let Some(last) = last {
+                view.last_command = last;
+            }
+        });
+        Ok(())
+    }
+
+    async fn flush(&mut self) -> std::io::Result<()> {
+        let bytes = self.out.bytes();
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.shared.metrics.net_out.add(bytes.len() as u64);
+        let large = bytes.len() > KEEP_OUTPUT_BYTES;
+        tokio::select! {
+            biased;
+            () = self.client.killed() => return Err(std::io::ErrorKind::ConnectionAborted.into()),
+            sent = async {
+                self.stream.write_all(bytes).await?;
+                self.stream.flush().await
+            } => sent?,
+        }
+        if large {
+            self.out = ReplyBuf::new(self.state.proto);
+        } else {
+            self.out.clear();
+        }
+        Ok(())
+    }
+
+    /// A single command in any state of the connection.
+    async fn one(&mut self, command: &Command, found: &Result<Found, CmdError>) {
+        let mark = self.out.mark();
+        let skipped = self.state.reply;
+        self.one_in_any_state(command, found).await;
+        // CLIENT REPLY OFF and SKIP swallow what the command said, CLIENT REPLY itself included.
+        if matches!(skipped, ReplyMode::Skip | ReplyMode::Off) && self.state.reply != ReplyMode::On
+            || skipped == ReplyMode::Skip
+        {
+            self.out.truncate(mark);
+        }
+        self.state.reply = match (skipped, self.state.reply) {
+            (ReplyMode::Skip, ReplyMode::Skip) => ReplyMode::On,
+            (_, ReplyMode::SkipNext) => ReplyMode::Skip,
+            (_, mode) => mode,
+        };
+    }
+
+    async fn one_in_any_state(&mut self, command: &Command, found: &Result<Found, CmdError>) {
+        let found = match found {
+            Ok(found) => found,
+            Err(error) => return self.refuse(error, None),
+        };
+        let flags = found.entry.flags;
+        if !self.state.authenticated && flags & flag::NO_AUTH == 0 {
+            return self.refuse(&CmdError::fixed("NOAUTH Authentication required."), Some(found));
+        }
+        if self.state.multi.is_some() && !found.runs_in_multi() {
+            return self.queue(command, found);
+        }
+        match found.class {
+            Class::Shell => self.local(command, found).await,
+            class => {
+                let found = Ok(*found);
+                self.keyspace_run(std::slice::from_ref(command), std::slice::from_ref(&found), class).await;
+            }
+        }
+    }
+
+    /// Says no to a command before it runs. A transaction in the making is spoilt by it.
+    fn refuse(&mut self, error: &CmdError, found: Option<&Found>) {
+        if let Some(multi) = &mut self.state.multi {
+            multi.broken = true;
+        }
+        if let Some(found) = found {
+            self.shared.metrics.commands.rejected(found.entry.index);
+        }
+        self.shared.metrics.error_reply(error.text().as_bytes());
+        self.out.fail(error);
+    }
+
+    /// A run of commands of one class, all of the keyspace.
+    async fn keyspace_run(&mut self, commands: &[Command], found: &[Result<Found, CmdError>], class: Class) {
+        if self.must_redirect(class) && self.redirect(commands, found) {
+            return;
+        }
+        self.shared.clients.may_run(class == Class::Write).await;
+        let began = Instant::now();
+        let start = self.out.bytes().len();
+        let db = self.state.db;
+        let done = match class {
+            Class::Write => {
+                let head = UnitHead { kind: UnitKind::Batch, proto: self.state.proto, watches: &[] };
+                let unit = encode_unit(head, commands.iter().map(|c| (db, c.args())));
+                self.shared.executor.write(unit).await.map(|replies| self.out.raw(&replies))
+            }
+            _ => self.reads(commands, found).await,
+        };
+        if let Err(error) = &done {
+            for _ in commands {
+                self.out.error(&error.to_string());
+            }
+        }
+        self.account(commands, found, began, start);
+    }
+
+    async fn reads(&mut self, commands: &[Command], found: &[Result<Found, CmdError>]) -> Result<(), ExecError> {
+        let db = self.state.db;
+        let proto = self.state.proto;
+        let mode = self.read_mode();
+        self.shared
+            .executor
+            .read(
+                mode,
+                &mut self.out,
+                |keyspace, now, seed, out| {
+                    for (command, found) in commands.iter().zip(found) {
+                        let found = found.as_ref().expect("a run holds only commands that were found");
+                        keyspace.read(now, seed, db, found.keyspace(), &slices(command), out);
+                    }
+                },
+                || {
+                    let head = UnitHead { kind: UnitKind::Batch, proto, watches: &[] };
+                    encode_unit(head, commands.iter().map(|c| (db, c.args())))
+                },
+            )
+            .await
+    }
+
+    fn read_mode(&self) -> ReadMode {
+        if self.state.read_only { ReadMode::Local } else { self.shared.settings.read_mode() }
+    }
+
+    /// Counts a run: calls and time per command, errors by kind, and what was slow.
+    fn account(&mut self, commands: &[Command], found: &[Result<Found, CmdError>], began: Instant, start: usize) {
+        let metrics = &self.shared.metrics;
+        let nanos = began.elapsed().as_nanos() as u64 / commands.len() as u64;
+        let mut at = 0;
+        let indexes: SmallVec<[usize; 16]> = found.iter().flatten().map(|found| found.entry.index).collect();
+        while at < indexes.len() {
+            let same = indexes[at..].iter().take_while(|index| **index == indexes[at]).count();
+            metrics.commands.called(indexes[at], same as u64, nanos * same as u64);
+            at += same;
+        }
+        let replies = &self.out.bytes()[start..];
+        // Looking for errors reply by reply only where one may be.
+        if replies.first() == Some(&b'-') || memchr::memmem::find(replies, b"\r\n-").is_some() {
+            for (reply, index) in split_replies(replies).zip(&indexes) {
+                if let Some(line) = reply.strip_prefix(b"-") {
+                    metrics.commands.failed(*index);
+                    metrics.error_reply(line);
+                }
+            }
+        }
+    }
+
+    /// Whether the client is to be sent to the leader (`follower-mode redirect`).
+    fn must_redirect(&self, class: Class) -> bool {
+        self.shared.settings.follower_mode() == FollowerMode::Redirect
+            && !(self.state.read_only && class == Class::Read)
+            && !self.shared.executor.group().is_leader()
+    }
+
+    /// Answers `-MOVED` to each command that names a key. False: none does, and the run is to be served through the
+    /// leader after all.
+    fn redirect(&mut self, commands: &[Command], found: &[Result<Found, CmdError>]) -> bool {
+        let keys: SmallVec<[Option<u16>; 16]> = commands
+            .iter()
+            .zip(found)
+            .map(|(command, found)| {
+                let args = slices(command);
+                let found = found.as_ref().ok()?;
+                let (first, _) = *spec::keys_of(found.entry.meta, &args)?.first()?;
+                Some(quorate_keyspace::slot_of(args[first]))
+            })
+            .collect();
+        if keys.iter().all(Option::is_none) {
+            return false;
+        }
+        for key in keys {
+            let line = match (self.shared.executor.group().leader(), key) {
+                (Some((_, leader)), slot) => format!("MOVED {} {}", slot.unwrap_or(0), leader.client),
+                (None, _) => "CLUSTERDOWN No leader is known at the moment; nothing was done".into(),
+            };
+            self.out.error(&line);
+            self.shared.metrics.error_reply(line.as_bytes());
+        }
+        true
+    }
+
+    /// A command of the shell's table.
+    async fn local(&mut self, command: &Command, found: &Found) {
+        let began = Instant::now();
+        let start = self.out.bytes().len();
+        let mark = self.out.mark();
+        let done = match *found.shell() {
+            ShellHandler::Session(op) => self.session_op(op, command, found).await,
+            _ => self.server_command(command, found).await,
+        };
+        if let Err(error) = done {
+            self.out.truncate(mark);
+            self.out.fail(&error);
+        }
+        let found = Ok(*found);
+        let start = start.min(self.out.bytes().len());
+        self.account(std::slice::from_ref(command), std::slice::from_ref(&found), began, start);
+    }
+
+    async fn server_command(&mut self, command: &Command, found: &Found) -> Result<(), CmdError> {
+        use crate::server::cx::Place;
+        let place = match found.shell() {
+            ShellHandler::Now(place, _) | ShellHandler::Later(place, _) => *place,
+            _ => Place::Here,
+        };
+        if place == Place::Leader && self.read_mode() != ReadMode::Local {
+            let (proto, db) = (self.state.proto, self.state.db);
+            match self.shared.executor.shell_on_leader(proto, db, command.args()).await {
+                Ok(None) => {}
+                Ok(Some(reply)) => {
+                    self.out.raw(&reply);
+                    return Ok(());
+                }
+                Err(error) => return Err(CmdError::new(error.to_string())),
+            }
+        }
+        let cx = self.shared.shell.for_client(self.client.clone(), self.state.db);
+        run_shell(&*cx, found, &slices(command), &mut self.out).await
+    }
+}
+
+/// Cuts a run of replies into single ones.
+fn split_replies(mut replies: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let end = skip_reply(replies)?;
+        let (reply, rest) = replies.split_at(end);
+        replies = rest;
+        Some(reply)
+    })
+}
+
+/// Runs a whole line that calls a command of the shell's table, as another member forwards it.
+pub(crate) async fn run_line(cx: &dyn ShellCx, args: &[&[u8]], out: &mut ReplyBuf) {
+    let mark = out.mark();
+    let done = match find(args) {
+        Ok(found) if found.class == Class::Shell => run_shell(cx, &found, args, out).await,
+        Ok(_) => Err(CmdError::SYNTAX),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = done {
+        out.truncate(mark);
+        out.fail(&error);
+    }
+}
+
+/// Runs a command of the shell's table that is not the session's own.
+pub(crate) async fn run_shell(
+    cx: &dyn ShellCx,
+    found: &Found,
+    args: &[&[u8]],
+    out: &mut ReplyBuf,
+) -> Result<(), CmdError> {
+    match found.shell() {
+        ShellHandler::Now(_, run) => {
+            run(cx, &mut quorate_keyspace::args::Args::new(args, found.first_arg), out)
+        }
+        ShellHandler::Later(_, run) => run(cx, args, out).await,
+        ShellHandler::Session(_) | ShellHandler::Container => Err(CmdError::SYNTAX),
+    }
+}
+
+/// Reads what there is; a client that is silent for too long ends like one that closed.
+async fn read_some(
+    stream: &mut (impl AsyncRead + Unpin),
+    input: &mut BytesMut,
+    idle: Option<Duration>,
+) -> std::io::Result<usize> {
+    match idle {
+        None => stream.read_buf(input).await,
+        Some(idle) => match tokio::time::timeout(idle, stream.read_buf(input)).await {
+            Ok(read) => read,
+            Err(_) => Ok(0),
+        },
+    }
+}
+
+impl Shared {
+    /// Connections that may still be taken in.
+    fn has_room(&self) -> bool {
+        (self.clients.count() as u64) < self.settings.maxclients()
+    }
+
+    fn count_rejected(&self) {
+        self.clients.rejected.fetch_add(1, Ordering::Relaxed);
+        self.metrics.connections_rejected.inc();
+    }
+}
