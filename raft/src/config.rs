@@ -1,8 +1,12 @@
 //! What a node is told when it starts.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use quorate_storage::checkpoint::CheckpointConfig;
+use quorate_storage::disk::{Disk, OsDisk};
+use quorate_storage::wal::WalConfig;
 use uuid::Uuid;
 
 use crate::types::{Member, MemberId};
@@ -23,7 +27,8 @@ pub struct Identity {
 pub struct RaftTimings {
     /// How often the leader tells that it is there.
     pub heartbeat: Duration,
-    /// A follower that hears nothing for a random time between these two asks for an election.
+    /// A follower that hears nothing for `election_max` (the lease it granted) and then for a random
+    /// time between `election_min` and `election_max` asks for an election.
     pub election_min: Duration,
     /// The upper bound; also the length of the leader's lease and of the restart guard.
     pub election_max: Duration,
@@ -32,9 +37,9 @@ pub struct RaftTimings {
 impl Default for RaftTimings {
     fn default() -> Self {
         Self {
-            heartbeat: Duration::from_millis(50),
-            election_min: Duration::from_millis(300),
-            election_max: Duration::from_millis(450),
+            heartbeat: Duration::from_millis(60),
+            election_min: Duration::from_millis(150),
+            election_max: Duration::from_millis(350),
         }
     }
 }
@@ -96,6 +101,12 @@ pub struct NodeConfig {
     pub timings: RaftTimings,
     /// Bounds.
     pub limits: Limits,
+    /// The disk that the log is on.
+    pub disk: Arc<dyn Disk>,
+    /// How the log is laid out.
+    pub wal: WalConfig,
+    /// How checkpoints are kept.
+    pub checkpoint: CheckpointConfig,
 }
 
 impl NodeConfig {
@@ -108,6 +119,9 @@ impl NodeConfig {
             secret: String::new(),
             timings: RaftTimings::default(),
             limits: Limits::default(),
+            disk: Arc::new(OsDisk),
+            wal: WalConfig::default(),
+            checkpoint: CheckpointConfig::default(),
         }
     }
 }

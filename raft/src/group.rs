@@ -1,15 +1,36 @@
-//! The handle on one Raft group.
+//! The handle on one Raft group, and what stands behind it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::Duration;
 
 use bytes::Bytes;
+use openraft::async_runtime::WatchReceiver;
+use parking_lot::Mutex;
+use quorate_storage::wal::GroupLog;
+use tokio::sync::Notify;
 use uuid::Uuid;
 
+use crate::api::StateMachine;
+use crate::barrier::Barrier;
+use crate::config::{Identity, Limits, RaftTimings};
+use crate::counters::Counters;
 use crate::error::{ChangeError, ProposeError, ReadError};
-use crate::events::Events;
-use crate::status::GroupStatus;
-use crate::types::{GroupId, Member, MemberId};
+use crate::events::{Event, Events};
+use crate::lease::Lease;
+use crate::network::Sending;
+use crate::proposer::Proposer;
+use crate::runtime::Instant;
+use crate::state_machine::Machine;
+use crate::status::{GroupStatus, MemberStatus, Role};
+use crate::transport::Transport;
+use crate::types::{GroupId, Member, MemberId, Metrics, TypeConfig};
+
+pub(crate) type RaftHandle = openraft::Raft<TypeConfig, Machine>;
+
+/// How often a waiting caller looks again when there is nothing to wait on.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// What a member is told when it joins.
 #[derive(Clone, Debug)]
@@ -24,15 +45,89 @@ pub struct Joined {
     pub members: Vec<(MemberId, Member)>,
 }
 
+/// What the transport needs of a group.
+pub(crate) struct Port {
+    pub(crate) raft: RaftHandle,
+    pub(crate) machine: Arc<dyn StateMachine>,
+    pub(crate) guard_until: Instant,
+    pub(crate) counters: Arc<Counters>,
+}
+
+impl Port {
+    /// Not within one election timeout of a restart: a lease that this member granted before may still run.
+    pub(crate) fn may_vote(&self) -> bool {
+        Instant::now() >= self.guard_until
+    }
+
+    pub(crate) fn snapshot_received(&self, bytes: u64) {
+        self.counters.snapshot_bytes_received.fetch_add(bytes, Relaxed);
+    }
+}
+
 /// A handle on one Raft group; cheap to clone.
 #[derive(Clone)]
 pub struct Group {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
-struct Inner {
-    id: GroupId,
-    events: tokio::sync::broadcast::Sender<crate::Event>,
+pub(crate) struct Inner {
+    pub(crate) id: GroupId,
+    pub(crate) me: Identity,
+    pub(crate) timings: RaftTimings,
+    pub(crate) limits: Limits,
+    pub(crate) raft: RaftHandle,
+    pub(crate) machine: Machine,
+    pub(crate) log: GroupLog,
+    pub(crate) transport: Transport,
+    pub(crate) proposer: Proposer,
+    pub(crate) barrier: Barrier,
+    pub(crate) lease: Lease,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) sending: Sending,
+    /// What this member's own addresses are now.
+    pub(crate) own: Member,
+    pub(crate) known: Mutex<Known>,
+    pub(crate) leader_changed: Notify,
+    /// One change of the membership or the leadership at a time.
+    pub(crate) changing: tokio::sync::Mutex<()>,
+    pub(crate) stopping: AtomicBool,
+    pub(crate) stop: Notify,
+    pub(crate) failure: Mutex<Option<String>>,
+    pub(crate) failed: Notify,
+    pub(crate) removed: AtomicBool,
+}
+
+/// What the keeper has told last.
+#[derive(Clone, Default)]
+pub(crate) struct Known {
+    pub(crate) leader: Option<(MemberId, Member)>,
+    pub(crate) leads: bool,
+    pub(crate) term: u64,
+}
+
+impl Inner {
+    pub(crate) fn metrics(&self) -> Metrics {
+        self.raft.metrics().borrow_watched().clone()
+    }
+
+    pub(crate) fn known_leader(&self) -> Option<(MemberId, Member)> {
+        self.known.lock().leader.clone()
+    }
+
+    /// The group can't go on here.
+    pub(crate) fn fail(&self, why: String) {
+        self.lease.end();
+        {
+            let mut failure = self.failure.lock();
+            if failure.is_some() || self.stopping.load(SeqCst) {
+                return;
+            }
+            *failure = Some(why.clone());
+        }
+        tracing::error!(group = self.id, reason = %why, "the group has failed on this member and is stopped");
+        self.counters.emit(Event::Failed(why));
+        self.failed.notify_waiters();
+    }
 }
 
 impl Group {
@@ -43,108 +138,287 @@ impl Group {
 
     /// This member's id.
     pub fn member_id(&self) -> MemberId {
-        0
+        self.inner.me.member
+    }
+
+    /// The UUID of the group.
+    pub fn cluster(&self) -> Uuid {
+        self.inner.me.cluster
     }
 
     /// Proposes one unit and waits for its reply. One attempt: whoever wants to try again after
     /// `NotLeader` may, since nothing was appended then.
-    pub async fn propose(&self, _unit: Bytes) -> Result<Bytes, ProposeError> {
-        Err(ProposeError::Stopped)
+    pub async fn propose(&self, unit: Bytes) -> Result<Bytes, ProposeError> {
+        match self.inner.proposer.propose(unit).await {
+            Err(ProposeError::NotLeader { leader: None }) => {
+                let leader = self.leader().filter(|(id, _)| *id != self.member_id());
+                Err(ProposeError::NotLeader { leader })
+            }
+            outcome => outcome,
+        }
     }
 
     /// Like [`Group::propose`], and tries again as long as nothing was appended and no other member
     /// is known to lead, until `patience` has passed. `NotLeader { leader: Some(..) }` comes back at
     /// once: the caller decides whether to go there.
-    pub async fn propose_patiently(
-        &self,
-        _unit: Bytes,
-        _patience: Duration,
-    ) -> Result<Bytes, ProposeError> {
-        Err(ProposeError::Stopped)
+    pub async fn propose_patiently(&self, unit: Bytes, patience: Duration) -> Result<Bytes, ProposeError> {
+        let deadline = Instant::now() + patience;
+        loop {
+            match self.propose(unit.clone()).await {
+                Err(ProposeError::NotLeader { leader: None }) if Instant::now() < deadline => {
+                    let left = deadline - Instant::now();
+                    let _ = tokio::time::timeout(left.min(LOOK_AGAIN), self.inner.leader_changed.notified()).await;
+                }
+                outcome => return outcome,
+            }
+        }
     }
 
     /// Whether a read that has just run here was not stale. Call it AFTER the reads and before their
     /// replies leave. A few atomic loads. `false` on any doubt: use [`Group::read_index`] then.
     pub fn lease_ready(&self) -> bool {
-        false
+        self.inner.lease.holds()
     }
 
     /// Waits until this member has confirmed with a majority that it leads, and has applied all that
     /// was committed before the call. Reads that run afterwards are linearizable.
     pub async fn read_index(&self) -> Result<(), ReadError> {
-        Err(ReadError::Stopped)
+        self.inner.barrier.wait().await.map_err(|error| match error {
+            ReadError::NotLeader { leader: None } => {
+                ReadError::NotLeader { leader: self.leader().filter(|(id, _)| *id != self.member_id()) }
+            }
+            error => error,
+        })
     }
 
     /// Whether this member believes that it leads. A hint.
     pub fn is_leader(&self) -> bool {
-        false
+        self.inner.raft.is_leader()
     }
 
     /// Who leads, as far as this member knows.
     pub fn leader(&self) -> Option<(MemberId, Member)> {
-        None
+        self.inner.known_leader()
     }
 
     /// Waits until somebody is known to lead, at most for `patience`.
-    pub async fn wait_leader(&self, _patience: Duration) -> Option<(MemberId, Member)> {
-        None
+    pub async fn wait_leader(&self, patience: Duration) -> Option<(MemberId, Member)> {
+        let deadline = Instant::now() + patience;
+        loop {
+            let changed = self.inner.leader_changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if let Some(leader) = self.leader() {
+                return Some(leader);
+            }
+            let left = deadline - Instant::now();
+            if left.is_zero() || tokio::time::timeout(left, changed).await.is_err() {
+                return self.leader();
+            }
+        }
     }
 
     /// Members, in order of their ids; voters are marked.
     pub fn members(&self) -> Vec<(MemberId, Member, bool)> {
-        Vec::new()
-    }
-
-    /// Everything that a person or a monitor may want to know.
-    pub async fn status(&self) -> GroupStatus {
-        unreachable!("the group is not open")
+        let metrics = self.inner.raft.metrics();
+        let membership = metrics.borrow_watched().membership_config.clone();
+        let voters: Vec<_> = membership.voter_ids().collect();
+        let mut members: Vec<_> =
+            membership.nodes().map(|(id, member)| (*id, member.clone(), voters.contains(id))).collect();
+        members.sort_by_key(|(id, ..)| *id);
+        members
     }
 
     /// The last entry applied here.
     pub fn applied_index(&self) -> Option<u64> {
-        None
+        self.inner.machine.applied_index()
     }
 
     /// Waits until `wanted` other voters hold on their disks everything that was applied here when
     /// it was called, at most for `patience` (`None`: for ever). Returns how many do. What WAIT answers.
-    pub async fn wait_synced(&self, _wanted: usize, _patience: Option<Duration>) -> usize {
-        0
-    }
-
-    /// Takes a member in: gives it an id, makes it a learner, and, if `voter`, makes it a voter in the
-    /// background when it has caught up. Leader only.
-    pub async fn add_member(&self, _member: Member, _voter: bool) -> Result<Joined, ChangeError> {
-        Err(ChangeError::Stopped)
-    }
-
-    /// Makes a learner a voter as soon as it has caught up. Leader only.
-    pub async fn promote(&self, _id: MemberId) -> Result<(), ChangeError> {
-        Err(ChangeError::Stopped)
-    }
-
-    /// Removes a member. Refused when those that remain and answer would not be a majority. When it
-    /// is the leader itself, leadership goes to another member first, which then removes it. Leader only.
-    pub async fn remove(&self, _id: MemberId) -> Result<(), ChangeError> {
-        Err(ChangeError::Stopped)
-    }
-
-    /// Hands leadership over: to this member, or to the one that is closest. Returns who leads then.
-    pub async fn transfer(&self, _to: Option<MemberId>) -> Result<MemberId, ChangeError> {
-        Err(ChangeError::Stopped)
+    pub async fn wait_synced(&self, wanted: usize, patience: Option<Duration>) -> usize {
+        let target = self.applied_index();
+        let me = self.member_id();
+        let deadline = patience.map(|p| Instant::now() + p);
+        let mut metrics = self.inner.raft.metrics();
+        loop {
+            let (synced, leads) = {
+                let now = metrics.borrow_watched();
+                let matched = now.replication.as_ref();
+                let holds = |id: &MemberId| {
+                    matched.and_then(|m| m.get(id).cloned().flatten()).map(|log_id| log_id.index()) >= target
+                };
+                (now.membership_config.voter_ids().filter(|id| *id != me && holds(id)).count(), matched.is_some())
+            };
+            let late = deadline.is_some_and(|at| Instant::now() >= at);
+            if synced >= wanted || late || !leads {
+                return if leads { synced } else { 0 };
+            }
+            let left = deadline.map_or(LOOK_AGAIN * 10, |at| (at - Instant::now()).min(LOOK_AGAIN * 10));
+            let _ = tokio::time::timeout(left, metrics.changed()).await;
+        }
     }
 
     /// Takes a checkpoint now and waits until it is durable. Returns the index it holds.
     pub async fn checkpoint(&self) -> Result<u64, ChangeError> {
-        Err(ChangeError::Stopped)
+        self.inner.checkpoint(Duration::from_secs(300)).await
     }
 
     /// What happens from now on.
     pub fn events(&self) -> Events {
-        Events(self.inner.events.subscribe())
+        Events(self.inner.counters.events.subscribe())
     }
 
     /// Ends when the group has failed on this member, with the reason. The process should stop then.
     pub async fn failed(&self) -> String {
-        std::future::pending().await
+        loop {
+            let failed = self.inner.failed.notified();
+            tokio::pin!(failed);
+            failed.as_mut().enable();
+            if let Some(why) = self.inner.failure.lock().clone() {
+                return why;
+            }
+            failed.await;
+        }
+    }
+
+    /// Everything that a person or a monitor may want to know.
+    pub async fn status(&self) -> GroupStatus {
+        self.inner.status()
+    }
+}
+
+impl Inner {
+    pub(crate) async fn checkpoint(&self, patience: Duration) -> Result<u64, ChangeError> {
+        let Some(target) = self.machine.applied_index() else {
+            return Err(ChangeError::Refused("there is nothing to save yet".into()));
+        };
+        let deadline = Instant::now() + patience;
+        while self.machine.durable() < Some(target) {
+            // Dropped by openraft while another one is being written; so ask again after a while.
+            self.raft.trigger().snapshot().await.map_err(|_| ChangeError::Stopped)?;
+            if self.machine.wait_durable(target, Duration::from_millis(200)).await {
+                break;
+            }
+            if self.failure.lock().is_some() || self.stopping.load(SeqCst) && Instant::now() >= deadline {
+                return Err(ChangeError::Stopped);
+            }
+            if Instant::now() >= deadline {
+                return Err(ChangeError::Unknown("the checkpoint is not durable yet".into()));
+            }
+        }
+        self.machine.durable().ok_or(ChangeError::Stopped)
+    }
+
+    fn role(&self, metrics: &Metrics) -> Role {
+        if self.failure.lock().is_some() {
+            return Role::Stopped;
+        }
+        match metrics.state {
+            openraft::ServerState::Leader => Role::Leader,
+            openraft::ServerState::Candidate => Role::Candidate,
+            openraft::ServerState::Follower => Role::Follower,
+            openraft::ServerState::Learner => Role::Learner,
+            openraft::ServerState::Shutdown => Role::Stopped,
+        }
+    }
+
+    /// After this silence a member counts as not healthy.
+    pub(crate) fn silence(&self) -> Duration {
+        (self.timings.election_max * 2).max(Duration::from_secs(1))
+    }
+
+    pub(crate) fn status(&self) -> GroupStatus {
+        let metrics = self.metrics();
+        let role = self.role(&metrics);
+        let membership = metrics.membership_config.membership();
+        let voters: Vec<MemberId> = membership.voter_ids().collect();
+        let last = metrics.last_log_index;
+        let sending = self.sending.lock().clone();
+        let members: BTreeMap<MemberId, Member> = membership.nodes().map(|(id, m)| (*id, m.clone())).collect();
+        let members = members
+            .into_iter()
+            .map(|(id, member)| {
+                let voter = voters.contains(&id);
+                let mine = id == self.me.member;
+                let matched = if mine {
+                    last
+                } else {
+                    metrics.replication.as_ref().and_then(|r| r.get(&id).cloned().flatten()).map(|l| l.index())
+                };
+                let leads = metrics.replication.is_some();
+                let last_ack_age = metrics
+                    .heartbeat
+                    .as_ref()
+                    .filter(|_| !mine)
+                    .and_then(|h| h.get(&id).cloned().flatten().map(|at| at.elapsed()));
+                let healthy = if mine {
+                    Some(role != Role::Stopped)
+                } else if leads {
+                    Some(last_ack_age.is_some_and(|age| age < self.silence()))
+                } else {
+                    Some(self.transport.is_connected(id))
+                };
+                let role = match () {
+                    () if mine => role,
+                    () if metrics.current_leader == Some(id) => Role::Leader,
+                    () if voter => Role::Follower,
+                    () => Role::Learner,
+                };
+                let known = mine || leads;
+                MemberStatus {
+                    id,
+                    member,
+                    voter,
+                    role,
+                    matched,
+                    lag: known.then(|| {
+                        last.map_or(0, |l| l + 1) - matched.map_or(0, |m| m + 1).min(last.map_or(0, |l| l + 1))
+                    }),
+                    last_ack_age,
+                    healthy,
+                    snapshot: sending.get(&id).copied(),
+                }
+            })
+            .collect();
+        let counters = &self.counters;
+        GroupStatus {
+            id: self.me.member,
+            role,
+            term: metrics.current_term,
+            leader: metrics.current_leader,
+            last_log: last,
+            committed: metrics.local_committed.as_ref().map(|l| l.index()),
+            applied: self.machine.applied_index(),
+            checkpoint: self.machine.durable(),
+            purged: metrics.purged.as_ref().map(|l| l.index()),
+            log_bytes: self.log.bytes(),
+            quorum_ack_age: metrics.last_quorum_acked.map(|at| at.elapsed()),
+            lease: self.lease.holds(),
+            membership_changing: membership.get_joint_config().len() > 1
+                || metrics.membership_config.log_id() != metrics.committed_membership_config.log_id(),
+            members,
+            proposals: counters.proposals.load(Relaxed),
+            proposals_unknown: counters.proposals_unknown.load(Relaxed),
+            proposals_waiting: counters.waiting.load(Relaxed),
+            entries_in_flight: counters.in_flight.load(Relaxed),
+            elections: counters.elections.load(Relaxed),
+            leader_changes: counters.leader_changes.load(Relaxed),
+            batch_units: counters.batch_units.snapshot(),
+            batch_bytes: counters.batch_bytes.snapshot(),
+            commit_us: counters.commit_us.snapshot(),
+            apply_us: counters.apply_us.snapshot(),
+            checkpoints: counters.checkpoints.load(Relaxed),
+            checkpoint_failures: counters.checkpoint_failures.load(Relaxed),
+            checkpoint_took: match counters.checkpoint_us.load(Relaxed) {
+                0 => None,
+                us => Some(Duration::from_micros(us)),
+            },
+            snapshots_sent: counters.snapshots_sent.load(Relaxed),
+            snapshot_bytes_sent: counters.snapshot_bytes_sent.load(Relaxed),
+            snapshots_received: counters.snapshots_received.load(Relaxed),
+            snapshot_bytes_received: counters.snapshot_bytes_received.load(Relaxed),
+            failed: self.failure.lock().clone(),
+        }
     }
 }

@@ -13,20 +13,33 @@
 //! `log_store` and `network` in parallel → `state_machine` → the replies back to the callers.
 
 mod api;
+mod barrier;
 mod config;
+mod counters;
+mod entry;
 mod error;
 mod events;
-mod status;
-mod types;
-
 mod group;
+mod keeper;
+mod lease;
+mod log_store;
+mod membership;
+mod network;
 mod node;
+mod proposer;
+mod runtime;
+mod state_machine;
+mod status;
+mod system;
+mod transport;
+mod types;
+mod wire;
 
 pub use api::{ApplyError, BoxFuture, Restore, Service, StateMachine, View};
 pub use config::{Identity, Limits, NodeConfig, RaftTimings, Start};
 pub use error::{CallError, ChangeError, NodeError, ProposeError, ReadError};
 pub use events::{Event, Events};
 pub use group::{Group, Joined};
-pub use node::Node;
+pub use node::{Node, Stores};
 pub use status::{GroupStatus, Histogram, HistogramSnapshot, MemberStatus, Role, SnapshotProgress};
 pub use types::{GroupId, Member, MemberId};

@@ -88,6 +88,8 @@ pub struct GroupStatus {
     pub checkpoint: Option<u64>,
     /// What was cut off the front of the log.
     pub purged: Option<u64>,
+    /// Bytes of the entries in the log.
+    pub log_bytes: u64,
     /// The age of the last request that a majority answered (leader only).
     pub quorum_ack_age: Option<Duration>,
     /// Whether lease reads may be served right now.
@@ -118,6 +120,8 @@ pub struct GroupStatus {
     pub apply_us: HistogramSnapshot,
     /// Checkpoints taken.
     pub checkpoints: u64,
+    /// Checkpoints that could not be written.
+    pub checkpoint_failures: u64,
     /// How long the last checkpoint took.
     pub checkpoint_took: Option<Duration>,
     /// Snapshots sent.
@@ -142,10 +146,7 @@ pub struct Histogram {
 
 impl Default for Histogram {
     fn default() -> Self {
-        Self {
-            buckets: [const { AtomicU64::new(0) }; BUCKETS],
-            sum: AtomicU64::new(0),
-        }
+        Self { buckets: [const { AtomicU64::new(0) }; BUCKETS], sum: AtomicU64::new(0) }
     }
 }
 
@@ -160,11 +161,7 @@ impl Histogram {
     /// What it holds now.
     pub fn snapshot(&self) -> HistogramSnapshot {
         let buckets: Vec<u64> = self.buckets.iter().map(|b| b.load(Relaxed)).collect();
-        HistogramSnapshot {
-            count: buckets.iter().sum(),
-            sum: self.sum.load(Relaxed),
-            buckets,
-        }
+        HistogramSnapshot { count: buckets.iter().sum(), sum: self.sum.load(Relaxed), buckets }
     }
 }
 

@@ -1,5 +1,8 @@
-//! The vocabulary of this room: ids and members.
+//! The vocabulary of this room: ids, members, and openraft's type configuration.
 
+use std::fmt;
+
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -25,8 +28,56 @@ pub struct Member {
     pub incarnation: Uuid,
 }
 
-impl std::fmt::Display for Member {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.peer)
     }
 }
+
+/// What an entry carries.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Data {
+    /// An entry of the upper layer.
+    App(Bytes),
+    /// A command to this room's own replicated state (see `system`), encoded.
+    System(Bytes),
+}
+
+impl Data {
+    pub(crate) fn bytes(&self) -> &Bytes {
+        match self {
+            Data::App(b) | Data::System(b) => b,
+        }
+    }
+}
+
+impl fmt::Display for Data {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Data::App(b) => write!(f, "app({} bytes)", b.len()),
+            Data::System(b) => write!(f, "system({} bytes)", b.len()),
+        }
+    }
+}
+
+/// What applying an entry answers, one part per unit.
+pub(crate) type Replies = Vec<Bytes>;
+
+openraft::declare_raft_types!(
+    /// openraft's type parameters.
+    pub(crate) TypeConfig:
+        D = Data,
+        R = Replies,
+        NodeId = MemberId,
+        Node = Member,
+        AsyncRuntime = crate::runtime::Runtime,
+);
+
+pub(crate) type LogId = openraft::type_config::alias::LogIdOf<TypeConfig>;
+pub(crate) type Vote = openraft::type_config::alias::VoteOf<TypeConfig>;
+pub(crate) type Entry = openraft::type_config::alias::EntryOf<TypeConfig>;
+pub(crate) type Payload = openraft::EntryPayload<Data, MemberId, Member>;
+pub(crate) type Membership = openraft::Membership<MemberId, Member>;
+pub(crate) type StoredMembership = openraft::type_config::alias::StoredMembershipOf<TypeConfig>;
+pub(crate) type LeaderId = openraft::type_config::alias::LeaderIdOf<TypeConfig>;
+pub(crate) type Metrics = openraft::RaftMetrics<TypeConfig>;

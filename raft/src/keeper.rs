@@ -1,0 +1,351 @@
+//! The task that watches a group on this member: it keeps the lease, tells who leads, takes
+//! checkpoints, cuts the log behind them, and finishes what a leader that died has left half done.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed, Ordering::SeqCst};
+use std::time::Duration;
+
+use openraft::async_runtime::WatchReceiver;
+use openraft::{ChangeMembers, ServerState};
+
+use crate::events::Event;
+use crate::group::{Inner, Known};
+use crate::lease::LeaseFacts;
+use crate::runtime::Instant;
+use crate::system::SystemCommand;
+use crate::transport::{GroupView, Refusal};
+use crate::types::{Data, Member, MemberId, Metrics};
+
+/// The least time between two looks at openraft's metrics, which change with every batch.
+const LOOK_EVERY: Duration = Duration::from_millis(3);
+/// The longest.
+const LOOK_AT_LEAST_EVERY: Duration = Duration::from_millis(50);
+/// The least time between two looks at the size of the log, and between two tries at the same duty.
+const DUTY_EVERY: Duration = Duration::from_millis(200);
+/// The least time between two checkpoints that the size of the log asks for.
+const CHECKPOINT_PAUSE: Duration = Duration::from_secs(5);
+/// A learner that lacks no more entries than this has caught up.
+pub(crate) const CAUGHT_UP: u64 = 64;
+
+struct Keeper {
+    inner: Arc<Inner>,
+    known: Known,
+    state: ServerState,
+    version: u64,
+    members: BTreeMap<MemberId, Member>,
+    voters: BTreeSet<MemberId>,
+    was_member: bool,
+    duties_at: Instant,
+    duty: Arc<AtomicBool>,
+    checkpoint_at: Instant,
+}
+
+/// Watches until the group is stopped.
+pub(crate) async fn keep(inner: Arc<Inner>) {
+    let mut metrics = inner.raft.metrics();
+    let now = Instant::now();
+    let mut keeper = Keeper {
+        known: Known::default(),
+        state: ServerState::default(),
+        version: 0,
+        members: BTreeMap::new(),
+        voters: BTreeSet::new(),
+        was_member: false,
+        duties_at: now,
+        duty: Arc::new(AtomicBool::new(false)),
+        checkpoint_at: now,
+        inner: inner.clone(),
+    };
+    loop {
+        let seen = metrics.borrow_watched().clone();
+        keeper.look(&seen);
+        if inner.stopping.load(SeqCst) || seen.running_state.is_err() {
+            return;
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+        let changed = tokio::select! {
+            biased;
+            () = inner.stop.notified() => return,
+            changed = metrics.changed() => changed.is_ok(),
+            () = tokio::time::sleep(LOOK_AT_LEAST_EVERY) => true,
+        };
+        if !changed {
+            inner.fail("the consensus task ended unexpectedly".into());
+            return;
+        }
+    }
+}
+
+impl Keeper {
+    fn look(&mut self, metrics: &Metrics) {
+        let inner = self.inner.clone();
+        if let Err(fatal) = &metrics.running_state {
+            inner.fail(fatal.to_string());
+            return;
+        }
+        let me = inner.me.member;
+        inner.lease.update(me, &LeaseFacts::of(me, metrics), inner.timings.election_max);
+        self.tell_leader(metrics);
+        self.tell_members(metrics);
+        if Instant::now() >= self.duties_at {
+            self.duties_at = Instant::now() + DUTY_EVERY;
+            self.checkpoint(metrics);
+            self.cut(metrics);
+            self.lead(metrics);
+        }
+    }
+
+    fn tell_leader(&mut self, metrics: &Metrics) {
+        let inner = &self.inner;
+        let me = inner.me.member;
+        if metrics.state != self.state {
+            if metrics.state == ServerState::Candidate {
+                inner.counters.elections.fetch_add(1, Relaxed);
+            }
+            self.state = metrics.state;
+        }
+        let membership = &metrics.membership_config;
+        let leader = metrics.current_leader.map(|id| (id, membership.get_node(&id).cloned().unwrap_or_default()));
+        let leads = metrics.state == ServerState::Leader && metrics.current_leader == Some(me);
+        let now = Known { leader, leads, term: metrics.current_term };
+        let before = std::mem::replace(&mut self.known, now.clone());
+        if before.leader == now.leader && before.leads == now.leads && before.term == now.term {
+            return;
+        }
+        *inner.known.lock() = now.clone();
+        inner.leader_changed.notify_waiters();
+        let leader = now.leader.as_ref().map(|(id, _)| *id);
+        if before.leads && !now.leads {
+            tracing::info!(group = inner.id, term = now.term, "this member leads no more");
+            inner.counters.emit(Event::LostLeadership { term: now.term });
+        }
+        if before.leader.as_ref().map(|(id, _)| *id) != leader || (now.leads && before.term != now.term) {
+            if leader.is_some() {
+                inner.counters.leader_changes.fetch_add(1, Relaxed);
+            }
+            if now.leads {
+                tracing::info!(group = inner.id, term = now.term, "this member leads now");
+                inner.counters.emit(Event::BecameLeader { term: now.term });
+            } else {
+                tracing::info!(group = inner.id, ?leader, term = now.term, "the leader has changed");
+                inner.counters.emit(Event::LeaderIs { leader, term: now.term });
+            }
+        }
+    }
+
+    fn tell_members(&mut self, metrics: &Metrics) {
+        let inner = &self.inner;
+        let effective = metrics.membership_config.membership();
+        let mut members: BTreeMap<MemberId, Member> =
+            effective.nodes().map(|(id, member)| (*id, member.clone())).collect();
+        let voters: BTreeSet<MemberId> = effective.voter_ids().collect();
+        let version = inner.machine.version();
+        if version == self.version && members == self.members && voters == self.voters {
+            return;
+        }
+        self.version = version;
+        self.emit_changes(&members, &voters);
+        let me = inner.me.member;
+        let gone = self.was_member
+            && !members.contains_key(&me)
+            && metrics.committed_membership_config.get_node(&me).is_none();
+        self.was_member |= members.contains_key(&me);
+        self.members = members.clone();
+        self.voters = voters;
+        for (id, member) in metrics.committed_membership_config.nodes() {
+            members.entry(*id).or_insert_with(|| member.clone());
+        }
+        let system = inner.machine.applied().system;
+        let view = GroupView { members, removed: system.removed, next_member: system.next_member };
+        if inner.transport.directory().update(inner.id, view) {
+            inner.transport.refresh();
+        }
+        if gone {
+            inner.was_removed();
+        }
+    }
+
+    fn emit_changes(&self, members: &BTreeMap<MemberId, Member>, voters: &BTreeSet<MemberId>) {
+        let counters = &self.inner.counters;
+        for (id, member) in members.iter().filter(|(id, _)| !self.members.contains_key(id)) {
+            counters.emit(Event::MemberAdded { id: *id, member: member.clone() });
+        }
+        for id in voters.difference(&self.voters).filter(|id| self.members.contains_key(id)) {
+            counters.emit(Event::MemberPromoted { id: *id });
+        }
+        for id in self.members.keys().filter(|id| !members.contains_key(id)) {
+            counters.emit(Event::MemberRemoved { id: *id });
+        }
+    }
+
+    /// Asks for a checkpoint when the log has grown, or when it is time.
+    fn checkpoint(&mut self, metrics: &Metrics) {
+        let inner = &self.inner;
+        let applied = metrics.last_applied.as_ref().map(|id| id.index());
+        let since = self.checkpoint_at.elapsed();
+        let news = applied > inner.machine.durable();
+        let large = inner.log.bytes() > inner.limits.checkpoint_log_bytes + inner.limits.keep_log_bytes
+            && since >= CHECKPOINT_PAUSE;
+        if !news || !(large || since >= inner.limits.checkpoint_interval) {
+            return;
+        }
+        self.checkpoint_at = Instant::now();
+        let inner = inner.clone();
+        tokio::spawn(async move {
+            let _ = inner.raft.trigger().snapshot().await;
+            // Told when it is done; the event is for whoever watches, not for correctness.
+            if let Some(applied) = applied
+                && inner.machine.wait_durable(applied, CHECKPOINT_PAUSE).await
+            {
+                inner.counters.emit(Event::Checkpoint { index: applied });
+            }
+        });
+    }
+
+    /// Cuts the log behind the durable checkpoint, and keeps some for members that lag a little.
+    fn cut(&self, metrics: &Metrics) {
+        let inner = &self.inner;
+        let (Some(durable), Some(first), Some(last)) =
+            (inner.machine.durable(), inner.log.first_index(), metrics.last_log_index)
+        else {
+            return;
+        };
+        let entries = last.saturating_sub(first) + 1;
+        let average = (inner.log.bytes() / entries).max(1);
+        let keep = inner.limits.keep_log_bytes / average;
+        let upto = durable.min(last.saturating_sub(keep));
+        // Not for a handful: each cut is a record in the log.
+        if upto <= first || (upto - first) * average < inner.limits.keep_log_bytes / 4 {
+            return;
+        }
+        let raft = inner.raft.clone();
+        tokio::spawn(async move {
+            let _ = raft.trigger().purge_log(upto).await;
+        });
+    }
+
+    /// What the leader has to see to. One duty at a time.
+    fn lead(&self, metrics: &Metrics) {
+        if self.duty.load(SeqCst) || self.inner.removed.load(SeqCst) {
+            return;
+        }
+        let Some(duty) = self.next_duty(metrics) else { return };
+        self.duty.store(true, SeqCst);
+        let (inner, busy) = (self.inner.clone(), self.duty.clone());
+        tokio::spawn(async move {
+            inner.perform(duty).await;
+            busy.store(false, SeqCst);
+        });
+    }
+
+    fn next_duty(&self, metrics: &Metrics) -> Option<Duty> {
+        let inner = &self.inner;
+        let me = inner.me.member;
+        let membership = metrics.membership_config.membership();
+        if !self.known.leads {
+            let mine = membership.get_node(&me)?;
+            let moved =
+                (&mine.peer, &mine.client, &mine.admin) != (&inner.own.peer, &inner.own.client, &inner.own.admin);
+            let (leader, _) = self.known.leader.as_ref().filter(|(id, _)| *id != me)?;
+            return moved.then_some(Duty::TellAddresses(*leader));
+        }
+        let applied = inner.machine.applied();
+        // An entry of this term first: before it, what the log says may still change.
+        applied.last.as_ref().filter(|id| id.committed_leader_id() == metrics.vote.leader_id())?;
+        if applied.system.cluster.is_nil() {
+            return Some(Duty::Found);
+        }
+        let settled = metrics.membership_config.log_id() == metrics.committed_membership_config.log_id();
+        if !settled {
+            return None;
+        }
+        if membership.get_joint_config().len() > 1 {
+            return Some(Duty::Flatten);
+        }
+        if !membership.voter_ids().any(|id| id == me) {
+            return Some(Duty::HandOver);
+        }
+        let mine = membership.get_node(&me)?;
+        if (&mine.peer, &mine.client, &mine.admin) != (&inner.own.peer, &inner.own.client, &inner.own.admin) {
+            return Some(Duty::SetAddresses(me, inner.own.clone()));
+        }
+        let last = metrics.last_log_index.unwrap_or(0);
+        let candidate = membership.learner_ids().find(|id| {
+            let wants = membership.get_node(id).is_some_and(|m| m.wants_vote);
+            let matched = metrics.replication.as_ref().and_then(|r| r.get(id).cloned().flatten());
+            let heard = metrics.heartbeat.as_ref().and_then(|h| h.get(id).cloned().flatten());
+            wants
+                && matched.is_some_and(|id| id.index() + CAUGHT_UP >= last)
+                && heard.is_some_and(|at| at.elapsed() < inner.timings.election_max)
+        });
+        candidate.map(Duty::Promote)
+    }
+}
+
+/// Something that the group waits for.
+enum Duty {
+    /// Write the group's UUID into the log.
+    Found,
+    /// Finish a change of the membership that was left half done.
+    Flatten,
+    /// Give leadership away: this member is no voter any more.
+    HandOver,
+    /// Make a learner that has caught up a voter.
+    Promote(MemberId),
+    /// Correct a member's addresses.
+    SetAddresses(MemberId, Member),
+    /// Ask the leader to correct this member's addresses.
+    TellAddresses(MemberId),
+}
+
+impl Inner {
+    async fn perform(self: &Arc<Self>, duty: Duty) {
+        // Somebody changes something already; there will be another look.
+        let Ok(_one) = self.changing.try_lock() else { return };
+        let outcome = match duty {
+            Duty::Found => {
+                let found = SystemCommand::Found { cluster: self.me.cluster, first: self.me.member };
+                let _ = self.raft.client_write(Data::System(found.encode())).await;
+                Ok(())
+            }
+            Duty::Flatten => {
+                tracing::info!(group = self.id, "finishing a change of the membership that was left half done");
+                self.change(ChangeMembers::AddVoterIds(BTreeSet::new()), false).await
+            }
+            Duty::HandOver => self.hand_over(None).await.map(drop),
+            Duty::Promote(id) => {
+                let done = self.change(ChangeMembers::AddVoterIds(BTreeSet::from([id])), true).await;
+                if done.is_ok() {
+                    tracing::info!(group = self.id, member = id, "a learner has caught up and votes now");
+                }
+                done
+            }
+            Duty::SetAddresses(id, own) => self.set_addresses(id, &own).await,
+            Duty::TellAddresses(leader) => self.tell_addresses(leader).await,
+        };
+        if let Err(error) = outcome {
+            tracing::info!(group = self.id, %error, "the membership could not be put in order yet");
+            tokio::time::sleep(DUTY_EVERY).await;
+        }
+    }
+
+    /// This member was removed: it must not ask for votes any more.
+    pub(crate) fn was_removed(&self) {
+        if self.removed.swap(true, SeqCst) {
+            return;
+        }
+        tracing::warn!(group = self.id, "this member was removed from the group");
+        self.lease.end();
+        self.raft.runtime_config().elect(false);
+        self.counters.emit(Event::Removed);
+    }
+
+    /// A peer has refused this member.
+    pub(crate) fn was_refused(&self, by: MemberId, refusal: Refusal, words: &str) {
+        self.counters.emit(Event::Refused { by, reason: words.to_owned() });
+        if refusal == Refusal::Removed {
+            self.was_removed();
+        }
+    }
+}

@@ -1,0 +1,347 @@
+//! openraft's network over the transport.
+//!
+//! A stream of appends is one exchange on the connection to the peer: requests go out as long as the
+//! window lets them, answers come back in their order. It ends when openraft has no more requests and
+//! each has its answer, for the heartbeat waits for that end; and when the connection breaks, with an
+//! error, for nobody knows then what arrived.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
+use openraft::OptionalSend;
+use openraft::base::{BoxFuture, BoxStream};
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::network::v2::RaftNetworkV2;
+use openraft::network::{Backoff, RPCOption, RaftNetworkFactory};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult, TransferLeaderRequest,
+    VoteRequest, VoteResponse,
+};
+use openraft::type_config::alias;
+use parking_lot::Mutex;
+
+use crate::counters::Counters;
+use crate::events::Event;
+use crate::state_machine::SnapshotData;
+use crate::status::SnapshotProgress;
+use crate::transport::rpc::{put_append, put_transfer, put_vote_request, read_append_answer, read_vote_response};
+use crate::transport::{Exchange, Kind, Lane, Lost, Peer, Transport, put_begin, put_end, put_piece};
+use crate::types::{GroupId, LogId, Member, MemberId, TypeConfig, Vote};
+use crate::wire::{Malformed, Reader};
+
+type AppendResult = StreamAppendResult<TypeConfig>;
+type RpcError = RPCError<TypeConfig>;
+type Snapshot = alias::SnapshotOf<TypeConfig, SnapshotData>;
+
+/// Requests of one stream that may be under way. The receiver allows more.
+const WINDOW: usize = 32;
+/// Bytes of them.
+const WINDOW_BYTES: usize = 16 << 20;
+/// Snapshot pieces under way.
+const PIECES: usize = 6;
+/// A piece that is not confirmed for so long is lost.
+const PIECE_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Snapshots on their way, for status.
+pub(crate) type Sending = Arc<Mutex<std::collections::BTreeMap<MemberId, SnapshotProgress>>>;
+
+/// Makes clients for openraft.
+pub(crate) struct Network {
+    pub(crate) group: GroupId,
+    pub(crate) transport: Transport,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) sending: Sending,
+    pub(crate) piece_bytes: usize,
+}
+
+impl RaftNetworkFactory<TypeConfig> for Network {
+    type Network = Client;
+
+    async fn new_client(&mut self, target: MemberId, node: &Member) -> Client {
+        Client {
+            group: self.group,
+            target,
+            peer: self.transport.peer(target, node),
+            lane: Lane::Log,
+            counters: self.counters.clone(),
+            sending: self.sending.clone(),
+            piece_bytes: self.piece_bytes,
+        }
+    }
+
+    async fn new_heartbeat_client(&mut self, target: MemberId, node: &Member) -> Client {
+        // A heartbeat overtakes the entries that wait: it proves life, not progress.
+        Client { lane: Lane::Urgent, ..self.new_client(target, node).await }
+    }
+}
+
+/// openraft's way to one member.
+pub(crate) struct Client {
+    group: GroupId,
+    target: MemberId,
+    peer: Arc<Peer>,
+    /// All requests of a stream take one lane: they must not overtake each other.
+    lane: Lane,
+    counters: Arc<Counters>,
+    sending: Sending,
+    piece_bytes: usize,
+}
+
+fn unreachable(lost: &Lost) -> RpcError {
+    RPCError::Unreachable(Unreachable::new(lost))
+}
+
+fn malformed(error: &Malformed) -> RpcError {
+    RPCError::Network(NetworkError::new(error))
+}
+
+/// An append stream under way.
+struct Appending<S> {
+    exchange: Exchange,
+    input: S,
+    lane: Lane,
+    /// Sizes of the requests that have no answer yet.
+    open: std::collections::VecDeque<usize>,
+    open_bytes: usize,
+    input_ended: bool,
+    ended: bool,
+}
+
+impl<S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Unpin> Appending<S> {
+    async fn next(&mut self) -> Option<Result<AppendResult, RpcError>> {
+        loop {
+            if self.ended || (self.input_ended && self.open.is_empty()) {
+                return None;
+            }
+            let room = self.open.len() < WINDOW && self.open_bytes < WINDOW_BYTES;
+            tokio::select! {
+                biased;
+                answer = self.exchange.answer(), if !self.open.is_empty() => {
+                    let result = match answer {
+                        Ok(body) => read_append_answer(body).map_err(|e| malformed(&e)),
+                        Err(lost) => Err(unreachable(&lost)),
+                    };
+                    self.open_bytes -= self.open.pop_front().unwrap_or(0);
+                    // An error ends the stream on the other side, too.
+                    self.ended = !matches!(result, Ok(Ok(_)));
+                    return Some(result);
+                }
+                request = self.input.next(), if room && !self.input_ended => {
+                    let Some(request) = request else {
+                        self.input_ended = true;
+                        continue;
+                    };
+                    let bytes = request.entries.iter().map(crate::entry::payload_bytes).sum();
+                    let sent = self.exchange.send(self.lane, Kind::Append, |out| put_append(out, &request)).await;
+                    if let Err(lost) = sent {
+                        self.ended = true;
+                        return Some(Err(unreachable(&lost)));
+                    }
+                    self.open.push_back(bytes);
+                    self.open_bytes += bytes;
+                }
+            }
+        }
+    }
+}
+
+impl RaftNetworkV2<TypeConfig> for Client {
+    type SnapshotData = SnapshotData;
+
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<TypeConfig>, RpcError> {
+        let input = futures_util::stream::iter([rpc]);
+        let mut output = self.stream_append(input, option).await?;
+        match output.next().await {
+            Some(Ok(result)) => Ok(result.into()),
+            Some(Err(error)) => Err(error),
+            None => Err(RPCError::Network(NetworkError::from_string("the stream ended without an answer"))),
+        }
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        option: RPCOption,
+    ) -> BoxFuture<'s, Result<BoxStream<'s, Result<AppendResult, RpcError>>, RpcError>>
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
+    {
+        Box::pin(async move {
+            let mut exchange =
+                self.peer.open(self.group, option.soft_ttl()).await.map_err(|lost| unreachable(&lost))?;
+            exchange.at_end(Some(Kind::AppendEnd));
+            let appending = Appending {
+                exchange,
+                input,
+                lane: self.lane,
+                open: std::collections::VecDeque::new(),
+                open_bytes: 0,
+                input_ended: false,
+                ended: false,
+            };
+            let output = futures_util::stream::unfold(appending, |mut appending| async move {
+                appending.next().await.map(|item| (item, appending))
+            });
+            let output: BoxStream<'s, _> = Box::pin(output);
+            Ok(output)
+        })
+    }
+
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RpcError> {
+        self.ask_vote(Kind::Vote, &rpc, &option).await
+    }
+
+    async fn pre_vote(
+        &mut self,
+        rpc: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RpcError> {
+        self.ask_vote(Kind::PreVote, &rpc, &option).await
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: Snapshot,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        let target = self.target;
+        tracing::info!(group = self.group, to = target, "a snapshot is being sent");
+        let sent = AtomicU64::new(0);
+        let result = tokio::select! {
+            biased;
+            closed = cancel => Err(StreamingError::Closed(closed)),
+            result = self.send_snapshot(&vote, snapshot, &sent) => {
+                result.map_err(|lost| StreamingError::Unreachable(Unreachable::new(&lost)))
+            }
+        };
+        self.sending.lock().remove(&target);
+        let bytes = sent.load(Relaxed);
+        match &result {
+            Ok(_) => {
+                self.counters.snapshots_sent.fetch_add(1, Relaxed);
+                self.counters.emit(Event::SnapshotSent { to: target, bytes });
+                tracing::info!(group = self.group, to = target, bytes, "a snapshot was sent and installed");
+            }
+            Err(error) => {
+                tracing::warn!(group = self.group, to = target, bytes, %error, "a snapshot was not sent to its end");
+            }
+        }
+        result
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        req: TransferLeaderRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<openraft::raft::TransferLeaderResponse<TypeConfig>, RpcError> {
+        self.peer
+            .ask(Lane::Urgent, Kind::Transfer, self.group, option.hard_ttl(), |out| put_transfer(out, &req))
+            .await
+            .map(|_| Ok(()))
+            .map_err(|lost| unreachable(&lost))
+    }
+
+    fn backoff(&self) -> Option<Backoff> {
+        // The connection has a pause of its own between attempts to dial; this one only keeps openraft
+        // from asking in a tight loop.
+        Some(Backoff::new(std::iter::successors(Some(Duration::from_millis(20)), |d| {
+            Some((*d * 2).min(Duration::from_millis(200)))
+        })))
+    }
+}
+
+impl Client {
+    async fn ask_vote(
+        &self,
+        kind: Kind,
+        request: &VoteRequest<TypeConfig>,
+        option: &RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RpcError> {
+        let body: Bytes = self
+            .peer
+            .ask(Lane::Urgent, kind, self.group, option.hard_ttl(), |out| put_vote_request(out, request))
+            .await
+            .map_err(|lost| unreachable(&lost))?;
+        read_vote_response(body).map_err(|e| malformed(&e))
+    }
+
+    async fn send_snapshot(
+        &self,
+        vote: &Vote,
+        snapshot: Snapshot,
+        sent: &AtomicU64,
+    ) -> Result<SnapshotResponse<TypeConfig>, Lost> {
+        let Some(view) = snapshot.snapshot.view else {
+            return Err(Lost::NotSent("there is no state to send yet".into()));
+        };
+        let meta = &snapshot.meta;
+        let mut exchange = self.peer.open(self.group, PIECE_PATIENCE).await?;
+        exchange.at_end(Some(Kind::SnapshotCancel));
+        let last: Option<&LogId> = meta.last_log_id.as_ref();
+        exchange
+            .send(Lane::Bulk, Kind::SnapshotBegin, |out| {
+                put_begin(out, vote, last, &meta.last_membership, &snapshot.snapshot.system, &view.header());
+            })
+            .await?;
+        let ids: Vec<u64> = view.chunks().map(|(id, _)| id).collect();
+        let mut open = 0;
+        let mut progress = SnapshotProgress { chunks_done: 0, chunks_total: ids.len() as u64, bytes_sent: 0 };
+        let mut bytes = Vec::new();
+        for id in ids {
+            bytes.clear();
+            view.encode(id, &mut bytes);
+            let mut rest = &bytes[..];
+            loop {
+                let (piece, after) = rest.split_at(rest.len().min(self.piece_bytes));
+                rest = after;
+                while open >= PIECES {
+                    confirmed(&mut exchange, PIECE_PATIENCE).await?;
+                    open -= 1;
+                }
+                exchange
+                    .send(Lane::Bulk, Kind::SnapshotPiece, |out| put_piece(out, id, rest.is_empty(), piece))
+                    .await?;
+                open += 1;
+                progress.bytes_sent += piece.len() as u64;
+                sent.store(progress.bytes_sent, Relaxed);
+                self.counters.snapshot_bytes_sent.fetch_add(piece.len() as u64, Relaxed);
+                if rest.is_empty() {
+                    break;
+                }
+            }
+            progress.chunks_done += 1;
+            self.sending.lock().insert(self.target, progress);
+        }
+        for _ in 0..open {
+            confirmed(&mut exchange, PIECE_PATIENCE).await?;
+        }
+        let (chunks, total) = (progress.chunks_done, progress.bytes_sent);
+        exchange.send(Lane::Bulk, Kind::SnapshotEnd, |out| put_end(out, chunks, total)).await?;
+        // Installing takes as long as the other disk needs; the connection tells if it died.
+        let body = exchange.answer().await?;
+        exchange.at_end(None);
+        let vote = Reader(body).vote().map_err(|e| Lost::Broken(e.to_string()))?;
+        Ok(SnapshotResponse::new(vote))
+    }
+}
+
+async fn confirmed(exchange: &mut Exchange, patience: Duration) -> Result<(), Lost> {
+    match tokio::time::timeout(patience, exchange.answer()).await {
+        Ok(answer) => answer.map(drop),
+        Err(_) => Err(Lost::Broken("a piece of the snapshot was not confirmed in time".into())),
+    }
+}

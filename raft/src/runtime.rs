@@ -1,0 +1,290 @@
+//! Where the runtime is chosen: tokio, or the simulator's tokio.
+//!
+//! openraft measures leases with this runtime's [`Instant`]. `std::time::Instant` stands still while
+//! the machine is suspended; a leader that wakes up would believe in a lease that has long expired.
+//! So the clock here is CLOCK_BOOTTIME, which goes on. Nothing else in this crate reads a clock for
+//! a decision about leadership.
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::ops::{Add, AddAssign, Sub, SubAssign};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use openraft_rt::{AsyncRuntime, OptionalSend};
+
+/// A moment on a clock that counts suspend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Instant(Duration);
+
+impl Instant {
+    /// Now.
+    pub fn now() -> Self {
+        Self(boot_clock())
+    }
+
+    /// Nanoseconds since an arbitrary beginning; for atomics.
+    pub fn as_nanos(self) -> u64 {
+        u64::try_from(self.0.as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// How long ago it was; zero if it lies ahead.
+    pub fn elapsed(self) -> Duration {
+        boot_clock().saturating_sub(self.0)
+    }
+}
+
+#[cfg(all(not(madsim), any(target_os = "linux", target_os = "android")))]
+fn boot_clock() -> Duration {
+    let t = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    Duration::new(t.tv_sec.unsigned_abs(), u32::try_from(t.tv_nsec).unwrap_or(0))
+}
+
+// Elsewhere CLOCK_MONOTONIC is the best there is (on macOS it counts sleep).
+#[cfg(all(not(madsim), not(any(target_os = "linux", target_os = "android"))))]
+fn boot_clock() -> Duration {
+    let t = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    Duration::new(t.tv_sec.unsigned_abs(), u32::try_from(t.tv_nsec).unwrap_or(0))
+}
+
+#[cfg(madsim)]
+fn boot_clock() -> Duration {
+    // The simulator's clock is an `Instant` that only goes on as it lets it; its own beginning is as
+    // good as any other.
+    thread_local!(static START: std::cell::Cell<Option<tokio::time::Instant>> = const { std::cell::Cell::new(None) });
+    let now = tokio::time::Instant::now();
+    let start = START.with(|s| match s.get() {
+        Some(start) if start <= now => start,
+        _ => {
+            s.set(Some(now));
+            now
+        }
+    });
+    // An hour of room, so that `now - lease` never meets the beginning of time.
+    now.duration_since(start) + Duration::from_secs(3600)
+}
+
+/// Chance for ids and nonces; the simulator's own where it runs.
+pub(crate) fn random_u128() -> u128 {
+    #[cfg(madsim)]
+    {
+        madsim::rand::random()
+    }
+    #[cfg(not(madsim))]
+    {
+        rand::random()
+    }
+}
+
+/// Runs work that blocks (disk, large encodings) where it doesn't hold up the runtime.
+pub(crate) async fn blocking<T, F>(work: F) -> io::Result<T>
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    #[cfg(madsim)]
+    {
+        Ok(work())
+    }
+    #[cfg(not(madsim))]
+    {
+        tokio::task::spawn_blocking(work).await.map_err(io::Error::other)
+    }
+}
+
+impl Add<Duration> for Instant {
+    type Output = Self;
+    fn add(self, d: Duration) -> Self {
+        Self(self.0.saturating_add(d))
+    }
+}
+
+impl AddAssign<Duration> for Instant {
+    fn add_assign(&mut self, d: Duration) {
+        *self = *self + d;
+    }
+}
+
+impl Sub<Duration> for Instant {
+    type Output = Self;
+    fn sub(self, d: Duration) -> Self {
+        Self(self.0.saturating_sub(d))
+    }
+}
+
+impl SubAssign<Duration> for Instant {
+    fn sub_assign(&mut self, d: Duration) {
+        *self = *self - d;
+    }
+}
+
+impl Sub<Instant> for Instant {
+    type Output = Duration;
+    fn sub(self, earlier: Instant) -> Duration {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+impl openraft_rt::Instant for Instant {
+    fn now() -> Self {
+        Instant::now()
+    }
+}
+
+/// A [`Timeout`] ran out.
+#[derive(Debug)]
+pub struct Elapsed;
+
+impl fmt::Display for Elapsed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the time ran out")
+    }
+}
+
+pin_project_lite::pin_project! {
+    /// A future with a deadline. A type of its own because the simulator's tokio has only a function.
+    pub struct Timeout<F> {
+        #[pin]
+        future: F,
+        #[pin]
+        sleep: tokio::time::Sleep,
+    }
+}
+
+impl<F: Future> Future for Timeout<F> {
+    type Output = Result<F::Output, Elapsed>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        if let Poll::Ready(value) = this.future.poll(cx) {
+            return Poll::Ready(Ok(value));
+        }
+        this.sleep.poll(cx).map(|()| Err(Elapsed))
+    }
+}
+
+#[cfg(not(madsim))]
+type Inner = openraft_rt_tokio::TokioRuntime;
+
+/// The runtime that openraft runs on.
+#[derive(Debug)]
+pub struct Runtime {
+    #[cfg(not(madsim))]
+    inner: Inner,
+}
+
+impl AsyncRuntime for Runtime {
+    type JoinError = tokio::task::JoinError;
+    type JoinHandle<T: OptionalSend + 'static> = tokio::task::JoinHandle<T>;
+    type Sleep = tokio::time::Sleep;
+    type Instant = Instant;
+    type TimeoutError = Elapsed;
+    type Timeout<R, T: Future<Output = R> + OptionalSend> = Timeout<T>;
+    #[cfg(not(madsim))]
+    type ThreadLocalRng = <Inner as AsyncRuntime>::ThreadLocalRng;
+    #[cfg(madsim)]
+    type ThreadLocalRng = rand_next::rngs::SmallRng;
+
+    #[track_caller]
+    fn spawn<T>(future: T) -> Self::JoinHandle<T::Output>
+    where
+        T: Future + OptionalSend + 'static,
+        T::Output: OptionalSend + 'static,
+    {
+        tokio::spawn(future)
+    }
+
+    fn sleep(duration: Duration) -> Self::Sleep {
+        tokio::time::sleep(duration)
+    }
+
+    fn sleep_until(deadline: Instant) -> Self::Sleep {
+        tokio::time::sleep(deadline - Instant::now())
+    }
+
+    fn timeout<R, F: Future<Output = R> + OptionalSend>(duration: Duration, future: F) -> Self::Timeout<R, F> {
+        Timeout { future, sleep: Self::sleep(duration) }
+    }
+
+    fn timeout_at<R, F: Future<Output = R> + OptionalSend>(deadline: Instant, future: F) -> Self::Timeout<R, F> {
+        Timeout { future, sleep: Self::sleep_until(deadline) }
+    }
+
+    fn is_panic(error: &Self::JoinError) -> bool {
+        error.is_panic()
+    }
+
+    fn thread_rng() -> Self::ThreadLocalRng {
+        #[cfg(not(madsim))]
+        {
+            Inner::thread_rng()
+        }
+        #[cfg(madsim)]
+        {
+            rand_next::SeedableRng::seed_from_u64(madsim::rand::random::<u64>())
+        }
+    }
+
+    type Mpsc = openraft_rt_tokio::TokioMpsc;
+    #[cfg(not(madsim))]
+    type Watch = openraft_rt_tokio::TokioWatch;
+    // tokio's watch wakes its waiters in an order drawn from a thread-local generator.
+    #[cfg(madsim)]
+    type Watch = openraft_rt_sim::SimWatch;
+    type Oneshot = openraft_rt_tokio::TokioOneshot;
+    type Mutex<T: OptionalSend + 'static> = openraft_rt_tokio::TokioMutex<T>;
+
+    #[cfg(not(madsim))]
+    fn new(threads: usize) -> Self {
+        Runtime { inner: Inner::new(threads) }
+    }
+
+    #[cfg(madsim)]
+    fn new(_threads: usize) -> Self {
+        Runtime {}
+    }
+
+    fn block_on<F, T>(&mut self, future: F) -> T
+    where
+        F: Future<Output = T>,
+    {
+        #[cfg(not(madsim))]
+        {
+            self.inner.block_on(future)
+        }
+        #[cfg(madsim)]
+        {
+            madsim::runtime::Runtime::new().block_on(future)
+        }
+    }
+
+    #[cfg(madsim)]
+    fn spawn_blocking<F, T>(work: F) -> impl Future<Output = Result<T, io::Error>> + Send
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        async move { Ok(work()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_runtime_passes_openrafts_suite() {
+        openraft_rt::testing::Suite::<Runtime>::test_all();
+    }
+
+    #[test]
+    fn the_clock_goes_forward_and_never_below_zero() {
+        let a = Instant::now();
+        let b = Instant::now();
+        assert!(b >= a);
+        assert_eq!(a - b, if a == b { Duration::ZERO } else { a - b });
+        assert_eq!((a - Duration::from_secs(1 << 40)).as_nanos(), 0);
+    }
+}

@@ -1,0 +1,382 @@
+//! openraft's state machine over ours: applying, checkpoints, and recovery from them.
+//!
+//! What openraft calls building a snapshot is our checkpoint: a view is taken in sequence with the
+//! entries, the chunks that changed since the last one go to the checkpoint store, and its commit makes
+//! the log before it dispensable. What is sent to a member that lags is a fresh view, never a file.
+//!
+//! It must never guess: bytes that are not what was written, an entry that can't be applied, a
+//! checkpoint that doesn't fit the log end the member with the reason.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use futures_util::{Stream, StreamExt};
+use openraft::OptionalSend;
+use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine, SnapshotMeta};
+use parking_lot::Mutex;
+use quorate_storage::checkpoint::{CheckpointError, CheckpointStore};
+use tokio::sync::Notify;
+
+use crate::api::{ApplyError, StateMachine, View};
+use crate::counters::Counters;
+use crate::log_store::Durable;
+use crate::runtime::{self, Instant};
+use crate::system::{SystemCommand, SystemState};
+use crate::types::{Data, GroupId, LogId, Payload, Replies, StoredMembership, TypeConfig};
+use crate::wire::{Malformed, Reader, put_bytes, put_maybe_log_id, put_stored_membership};
+
+const MANIFEST_VERSION: u8 = 1;
+
+type Meta = openraft::type_config::alias::SnapshotMetaOf<TypeConfig>;
+type Snapshot = openraft::type_config::alias::SnapshotOf<TypeConfig, SnapshotData>;
+
+/// A snapshot in memory.
+pub(crate) struct SnapshotData {
+    /// `None` only in the answer that openraft gets while it starts: it wants to know where the
+    /// checkpoint stands, and has its state already.
+    pub(crate) view: Option<Arc<dyn View>>,
+    pub(crate) system: SystemState,
+    /// Its size, if it came from another member.
+    received_bytes: Option<u64>,
+}
+
+impl SnapshotData {
+    pub(crate) fn received(view: Arc<dyn View>, system: SystemState, bytes: u64) -> Self {
+        Self { view: Some(view), system, received_bytes: Some(bytes) }
+    }
+}
+
+/// How far this member has applied, and what this room itself has learnt by that.
+#[derive(Clone, Default)]
+pub(crate) struct Applied {
+    pub(crate) last: Option<LogId>,
+    pub(crate) membership: StoredMembership,
+    pub(crate) system: SystemState,
+}
+
+/// What the last durable checkpoint holds.
+#[derive(Default)]
+struct Book {
+    meta: Option<Meta>,
+    /// Its chunks and the revision of each.
+    chunks: BTreeMap<u64, u64>,
+}
+
+/// The state machine of one group; clones share it.
+#[derive(Clone)]
+pub(crate) struct Machine {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    group: GroupId,
+    machine: Arc<dyn StateMachine>,
+    store: CheckpointStore,
+    durable: Durable,
+    applied: Mutex<Applied>,
+    // Also the right to write a checkpoint: held as long as one is written.
+    book: Mutex<Book>,
+    /// openraft has started: snapshots are live views from now on.
+    live: AtomicBool,
+    /// Counts changes of the system state and of the membership.
+    version: AtomicU64,
+    checkpointed: Notify,
+    counters: Arc<Counters>,
+}
+
+fn corrupt(error: impl std::fmt::Display) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error.to_string())
+}
+
+fn manifest(meta: &Meta, system: &SystemState, header: &[u8]) -> Bytes {
+    let mut out = BytesMut::new();
+    out.put_u8(MANIFEST_VERSION);
+    put_maybe_log_id(&mut out, meta.last_log_id.as_ref());
+    put_stored_membership(&mut out, &meta.last_membership);
+    system.put(&mut out);
+    put_bytes(&mut out, header);
+    out.freeze()
+}
+
+fn read_manifest(bytes: Bytes) -> Result<(Meta, SystemState, Bytes), Malformed> {
+    let mut reader = Reader(bytes);
+    if reader.u8()? != MANIFEST_VERSION {
+        return Err(Malformed("manifest: its version is not known here"));
+    }
+    let meta = SnapshotMeta { last_log_id: reader.maybe_log_id()?, last_membership: reader.stored_membership()? };
+    let system = SystemState::read(&mut reader)?;
+    let header = reader.bytes()?;
+    reader.end()?;
+    Ok((meta, system, header))
+}
+
+impl Machine {
+    /// Loads the last checkpoint into the state machine. Blocks.
+    pub(crate) fn recover(
+        group: GroupId,
+        machine: Arc<dyn StateMachine>,
+        store: CheckpointStore,
+        durable: Durable,
+        counters: Arc<Counters>,
+    ) -> io::Result<Self> {
+        let mut applied = Applied::default();
+        let mut book = Book::default();
+        if let Some(loaded) = store.load(group).map_err(corrupt)? {
+            let (meta, system, header) = read_manifest(loaded.manifest).map_err(corrupt)?;
+            let mut restore = machine.restore(&header).map_err(corrupt)?;
+            for chunk in loaded.chunks {
+                let (id, bytes) = chunk.map_err(corrupt)?;
+                restore.add(id, &bytes).map_err(corrupt)?;
+            }
+            machine.install(restore.finish().map_err(corrupt)?);
+            if let Some(last) = &meta.last_log_id {
+                durable.raise(last.index());
+            }
+            applied = Applied { last: meta.last_log_id, membership: meta.last_membership.clone(), system };
+            book = Book { chunks: machine.view().chunks().collect(), meta: Some(meta) };
+        }
+        let shared = Shared {
+            group,
+            machine,
+            store,
+            durable,
+            applied: Mutex::new(applied),
+            book: Mutex::new(book),
+            live: AtomicBool::new(false),
+            version: AtomicU64::new(1),
+            checkpointed: Notify::new(),
+            counters,
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// openraft has started.
+    pub(crate) fn go_live(&self) {
+        self.shared.live.store(true, SeqCst);
+    }
+
+    pub(crate) fn applied(&self) -> Applied {
+        self.shared.applied.lock().clone()
+    }
+
+    pub(crate) fn applied_index(&self) -> Option<u64> {
+        self.shared.applied.lock().last.as_ref().map(LogId::index)
+    }
+
+    /// Changes whenever the system state or the membership does.
+    pub(crate) fn version(&self) -> u64 {
+        self.shared.version.load(SeqCst)
+    }
+
+    pub(crate) fn durable(&self) -> Option<u64> {
+        self.shared.durable.index()
+    }
+
+    /// Waits until the durable checkpoint holds the index, or for so long.
+    pub(crate) async fn wait_durable(&self, index: u64, patience: Duration) -> bool {
+        let deadline = Instant::now() + patience;
+        loop {
+            let notified = self.shared.checkpointed.notified();
+            tokio::pin!(notified);
+            notified.as_mut().enable();
+            if self.shared.durable.index() >= Some(index) {
+                return true;
+            }
+            let left = deadline - Instant::now();
+            if left.is_zero() || tokio::time::timeout(left, notified).await.is_err() {
+                return self.shared.durable.index() >= Some(index);
+            }
+        }
+    }
+
+    fn apply_one(&self, payload: &Payload, log_id: LogId, want_replies: bool) -> io::Result<Replies> {
+        let shared = &*self.shared;
+        let replies = match payload {
+            Payload::Normal(Data::App(bytes)) => {
+                let start = Instant::now();
+                let replies = shared.machine.apply(bytes, want_replies).map_err(|ApplyError(why)| {
+                    io::Error::new(
+                        io::ErrorKind::InvalidData,
+                        format!("entry {} can't be applied: {why}", log_id.index()),
+                    )
+                })?;
+                shared.counters.apply_us.record(start.elapsed().as_micros() as u64);
+                replies
+            }
+            Payload::Normal(Data::System(bytes)) => {
+                let command = SystemCommand::decode(bytes.clone()).map_err(corrupt)?;
+                let answer = shared.applied.lock().system.apply(&command);
+                shared.version.fetch_add(1, SeqCst);
+                vec![answer]
+            }
+            Payload::Membership(membership) => {
+                shared.applied.lock().membership = StoredMembership::new(Some(log_id), membership.clone());
+                shared.version.fetch_add(1, SeqCst);
+                Vec::new()
+            }
+            Payload::Blank => Vec::new(),
+        };
+        shared.applied.lock().last = Some(log_id);
+        Ok(replies)
+    }
+}
+
+impl Shared {
+    /// Writes a checkpoint of the view. `whole`: of all chunks, whatever was there before.
+    fn write(
+        &self,
+        book: &mut Book,
+        view: &dyn View,
+        meta: &Meta,
+        system: &SystemState,
+        whole: bool,
+    ) -> Result<(), CheckpointError> {
+        let chunks: BTreeMap<u64, u64> = view.chunks().collect();
+        let mut writer = self.store.begin(self.group)?;
+        if whole {
+            writer.replace_all();
+        }
+        let mut bytes = Vec::new();
+        for (id, revision) in &chunks {
+            if whole || book.chunks.get(id) != Some(revision) {
+                bytes.clear();
+                view.encode(*id, &mut bytes);
+                writer.put(*id, &bytes)?;
+            }
+        }
+        if !whole {
+            for id in book.chunks.keys().filter(|id| !chunks.contains_key(id)) {
+                writer.remove(*id)?;
+            }
+        }
+        writer.commit(&manifest(meta, system, &view.header()))?;
+        if let Some(last) = &meta.last_log_id {
+            self.durable.raise(last.index());
+        }
+        *book = Book { meta: Some(meta.clone()), chunks };
+        self.checkpointed.notify_waiters();
+        Ok(())
+    }
+}
+
+/// A checkpoint to be written: the view, and where in the log it was taken.
+pub(crate) struct Builder {
+    shared: Arc<Shared>,
+    view: Arc<dyn View>,
+    applied: Applied,
+}
+
+impl Builder {
+    /// Blocks as long as writing takes.
+    fn build(&self) -> io::Result<Meta> {
+        let meta = Meta { last_log_id: self.applied.last, last_membership: self.applied.membership.clone() };
+        let mut book = self.shared.book.lock();
+        // A snapshot may have been installed since the view was taken; it is newer.
+        let is_news = book.meta.as_ref().is_none_or(|old| old.last_log_id < meta.last_log_id);
+        if !is_news {
+            return Ok(book.meta.clone().unwrap_or(meta));
+        }
+        let start = Instant::now();
+        match self.shared.write(&mut book, &*self.view, &meta, &self.applied.system, false) {
+            Ok(()) => {
+                self.shared.counters.checkpointed(start.elapsed());
+                Ok(meta)
+            }
+            Err(CheckpointError::Corrupt { .. }) => Err(corrupt("the checkpoint store is corrupt")),
+            // The log still holds everything. Say so and try again later: a full disk may get room.
+            Err(error) => {
+                self.shared.counters.checkpoint_failed();
+                tracing::error!(group = self.shared.group, %error, "a checkpoint could not be written");
+                book.meta.clone().map_or_else(|| Ok(Meta::default()), Ok)
+            }
+        }
+    }
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for Builder {
+    type SnapshotData = SnapshotData;
+
+    async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
+        let job = Builder { shared: self.shared.clone(), view: self.view.clone(), applied: self.applied.clone() };
+        let meta = runtime::blocking(move || job.build()).await??;
+        let snapshot =
+            SnapshotData { view: Some(self.view.clone()), system: self.applied.system.clone(), received_bytes: None };
+        Ok(Snapshot { meta, snapshot })
+    }
+}
+
+impl RaftStateMachine<TypeConfig> for Machine {
+    type SnapshotData = SnapshotData;
+    type SnapshotBuilder = Builder;
+
+    async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
+        let applied = self.shared.applied.lock();
+        Ok((applied.last, applied.membership.clone()))
+    }
+
+    async fn apply<Strm>(&mut self, mut entries: Strm) -> io::Result<()>
+    where
+        Strm: Stream<Item = io::Result<EntryResponder<TypeConfig>>> + Unpin + OptionalSend,
+    {
+        while let Some(item) = entries.next().await {
+            let (entry, responder) = item?;
+            let replies = self.apply_one(&entry.payload, entry.log_id, responder.is_some())?;
+            if let Some(responder) = responder {
+                responder.send(replies);
+            }
+        }
+        Ok(())
+    }
+
+    async fn try_create_snapshot_builder(&mut self, _force: bool) -> Option<Builder> {
+        Some(self.get_snapshot_builder().await)
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Builder {
+        Builder { shared: self.shared.clone(), view: self.shared.machine.view(), applied: self.applied() }
+    }
+
+    async fn install_snapshot(&mut self, meta: &Meta, snapshot: SnapshotData) -> io::Result<()> {
+        let view = snapshot.view.ok_or_else(|| corrupt("a snapshot without a state"))?;
+        let (shared, job_meta, job_view, job_system) =
+            (self.shared.clone(), meta.clone(), view.clone(), snapshot.system.clone());
+        runtime::blocking(move || {
+            let mut book = shared.book.lock();
+            shared.write(&mut book, &*job_view, &job_meta, &job_system, true).map_err(io::Error::other)
+        })
+        .await??;
+        let shared = &*self.shared;
+        shared.machine.install(view);
+        // Its revisions are of this member's own counting from now on.
+        shared.book.lock().chunks = shared.machine.view().chunks().collect();
+        *shared.applied.lock() =
+            Applied { last: meta.last_log_id, membership: meta.last_membership.clone(), system: snapshot.system };
+        shared.version.fetch_add(1, SeqCst);
+        if let (Some(bytes), Some(last)) = (snapshot.received_bytes, &meta.last_log_id) {
+            shared.counters.snapshot_installed(last.index(), bytes);
+        }
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
+        if !self.shared.live.load(SeqCst) {
+            // While it starts, openraft takes what is said here for durable, and cuts the log by it.
+            let meta = self.shared.book.lock().meta.clone();
+            return Ok(meta.map(|meta| Snapshot {
+                meta,
+                snapshot: SnapshotData { view: None, system: SystemState::default(), received_bytes: None },
+            }));
+        }
+        let applied = self.applied();
+        if applied.last.is_none() {
+            return Ok(None);
+        }
+        let meta = Meta { last_log_id: applied.last, last_membership: applied.membership };
+        let view = Some(self.shared.machine.view());
+        Ok(Some(Snapshot { meta, snapshot: SnapshotData { view, system: applied.system, received_bytes: None } }))
+    }
+}

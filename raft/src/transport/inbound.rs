@@ -1,0 +1,354 @@
+//! Connections that others dialled: judge them, read their requests, answer.
+//!
+//! Every connection is one task that reads and one that writes. Requests run in tasks of their own, so
+//! that none holds up another; only the entries of one append stream, the pieces of one snapshot and the
+//! beginnings of calls keep their order. Whoever sends more than was agreed loses the connection.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+
+use bytes::{Buf, Bytes, BytesMut};
+use futures_util::StreamExt;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, Semaphore, mpsc};
+
+use super::frame::{self, Frame, FrameReader, Kind};
+use super::handshake::{self, Refusal};
+use super::rpc::{Append, put_append_answer, put_vote_response, read_append, read_transfer, read_vote_request};
+use super::{Shared, code, snapshot};
+use crate::group::Port;
+use crate::types::MemberId;
+
+/// Strangers that may be in the handshake at a time.
+const STRANGERS: usize = 64;
+/// Connections that one member may hold at a time: the one in use, and one that is dying.
+const PER_MEMBER: usize = 3;
+/// Requests that one append stream may have under way. The sender keeps well below it.
+const STREAM_DEPTH: usize = 64;
+/// Append streams and snapshots that one connection may have open.
+const OPEN_STREAMS: usize = 256;
+/// Calls of one peer that may run at a time.
+const CALLS: usize = 1024;
+const WRITE_BYTES: usize = 256 << 10;
+
+/// For closing a connection from outside.
+pub(super) struct Handle {
+    pub(super) from: MemberId,
+    answers: mpsc::UnboundedSender<Bytes>,
+    close: Arc<Notify>,
+}
+
+impl Handle {
+    pub(super) fn say_goodbye(&self, refusal: Refusal, words: &str) {
+        let _ = self.answers.send(frame::encode_failure(Kind::Goodbye, 0, 0, refusal as u8, words));
+        // The writer ends behind an empty frame.
+        let _ = self.answers.send(Bytes::new());
+    }
+
+    pub(super) fn close(&self) {
+        self.close.notify_one();
+    }
+}
+
+pub(super) async fn accept_loop(listener: TcpListener, shared: Arc<Shared>) {
+    let strangers = Arc::new(Semaphore::new(STRANGERS));
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = shared.stop.notified() => return,
+            accepted = listener.accept() => accepted,
+        };
+        let (stream, address) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of file descriptors, mostly: wait for some to come free.
+                tracing::warn!(%error, "cannot accept a peer");
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let Ok(permit) = strangers.clone().try_acquire_owned() else {
+            tracing::warn!(%address, "too many handshakes at a time: a connection to the peer port was closed");
+            continue;
+        };
+        let shared = shared.clone();
+        tokio::spawn(async move {
+            if let Some((from, stream)) = greet(stream, &address.to_string(), &shared).await {
+                drop(permit);
+                serve(from, stream, &shared).await;
+            }
+        });
+    }
+}
+
+async fn greet(mut stream: TcpStream, address: &str, shared: &Shared) -> Option<(MemberId, TcpStream)> {
+    let _ = stream.set_nodelay(true);
+    let judged = handshake::accept(&mut stream, &shared.secret, |hello| shared.directory.judge(hello));
+    match tokio::time::timeout(handshake::PATIENCE, judged).await {
+        Ok(Ok(from)) => Some((from, stream)),
+        Ok(Err(error)) => {
+            tracing::warn!(%address, reason = %error, "a connection to the peer port was refused");
+            None
+        }
+        Err(_) => {
+            tracing::warn!(%address, "a connection to the peer port said nothing in time and was closed");
+            None
+        }
+    }
+}
+
+async fn serve(from: MemberId, stream: TcpStream, shared: &Arc<Shared>) {
+    let (reader, writer) = tokio::io::split(stream);
+    let (answers, answers_rx) = mpsc::unbounded_channel();
+    let close = Arc::new(Notify::new());
+    let number = shared.next_inbound.fetch_add(1, Relaxed);
+    {
+        let mut inbound = shared.inbound.lock();
+        let older: Vec<u64> = inbound.iter().filter(|(_, h)| h.from == from).map(|(n, _)| *n).collect();
+        if let Some(oldest) = older.first().filter(|_| older.len() >= PER_MEMBER)
+            && let Some(handle) = inbound.remove(oldest)
+        {
+            handle.close();
+        }
+        inbound.insert(number, Handle { from, answers: answers.clone(), close: close.clone() });
+    }
+    if shared.stopped.load(SeqCst) {
+        close.notify_one();
+    }
+    let mut session = Session {
+        from,
+        shared: shared.clone(),
+        answers,
+        streams: BTreeMap::new(),
+        snapshots: BTreeMap::new(),
+        calls: Arc::new(Semaphore::new(CALLS)),
+    };
+    let mut frames = FrameReader::new(reader, shared.frame_limit);
+    let reading = async {
+        loop {
+            match frames.next().await {
+                Ok(Some(frame)) => {
+                    if let Err(why) = session.take(frame) {
+                        return Some(why);
+                    }
+                }
+                Ok(None) => return None,
+                Err(error) => return Some(error.to_string()),
+            }
+        }
+    };
+    let why = tokio::select! {
+        biased;
+        () = close.notified() => None,
+        why = reading => why,
+        () = write_answers(writer, answers_rx) => None,
+    };
+    shared.inbound.lock().remove(&number);
+    if let Some(why) = why {
+        tracing::warn!(peer = from, %why, "the connection of a peer was closed");
+    }
+}
+
+async fn write_answers<W: AsyncWrite + Unpin>(mut writer: W, mut answers: mpsc::UnboundedReceiver<Bytes>) {
+    let mut batch = BytesMut::new();
+    while let Some(first) = answers.recv().await {
+        let mut next = Some(first);
+        let mut last = false;
+        while let Some(answer) = next.take() {
+            last = answer.is_empty();
+            batch.extend_from_slice(&answer);
+            if !last && batch.len() < WRITE_BYTES {
+                next = answers.try_recv().ok();
+            }
+        }
+        let written = async {
+            writer.write_all(&batch).await?;
+            writer.flush().await
+        };
+        if written.await.is_err() || last {
+            let _ = writer.shutdown().await;
+            return;
+        }
+        batch.clear();
+    }
+}
+
+/// What one connection has open.
+struct Session {
+    from: MemberId,
+    shared: Arc<Shared>,
+    answers: mpsc::UnboundedSender<Bytes>,
+    streams: BTreeMap<u64, mpsc::Sender<Append>>,
+    snapshots: BTreeMap<u64, mpsc::Sender<Frame>>,
+    calls: Arc<Semaphore>,
+}
+
+impl Session {
+    fn fail(&self, frame: &Frame, code: u8, words: &str) {
+        let _ = self.answers.send(frame::encode_failure(Kind::Failure, frame.group, frame.request, code, words));
+    }
+
+    /// Takes one frame in; an error ends the connection.
+    fn take(&mut self, frame: Frame) -> Result<(), String> {
+        match frame.kind {
+            Kind::Ping => {
+                let _ = self.answers.send(frame::encode(Kind::Reply, frame.group, frame.request, |_| {}));
+                Ok(())
+            }
+            Kind::AppendEnd => {
+                self.streams.remove(&frame.request);
+                Ok(())
+            }
+            Kind::SnapshotCancel => {
+                self.snapshots.remove(&frame.request);
+                Ok(())
+            }
+            Kind::SnapshotPiece | Kind::SnapshotEnd => self.snapshot_goes_on(frame),
+            Kind::Call => self.call(frame),
+            Kind::Append | Kind::Vote | Kind::PreVote | Kind::Transfer | Kind::SnapshotBegin => {
+                let Some(port) = self.shared.port(frame.group) else {
+                    self.fail(&frame, code::NO_GROUP, "the group is not open on this member");
+                    return Ok(());
+                };
+                match frame.kind {
+                    Kind::Append => self.append(port, frame),
+                    Kind::SnapshotBegin => self.snapshot(port, frame),
+                    _ => self.elect(port, frame),
+                }
+            }
+            Kind::Reply | Kind::Failure | Kind::Goodbye => {
+                Err(format!("a frame of kind {:?} came where only requests belong", frame.kind))
+            }
+        }
+    }
+
+    fn append(&mut self, port: Arc<Port>, frame: Frame) -> Result<(), String> {
+        let request = read_append(frame.body.clone()).map_err(|e| e.to_string())?;
+        if let Some(stream) = self.streams.get(&frame.request) {
+            return match stream.try_send(request) {
+                // A stream that has ended with an error has told so; what was behind it is void.
+                Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => Ok(()),
+                Err(mpsc::error::TrySendError::Full(_)) => Err("an append stream is deeper than agreed".into()),
+            };
+        }
+        if self.streams.len() >= OPEN_STREAMS {
+            return Err("too many append streams are open".into());
+        }
+        let (tx, rx) = mpsc::channel(STREAM_DEPTH);
+        let _ = tx.try_send(request);
+        self.streams.insert(frame.request, tx);
+        let answers = self.answers.clone();
+        tokio::spawn(async move {
+            let input = futures_util::stream::unfold(rx, |mut rx| async move { rx.recv().await.map(|r| (r, rx)) });
+            let mut output = std::pin::pin!(port.raft.stream_append(input));
+            while let Some(answer) = output.next().await {
+                let bytes = match answer {
+                    Ok(answer) => frame::encode(Kind::Reply, frame.group, frame.request, |out| {
+                        put_append_answer(out, &answer);
+                    }),
+                    Err(fatal) => {
+                        frame::encode_failure(Kind::Failure, frame.group, frame.request, code::RAFT, &fatal.to_string())
+                    }
+                };
+                if answers.send(bytes).is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(())
+    }
+
+    /// Votes and transfers. Not before the restart guard is over.
+    fn elect(&self, port: Arc<Port>, frame: Frame) -> Result<(), String> {
+        enum Ask {
+            Vote(openraft::raft::VoteRequest<crate::types::TypeConfig>, bool),
+            Transfer(openraft::raft::TransferLeaderRequest<crate::types::TypeConfig>),
+        }
+        let ask = match frame.kind {
+            Kind::Transfer => Ask::Transfer(read_transfer(frame.body.clone()).map_err(|e| e.to_string())?),
+            kind => {
+                let request = read_vote_request(frame.body.clone()).map_err(|e| e.to_string())?;
+                Ask::Vote(request, kind == Kind::PreVote)
+            }
+        };
+        if !port.may_vote() {
+            self.fail(&frame, code::GUARD, "this member has just started and doesn't vote yet");
+            return Ok(());
+        }
+        let answers = self.answers.clone();
+        tokio::spawn(async move {
+            let reply = match ask {
+                Ask::Vote(request, pre) => {
+                    let answer = if pre { port.raft.pre_vote(request).await } else { port.raft.vote(request).await };
+                    answer.map_err(|e| e.to_string()).map(|response| {
+                        frame::encode(Kind::Reply, frame.group, frame.request, |out| {
+                            put_vote_response(out, &response);
+                        })
+                    })
+                }
+                Ask::Transfer(request) => match port.raft.handle_transfer_leader(request).await {
+                    Ok(Ok(())) => Ok(frame::encode(Kind::Reply, frame.group, frame.request, |_| {})),
+                    Ok(Err(error)) => Err(error.to_string()),
+                    Err(fatal) => Err(fatal.to_string()),
+                },
+            };
+            let bytes = reply.unwrap_or_else(|words| {
+                frame::encode_failure(Kind::Failure, frame.group, frame.request, code::RAFT, &words)
+            });
+            let _ = answers.send(bytes);
+        });
+        Ok(())
+    }
+
+    fn snapshot(&mut self, port: Arc<Port>, frame: Frame) -> Result<(), String> {
+        let begin = snapshot::Begin::read(frame.body.clone()).map_err(|e| e.to_string())?;
+        self.snapshots.retain(|_, tx| !tx.is_closed());
+        if self.snapshots.len() >= OPEN_STREAMS {
+            return Err("too many snapshots are open".into());
+        }
+        let (tx, rx) = mpsc::channel(snapshot::WINDOW + 2);
+        self.snapshots.insert(frame.request, tx);
+        let answers = self.answers.clone();
+        tokio::spawn(snapshot::receive(port, begin, frame.group, frame.request, rx, answers));
+        Ok(())
+    }
+
+    fn snapshot_goes_on(&mut self, frame: Frame) -> Result<(), String> {
+        let Some(tx) = self.snapshots.get(&frame.request) else { return Ok(()) };
+        match tx.try_send(frame) {
+            Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => Ok(()),
+            Err(mpsc::error::TrySendError::Full(_)) => Err("a snapshot comes faster than agreed".into()),
+        }
+    }
+
+    fn call(&self, mut frame: Frame) -> Result<(), String> {
+        if frame.body.is_empty() {
+            return Err("a call of no service".into());
+        }
+        let service = frame.body.get_u8();
+        let Some(handler) = self.shared.service(service) else {
+            self.fail(&frame, code::NO_SERVICE, "this member doesn't offer the service");
+            return Ok(());
+        };
+        let Ok(permit) = self.calls.clone().try_acquire_owned() else {
+            self.fail(&frame, code::BUSY, "too many calls are under way");
+            return Ok(());
+        };
+        let answers = self.answers.clone();
+        let limit = self.shared.frame_limit;
+        let work = handler.call(self.from, frame.body);
+        tokio::spawn(async move {
+            let body = work.await;
+            let bytes = if body.len() + 64 > limit {
+                frame::encode_failure(Kind::Failure, frame.group, frame.request, code::RAFT, "the answer is too large")
+            } else {
+                frame::encode(Kind::Reply, frame.group, frame.request, |out| out.extend_from_slice(&body))
+            };
+            let _ = answers.send(bytes);
+            drop(permit);
+        });
+        Ok(())
+    }
+}

@@ -1,0 +1,191 @@
+//! A snapshot on the wire: a beginning, pieces of chunks, an end.
+//!
+//! Each piece is confirmed, and only [`WINDOW`] of them may be unconfirmed, so neither side holds more
+//! than that and one chunk. The receiver builds the state as the pieces come; nothing of it counts
+//! before the end has come, the sums are right, and Raft has taken it.
+
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use tokio::sync::mpsc;
+
+use super::code;
+use super::frame::{self, Frame, Kind};
+use crate::api::ApplyError;
+use crate::group::Port;
+use crate::state_machine::SnapshotData;
+use crate::system::SystemState;
+use crate::types::{LogId, StoredMembership, TypeConfig, Vote};
+use crate::wire::{Malformed, Reader, put_bool, put_bytes, put_maybe_log_id, put_stored_membership, put_vote};
+
+/// Pieces that may be under way.
+pub(crate) const WINDOW: usize = 8;
+/// What a piece has besides its bytes.
+const PIECE_HEAD_BYTES: usize = 64;
+/// A chunk larger than this is not one of ours.
+const MAX_CHUNK_BYTES: usize = 4 << 30;
+
+/// What comes first.
+pub(crate) struct Begin {
+    pub(crate) vote: Vote,
+    pub(crate) last_log_id: Option<LogId>,
+    pub(crate) membership: StoredMembership,
+    pub(crate) system: SystemState,
+    pub(crate) header: Bytes,
+}
+
+pub(crate) fn put_begin(
+    out: &mut BytesMut,
+    vote: &Vote,
+    last_log_id: Option<&LogId>,
+    membership: &StoredMembership,
+    system: &SystemState,
+    header: &[u8],
+) {
+    put_vote(out, vote);
+    put_maybe_log_id(out, last_log_id);
+    put_stored_membership(out, membership);
+    system.put(out);
+    put_bytes(out, header);
+}
+
+impl Begin {
+    pub(crate) fn read(body: Bytes) -> Result<Self, Malformed> {
+        let mut reader = Reader(body);
+        let begin = Self {
+            vote: reader.vote()?,
+            last_log_id: reader.maybe_log_id()?,
+            membership: reader.stored_membership()?,
+            system: SystemState::read(&mut reader)?,
+            header: reader.bytes()?,
+        };
+        reader.end()?;
+        Ok(begin)
+    }
+}
+
+/// A piece of a chunk: whether it is the chunk's last, and its bytes under a checksum.
+pub(crate) fn put_piece(out: &mut BytesMut, chunk: u64, last: bool, bytes: &[u8]) {
+    out.reserve(PIECE_HEAD_BYTES + bytes.len());
+    out.put_u64(chunk);
+    put_bool(out, last);
+    out.put_u32(checksum(chunk, last, bytes));
+    put_bytes(out, bytes);
+}
+
+fn checksum(chunk: u64, last: bool, bytes: &[u8]) -> u32 {
+    let mut sum = crc32fast::Hasher::new();
+    sum.update(&chunk.to_be_bytes());
+    sum.update(&[u8::from(last)]);
+    sum.update(bytes);
+    sum.finalize()
+}
+
+fn read_piece(body: Bytes) -> Result<(u64, bool, Bytes), Malformed> {
+    let mut reader = Reader(body);
+    let (chunk, last, sum, bytes) = (reader.u64()?, reader.bool()?, reader.u32()?, reader.bytes()?);
+    reader.end()?;
+    if checksum(chunk, last, &bytes) != sum {
+        return Err(Malformed("snapshot piece: its checksum is wrong"));
+    }
+    Ok((chunk, last, bytes))
+}
+
+/// How many chunks and bytes there were.
+pub(crate) fn put_end(out: &mut BytesMut, chunks: u64, bytes: u64) {
+    out.put_u64(chunks);
+    out.put_u64(bytes);
+}
+
+/// Receives one snapshot and hands it to Raft.
+pub(super) async fn receive(
+    port: Arc<Port>,
+    begin: Begin,
+    group: u64,
+    request: u64,
+    mut frames: mpsc::Receiver<Frame>,
+    answers: mpsc::UnboundedSender<Bytes>,
+) {
+    let done = run(&port, begin, group, request, &mut frames, &answers).await;
+    // From here on what still comes of it is thrown away.
+    drop(frames);
+    let frame = match done {
+        Ok(Some(vote)) => frame::encode(Kind::Reply, group, request, |out| put_vote(out, &vote)),
+        // The sender gave it up.
+        Ok(None) => return,
+        Err(words) => {
+            tracing::warn!(group, reason = %words, "a snapshot could not be taken in");
+            frame::encode_failure(Kind::Failure, group, request, code::SNAPSHOT, &words)
+        }
+    };
+    let _ = answers.send(frame);
+}
+
+async fn run(
+    port: &Port,
+    begin: Begin,
+    group: u64,
+    request: u64,
+    frames: &mut mpsc::Receiver<Frame>,
+    answers: &mpsc::UnboundedSender<Bytes>,
+) -> Result<Option<Vote>, String> {
+    let words = |e: ApplyError| -> String { e.to_string() };
+    let mut restore = port.machine.restore(&begin.header).map_err(words)?;
+    let (mut chunks, mut total) = (0u64, 0u64);
+    let mut open: Option<(u64, Vec<u8>)> = None;
+    let mut before: Option<u64> = None;
+    while let Some(frame) = frames.recv().await {
+        if frame.kind == Kind::SnapshotEnd {
+            let mut reader = Reader(frame.body);
+            let expected = (reader.u64().map_err(|e| e.to_string())?, reader.u64().map_err(|e| e.to_string())?);
+            if open.is_some() || expected != (chunks, total) {
+                return Err(format!("{chunks} chunks and {total} bytes came of {} and {}", expected.0, expected.1));
+            }
+            let view = restore.finish().map_err(words)?;
+            port.snapshot_received(total);
+            let meta =
+                openraft::storage::SnapshotMeta { last_log_id: begin.last_log_id, last_membership: begin.membership };
+            let snapshot = SnapshotData::received(view, begin.system, total);
+            let taken = port
+                .raft
+                .install_full_snapshot(begin.vote, openraft::storage::Snapshot { meta, snapshot })
+                .await
+                .map_err(|fatal: openraft::errors::Fatal<TypeConfig>| fatal.to_string())?;
+            return Ok(Some(taken.vote));
+        }
+        let (chunk, last, bytes) = read_piece(frame.body).map_err(|e| e.to_string())?;
+        total += bytes.len() as u64;
+        let whole = match open.take() {
+            None if last => Some((chunk, None, bytes)),
+            None => {
+                open = Some((chunk, bytes.to_vec()));
+                None
+            }
+            Some((id, _)) if id != chunk => return Err("a chunk was not finished".into()),
+            Some((id, mut so_far)) => {
+                if so_far.len() + bytes.len() > MAX_CHUNK_BYTES {
+                    return Err("a chunk is too large".into());
+                }
+                so_far.extend_from_slice(&bytes);
+                if last {
+                    Some((id, Some(so_far), Bytes::new()))
+                } else {
+                    open = Some((id, so_far));
+                    None
+                }
+            }
+        };
+        if let Some((id, long, short)) = whole {
+            if before.is_some_and(|b| b >= id) {
+                return Err("the chunks are not in order".into());
+            }
+            before = Some(id);
+            restore.add(id, long.as_deref().unwrap_or(&short)).map_err(words)?;
+            chunks += 1;
+            // Building is work for the processor: let Raft's clocks run in between.
+            tokio::task::yield_now().await;
+        }
+        let _ = answers.send(frame::encode(Kind::Reply, group, request, |out| out.put_u64(total)));
+    }
+    Ok(None)
+}
