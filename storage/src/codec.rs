@@ -49,10 +49,7 @@ pub enum CodecError {
 }
 
 fn options(limit: usize) -> impl Options {
-    bincode::DefaultOptions::new()
-        .with_fixint_encoding()
-        .with_little_endian()
-        .with_limit(limit as u64)
+    bincode::DefaultOptions::new().with_fixint_encoding().with_little_endian().with_limit(limit as u64)
 }
 
 fn checksum(version: u8, body: &[u8]) -> u32 {
@@ -76,11 +73,7 @@ pub fn encode<T: Serialize + ?Sized>(version: u8, value: &T) -> Result<Vec<u8>, 
 ///
 /// # Errors
 /// As [`encode`]; `out` is then as it was.
-pub fn encode_into<T: Serialize + ?Sized>(
-    version: u8,
-    value: &T,
-    out: &mut Vec<u8>,
-) -> Result<(), CodecError> {
+pub fn encode_into<T: Serialize + ?Sized>(version: u8, value: &T, out: &mut Vec<u8>) -> Result<(), CodecError> {
     let start = out.len();
     out.extend_from_slice(&[0; HEADER_BYTES]);
     if let Err(error) = options(usize::MAX).serialize_into(&mut *out, value) {
@@ -103,33 +96,21 @@ pub fn version_of(bytes: &[u8]) -> Option<u8> {
 ///
 /// # Errors
 /// See [`CodecError`]; bytes that were damaged or come from a stranger give an error, never a panic.
-pub fn decode<T: DeserializeOwned>(
-    version: u8,
-    bytes: &[u8],
-    limit: usize,
-) -> Result<T, CodecError> {
+pub fn decode<T: DeserializeOwned>(version: u8, bytes: &[u8], limit: usize) -> Result<T, CodecError> {
     if bytes.len() > limit {
-        return Err(CodecError::TooLong {
-            found: bytes.len(),
-            limit,
-        });
+        return Err(CodecError::TooLong { found: bytes.len(), limit });
     }
     let Some((header, body)) = bytes.split_at_checked(HEADER_BYTES) else {
         return Err(CodecError::Short(bytes.len()));
     };
     if header[0] != version {
-        return Err(CodecError::Version {
-            found: header[0],
-            expected: version,
-        });
+        return Err(CodecError::Version { found: header[0], expected: version });
     }
     let crc = u32::from_le_bytes([header[1], header[2], header[3], header[4]]);
     if crc != checksum(version, body) {
         return Err(CodecError::Checksum);
     }
-    options(limit)
-        .deserialize(body)
-        .map_err(|error| CodecError::Malformed(error.to_string()))
+    options(limit).deserialize(body).map_err(|error| CodecError::Malformed(error.to_string()))
 }
 
 #[cfg(test)]
@@ -167,26 +148,14 @@ mod tests {
         let mut bytes = vec![1];
         bytes.extend_from_slice(&checksum(1, &body).to_le_bytes());
         bytes.extend_from_slice(&body);
-        assert!(matches!(
-            decode::<Vec<u8>>(1, &bytes, 1024),
-            Err(CodecError::Malformed(_))
-        ));
+        assert!(matches!(decode::<Vec<u8>>(1, &bytes, 1024), Err(CodecError::Malformed(_))));
     }
 
     #[test]
     fn limits_and_versions_are_told_apart() {
         let bytes = encode(2, &5u32).unwrap();
-        assert_eq!(
-            decode::<u32>(2, &bytes, 8),
-            Err(CodecError::TooLong { found: 9, limit: 8 })
-        );
-        assert_eq!(
-            decode::<u32>(3, &bytes, 9),
-            Err(CodecError::Version {
-                found: 2,
-                expected: 3
-            })
-        );
+        assert_eq!(decode::<u32>(2, &bytes, 8), Err(CodecError::TooLong { found: 9, limit: 8 }));
+        assert_eq!(decode::<u32>(3, &bytes, 9), Err(CodecError::Version { found: 2, expected: 3 }));
         assert_eq!(decode::<u32>(2, &bytes[..4], 9), Err(CodecError::Short(4)));
         let mut longer = bytes.clone();
         longer.push(0);

@@ -72,10 +72,7 @@ pub fn read_file(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
 /// # Errors
 /// What the disk gave; the old bytes are then still in place, unless only the last `sync_dir` failed.
 pub fn write_file_atomically(disk: &dyn Disk, path: &Path, data: &[u8]) -> io::Result<()> {
-    let mut name = path
-        .file_name()
-        .ok_or(io::ErrorKind::InvalidInput)?
-        .to_owned();
+    let mut name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_owned();
     name.push(".tmp");
     let tmp = path.with_file_name(name);
     let file = disk.create(&tmp)?;
@@ -93,18 +90,11 @@ struct OsFile(File);
 
 impl Disk for OsDisk {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(Arc::new(OsFile(
-            OpenOptions::new().read(true).write(true).open(path)?,
-        )))
+        Ok(Arc::new(OsFile(OpenOptions::new().read(true).write(true).open(path)?)))
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(path)?;
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
         Ok(Arc::new(OsFile(file)))
     }
 
@@ -132,34 +122,19 @@ impl Disk for OsDisk {
     }
 
     fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
-        let missing: Vec<&Path> = dir
-            .ancestors()
-            .filter(|dir| !dir.as_os_str().is_empty() && !dir.exists())
-            .collect();
+        let missing: Vec<&Path> = dir.ancestors().filter(|dir| !dir.as_os_str().is_empty() && !dir.exists()).collect();
         fs::create_dir_all(dir)?;
-        missing
-            .into_iter()
-            .filter_map(Path::parent)
-            .try_for_each(|parent| self.sync_dir(parent))
+        missing.into_iter().filter_map(Path::parent).try_for_each(|parent| self.sync_dir(parent))
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         // The parent of a relative path of one part is "", which cannot be opened.
-        let dir = if dir.as_os_str().is_empty() {
-            Path::new(".")
-        } else {
-            dir
-        };
+        let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
         File::open(dir)?.sync_all()
     }
 
     fn lock(&self, path: &Path) -> io::Result<LockGuard> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)?;
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         match file.try_lock() {
             Ok(()) => Ok(Box::new(file)),
             Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),

@@ -82,9 +82,7 @@ pub struct DataDir {
 
 impl fmt::Debug for DataDir {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DataDir")
-            .field("path", &self.path)
-            .finish_non_exhaustive()
+        f.debug_struct("DataDir").field("path", &self.path).finish_non_exhaustive()
     }
 }
 
@@ -98,18 +96,14 @@ impl DataDir {
             let path = path.to_owned();
             move |source| IdentityError::Io { what, path, source }
         };
-        disk.create_dir_all(path)
-            .map_err(io("create the directory"))?;
+        disk.create_dir_all(path).map_err(io("create the directory"))?;
         let lock_path = path.join(LOCK_FILE);
         let lock = match disk.lock(&lock_path) {
             Ok(lock) => lock,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 let pid = disk::read_file(&*disk, &lock_path).ok();
                 let pid = pid.and_then(|text| String::from_utf8(text).ok()?.trim().parse().ok());
-                return Err(IdentityError::Locked {
-                    path: path.to_owned(),
-                    pid,
-                });
+                return Err(IdentityError::Locked { path: path.to_owned(), pid });
             }
             Err(error) => return Err(io("lock")(error)),
         };
@@ -118,11 +112,7 @@ impl DataDir {
         disk.open(&lock_path)
             .and_then(|file| file.write_at(pid.as_bytes(), 0))
             .map_err(io("write the lock file in"))?;
-        Ok(Self {
-            disk,
-            path: path.to_owned(),
-            _lock: lock,
-        })
+        Ok(Self { disk, path: path.to_owned(), _lock: lock })
     }
 
     /// Where it is.
@@ -147,11 +137,7 @@ impl DataDir {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => {
-                return Err(IdentityError::Io {
-                    what: "read",
-                    path,
-                    source,
-                });
+                return Err(IdentityError::Io { what: "read", path, source });
             }
         };
         match codec::decode(FORMAT, &bytes, LIMIT_BYTES) {
@@ -170,12 +156,10 @@ impl DataDir {
             Ok(bytes) => bytes,
             Err(source) => return Err(IdentityError::Unreadable { path, source }),
         };
-        disk::write_file_atomically(&*self.disk, &path, &bytes).map_err(|source| {
-            IdentityError::Io {
-                what: "write",
-                path,
-                source,
-            }
+        disk::write_file_atomically(&*self.disk, &path, &bytes).map_err(|source| IdentityError::Io {
+            what: "write",
+            path,
+            source,
         })
     }
 }
@@ -188,12 +172,7 @@ mod tests {
 
     fn identity(member_id: u64) -> Identity {
         let notes = vec![("peer".to_owned(), b"127.0.0.1:17001".to_vec())];
-        Identity {
-            group_uuid: [9; 16],
-            member_id,
-            flags: 1,
-            notes,
-        }
+        Identity { group_uuid: [9; 16], member_id, flags: 1, notes }
     }
 
     #[test]

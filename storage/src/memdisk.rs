@@ -58,6 +58,8 @@ enum NameChange {
 
 #[derive(Default)]
 struct FileState {
+    /// Shared with the open handles: a file without a name lives until the last of them is gone.
+    open: Arc<()>,
     now: Vec<u8>,
     durable: Vec<u8>,
     changes: Vec<Change>,
@@ -168,18 +170,14 @@ impl FileState {
             2 => {
                 // In order, up to one that is torn.
                 let whole = usize::try_from(chance.below(changes.len() as u64 + 1)).unwrap_or(0);
-                changes[..whole]
-                    .iter()
-                    .for_each(|change| change.apply(&mut bytes));
+                changes[..whole].iter().for_each(|change| change.apply(&mut bytes));
                 if let Some(change) = changes.get(whole) {
                     change.apply_torn(&mut bytes, chance, 8);
                 }
             }
             _ => {
                 let keep = 1 + chance.below(15);
-                changes
-                    .iter()
-                    .for_each(|change| change.apply_torn(&mut bytes, chance, keep));
+                changes.iter().for_each(|change| change.apply_torn(&mut bytes, chance, keep));
             }
         }
         self.now.clone_from(&bytes);
@@ -202,25 +200,15 @@ impl State {
     }
 
     fn powered(&self) -> io::Result<()> {
-        if self.faults.power_off {
-            Err(io::Error::other("the power is off"))
-        } else {
-            Ok(())
-        }
+        if self.faults.power_off { Err(io::Error::other("the power is off")) } else { Ok(()) }
     }
 
     fn file(&mut self, file: u64) -> io::Result<&mut FileState> {
-        self.files
-            .get_mut(&file)
-            .ok_or_else(|| io::ErrorKind::NotFound.into())
+        self.files.get_mut(&file).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     fn named(&self, path: &Path) -> io::Result<u64> {
-        self.names
-            .files
-            .get(path)
-            .copied()
-            .ok_or_else(|| io::ErrorKind::NotFound.into())
+        self.names.files.get(path).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     fn rename_change(&mut self, change: NameChange) {
@@ -230,13 +218,8 @@ impl State {
     }
 
     fn forget_unnamed(&mut self) {
-        let named: BTreeSet<u64> = self
-            .names
-            .files
-            .values()
-            .chain(self.durable_names.files.values())
-            .copied()
-            .collect();
+        let named: BTreeSet<u64> =
+            self.names.files.values().chain(self.durable_names.files.values()).copied().collect();
         let pending: BTreeSet<u64> = self
             .name_changes
             .iter()
@@ -246,24 +229,17 @@ impl State {
             })
             .collect();
         self.files
-            .retain(|file, _| named.contains(file) || pending.contains(file));
+            .retain(|file, state| named.contains(file) || pending.contains(file) || Arc::strong_count(&state.open) > 1);
     }
 
     fn used_bytes(&self) -> u64 {
-        self.names
-            .files
-            .values()
-            .filter_map(|file| self.files.get(file))
-            .map(|file| file.now.len() as u64)
-            .sum()
+        self.names.files.values().filter_map(|file| self.files.get(file)).map(|file| file.now.len() as u64).sum()
     }
 
     fn grow(&mut self, file: u64, to: usize) -> io::Result<()> {
         let more = to.saturating_sub(self.file(file)?.now.len()) as u64;
         match self.faults.capacity_bytes {
-            Some(capacity) if more > 0 && self.used_bytes() + more > capacity => {
-                Err(io::ErrorKind::StorageFull.into())
-            }
+            Some(capacity) if more > 0 && self.used_bytes() + more > capacity => Err(io::ErrorKind::StorageFull.into()),
             _ => Ok(()),
         }
     }
@@ -297,10 +273,7 @@ impl MemDisk {
         for names in [&mut state.names, &mut state.durable_names] {
             names.dirs.insert(PathBuf::from("/"));
         }
-        Self {
-            state: Arc::new(Mutex::new(state)),
-            incarnation: 0,
-        }
+        Self { state: Arc::new(Mutex::new(state)), incarnation: 0 }
     }
 
     /// A power cut. What was not synced is lost, kept or torn as `seed` says; the disk as the next process finds it.
@@ -331,14 +304,8 @@ impl MemDisk {
     fn next_incarnation(&self, state: &mut State) -> Self {
         state.incarnation += 1;
         state.locked.clear();
-        state.faults = Faults {
-            capacity_bytes: state.faults.capacity_bytes,
-            ..Faults::default()
-        };
-        Self {
-            state: Arc::clone(&self.state),
-            incarnation: state.incarnation,
-        }
+        state.faults = Faults { capacity_bytes: state.faults.capacity_bytes, ..Faults::default() };
+        Self { state: Arc::clone(&self.state), incarnation: state.incarnation }
     }
 
     /// How many operations that change something were tried so far.
@@ -402,26 +369,20 @@ impl MemDisk {
         act(&mut state)
     }
 
-    fn handle(&self, file: u64) -> Arc<dyn DiskFile> {
-        Arc::new(MemFile {
-            disk: self.clone(),
-            file,
-        })
+    fn handle(&self, file: u64) -> io::Result<Arc<dyn DiskFile>> {
+        let open = self.with(|state| Ok(Arc::clone(&state.file(file)?.open)))?;
+        Ok(Arc::new(MemFile { disk: self.clone(), file, _open: open }))
     }
 }
 
 impl Disk for MemDisk {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        self.with(|state| state.named(path))
-            .map(|file| self.handle(file))
+        self.handle(self.with(|state| state.named(path))?)
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         let file = self.with(|state| {
-            if !path
-                .parent()
-                .is_some_and(|dir| state.names.dirs.contains(dir))
-            {
+            if !path.parent().is_some_and(|dir| state.names.dirs.contains(dir)) {
                 return Err(io::ErrorKind::NotFound.into());
             }
             state.change()?;
@@ -437,7 +398,7 @@ impl Disk for MemDisk {
             state.rename_change(NameChange::Link(path.to_owned(), file));
             Ok(file)
         })?;
-        Ok(self.handle(file))
+        self.handle(file)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -461,14 +422,8 @@ impl Disk for MemDisk {
             if !state.names.dirs.contains(dir) {
                 return Err(io::ErrorKind::NotFound.into());
             }
-            let paths = state
-                .names
-                .files
-                .keys()
-                .filter(|path| path.parent() == Some(dir));
-            Ok(paths
-                .filter_map(|path| path.file_name()?.to_str().map(str::to_owned))
-                .collect())
+            let paths = state.names.files.keys().filter(|path| path.parent() == Some(dir));
+            Ok(paths.filter_map(|path| path.file_name()?.to_str().map(str::to_owned)).collect())
         })
     }
 
@@ -486,14 +441,10 @@ impl Disk for MemDisk {
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         self.with(|state| {
             state.change()?;
-            let (synced, rest) = std::mem::take(&mut state.name_changes)
-                .into_iter()
-                .partition(|c| c.is_in(dir));
+            let (synced, rest) = std::mem::take(&mut state.name_changes).into_iter().partition(|c| c.is_in(dir));
             state.name_changes = rest;
             let synced: Vec<NameChange> = synced;
-            synced
-                .iter()
-                .for_each(|change| state.durable_names.apply(change));
+            synced.iter().for_each(|change| state.durable_names.apply(change));
             state.forget_unnamed();
             Ok(())
         })
@@ -507,10 +458,7 @@ impl Disk for MemDisk {
             self.create(path)?;
         }
         self.with(|state| Ok(state.locked.insert(path.to_owned())))?;
-        Ok(Box::new(MemLock {
-            disk: self.clone(),
-            path: path.to_owned(),
-        }))
+        Ok(Box::new(MemLock { disk: self.clone(), path: path.to_owned() }))
     }
 }
 
@@ -531,6 +479,7 @@ impl Drop for MemLock {
 struct MemFile {
     disk: MemDisk,
     file: u64,
+    _open: Arc<()>,
 }
 
 impl DiskFile for MemFile {
@@ -553,15 +502,8 @@ impl DiskFile for MemFile {
             let done = if failed { data.len() / 2 } else { data.len() };
             let file = state.file(self.file)?;
             put(&mut file.now, offset, &data[..done]);
-            file.changes.push(Change::Write {
-                offset,
-                data: data[..done].to_vec(),
-            });
-            if failed {
-                Err(io::Error::other("the write failed"))
-            } else {
-                outcome
-            }
+            file.changes.push(Change::Write { offset, data: data[..done].to_vec() });
+            if failed { Err(io::Error::other("the write failed")) } else { outcome }
         })
     }
 
@@ -579,17 +521,14 @@ impl DiskFile for MemFile {
                 return Err(io::Error::other("the sync failed"));
             }
             let mut durable = std::mem::take(&mut file.durable);
-            std::mem::take(&mut file.changes)
-                .iter()
-                .for_each(|change| change.apply(&mut durable));
+            std::mem::take(&mut file.changes).iter().for_each(|change| change.apply(&mut durable));
             file.durable = durable;
             Ok(())
         })
     }
 
     fn size(&self) -> io::Result<u64> {
-        self.disk
-            .with(|state| Ok(state.file(self.file)?.now.len() as u64))
+        self.disk.with(|state| Ok(state.file(self.file)?.now.len() as u64))
     }
 
     fn set_len(&self, bytes: u64) -> io::Result<()> {
@@ -605,11 +544,7 @@ impl DiskFile for MemFile {
     }
 
     fn allocate(&self, bytes: u64) -> io::Result<()> {
-        if self.size()? >= bytes {
-            Ok(())
-        } else {
-            self.set_len(bytes)
-        }
+        if self.size()? >= bytes { Ok(()) } else { self.set_len(bytes) }
     }
 }
 
@@ -637,19 +572,13 @@ mod tests {
             disk.sync_dir(&dir).unwrap();
             file.write_at(&[2; 1024], 512).unwrap();
             let disk = disk.crash(seed);
-            assert!(
-                file.read_at(&mut [0], 0).is_err(),
-                "handles of before are dead"
-            );
+            assert!(file.read_at(&mut [0], 0).is_err(), "handles of before are dead");
             let bytes = disk.contents(&path).unwrap();
             assert_eq!(bytes[..512], [1; 512]);
             assert_eq!(bytes[1536..], [1; 512]);
             outcomes.insert((bytes[512], bytes[1535], bytes[1023] == bytes[512]));
         }
-        assert!(
-            outcomes.len() >= 5,
-            "lost, kept, reordered and torn all happen: {outcomes:?}"
-        );
+        assert!(outcomes.len() >= 5, "lost, kept, reordered and torn all happen: {outcomes:?}");
     }
 
     #[test]
@@ -694,10 +623,7 @@ mod tests {
                 disk.cut_power_after(cut);
                 let done = write_file_atomically(&disk, &path, &[2; 700]).is_ok();
                 let bytes = read_file(&disk.crash(seed), &path).unwrap();
-                assert!(
-                    bytes == [2; 700] || (!done && bytes == [1; 1500]),
-                    "cut {cut} seed {seed}"
-                );
+                assert!(bytes == [2; 700] || (!done && bytes == [1; 1500]), "cut {cut} seed {seed}");
             }
         }
     }
@@ -708,10 +634,7 @@ mod tests {
         disk.set_capacity(Some(1000));
         let file = disk.create(&dir.join("f")).unwrap();
         file.allocate(900).unwrap();
-        assert_eq!(
-            file.write_at(&[0; 200], 850).unwrap_err().kind(),
-            io::ErrorKind::StorageFull
-        );
+        assert_eq!(file.write_at(&[0; 200], 850).unwrap_err().kind(), io::ErrorKind::StorageFull);
         file.write_at(&[0; 150], 850).unwrap();
     }
 }

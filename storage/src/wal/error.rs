@@ -55,11 +55,7 @@ pub enum WalError {
 
 impl WalError {
     pub(crate) fn io(what: &'static str, path: &Path, source: io::Error) -> Self {
-        Self::Io {
-            what,
-            path: path.to_owned(),
-            source: Arc::new(source),
-        }
+        Self::Io { what, path: path.to_owned(), source: Arc::new(source) }
     }
 
     /// True if the disk was full. The log is poisoned all the same; look at
@@ -68,10 +64,7 @@ impl WalError {
     pub fn is_no_space(&self) -> bool {
         match self {
             Self::Io { source, .. } => {
-                matches!(
-                    source.kind(),
-                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-                )
+                matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
             }
             Self::Failed(cause) => cause.is_no_space(),
             _ => false,

@@ -4,24 +4,12 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 /// Upper bounds of the buckets for the latency of a sync, in microseconds; one more bucket takes the rest.
-pub const LATENCY_BOUNDS_US: [u64; 14] = [
-    50, 100, 200, 400, 800, 1_600, 3_200, 6_400, 12_800, 25_600, 51_200, 102_400, 409_600,
-    1_638_400,
-];
+pub const LATENCY_BOUNDS_US: [u64; 14] =
+    [50, 100, 200, 400, 800, 1_600, 3_200, 6_400, 12_800, 25_600, 51_200, 102_400, 409_600, 1_638_400];
 
 /// Upper bounds of the buckets for the size of a batch, in bytes; one more bucket takes the rest.
-pub const BYTES_BOUNDS: [u64; 10] = [
-    1 << 10,
-    1 << 12,
-    1 << 13,
-    1 << 14,
-    1 << 15,
-    1 << 16,
-    1 << 18,
-    1 << 20,
-    1 << 22,
-    1 << 24,
-];
+pub const BYTES_BOUNDS: [u64; 10] =
+    [1 << 10, 1 << 12, 1 << 13, 1 << 14, 1 << 15, 1 << 16, 1 << 18, 1 << 20, 1 << 22, 1 << 24];
 
 /// Upper bounds of the buckets for the number of operations in a batch; one more bucket takes the rest.
 pub const OPS_BOUNDS: [u64; 9] = [1, 2, 4, 8, 16, 32, 64, 128, 512];
@@ -88,34 +76,18 @@ pub(crate) struct Histogram<const N: usize> {
 
 impl<const N: usize> Histogram<N> {
     pub(crate) fn new(bounds: &'static [u64; N]) -> Self {
-        Self {
-            bounds,
-            counts: [const { AtomicU64::new(0) }; N],
-            over: AtomicU64::new(0),
-            sum: AtomicU64::new(0),
-        }
+        Self { bounds, counts: [const { AtomicU64::new(0) }; N], over: AtomicU64::new(0), sum: AtomicU64::new(0) }
     }
 
     pub(crate) fn add(&self, value: u64) {
         let bucket = self.bounds.iter().position(|bound| value <= *bound);
-        bucket
-            .map_or(&self.over, |at| &self.counts[at])
-            .fetch_add(1, Relaxed);
+        bucket.map_or(&self.over, |at| &self.counts[at]).fetch_add(1, Relaxed);
         self.sum.fetch_add(value, Relaxed);
     }
 
     pub(crate) fn read(&self) -> Buckets {
-        let counts = self
-            .counts
-            .iter()
-            .chain([&self.over])
-            .map(|count| count.load(Relaxed))
-            .collect();
-        Buckets {
-            bounds: self.bounds,
-            counts,
-            sum: self.sum.load(Relaxed),
-        }
+        let counts = self.counts.iter().chain([&self.over]).map(|count| count.load(Relaxed)).collect();
+        Buckets { bounds: self.bounds, counts, sum: self.sum.load(Relaxed) }
     }
 }
 
@@ -154,8 +126,7 @@ impl Counters {
     }
 
     pub(crate) fn synced(&self, took: Duration) {
-        self.sync_us
-            .add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+        self.sync_us.add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
     }
 
     pub(crate) fn wrote(&self, bytes: u64, ops: u64) {

@@ -1,0 +1,404 @@
+//! The writer of the log, as a plain struct: it takes operations, writes them as one batch, syncs, calls back; it moves
+//! to the next segment and lets old ones go. A thread drives it in a server; a simulator may drive it as a task.
+//!
+//! Nothing is ever retried: the first write or sync that fails ends the log, since after a failed sync nobody can know
+//! which bytes are on disk.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
+
+use super::format::{BATCH_HEADER_BYTES, BLOCK_BYTES, BatchBuilder, BatchNumbers, Kind, RECORD_HEADER_BYTES, blocks};
+use super::segment::{Job, Maker, Segment};
+use super::state::{Marks, Op, What};
+use super::{Shared, WalError};
+
+/// A segment at or above the base.
+pub(super) struct Live {
+    pub(super) segment: Arc<Segment>,
+    /// Entries in it that are still wanted.
+    pub(super) entries: u64,
+    /// Bytes of it that hold batches.
+    pub(super) used: u64,
+}
+
+/// Entries that were removed before they were written: they count until the removal is written too.
+struct Orphans {
+    segment: u64,
+    entries: u64,
+    /// Operations before this one must be on disk.
+    before_op: u64,
+}
+
+/// Where the log stands after recovery: the next batch goes to `end` of the newest live segment.
+pub(super) struct Position {
+    pub(super) live: BTreeMap<u64, Live>,
+    pub(super) active: Arc<Segment>,
+    pub(super) end: u64,
+    pub(super) next: Option<Arc<Segment>>,
+    pub(super) free: VecDeque<Arc<Segment>>,
+    pub(super) marks: BTreeMap<u64, Marks>,
+    pub(super) number: u64,
+    pub(super) base: u64,
+    pub(super) chain: u32,
+}
+
+/// The log's engine when somebody else than its own thread drives it (see [`Wal::open_manual`](super::Wal::open_manual)).
+pub struct WalDriver {
+    shared: Arc<Shared>,
+    builder: BatchBuilder,
+    maker: Maker,
+    at: Position,
+    /// Every batch up to this one is durable.
+    synced: u64,
+    /// The active segment has bytes that were not synced.
+    dirty: bool,
+    /// A batch that was written later says that all before it was synced.
+    sealed: bool,
+    orphans: VecDeque<Orphans>,
+}
+
+/// A record to write, and for entries the operation it came from.
+type Offsets = Vec<Vec<u32>>;
+
+impl WalDriver {
+    pub(super) fn new(shared: Arc<Shared>, maker: Maker, at: Position) -> Self {
+        let builder = BatchBuilder::new(shared.salt);
+        let synced = at.number;
+        let mut driver =
+            Self { shared, builder, maker, at, synced, dirty: false, sealed: true, orphans: VecDeque::new() };
+        driver.prepare();
+        driver.count();
+        driver
+    }
+
+    /// Writes what waits as one batch, syncs it if anything in it asks for that, calls back. False if nothing waited
+    /// that can't wait longer. Errors go to the callbacks and poison the log.
+    pub fn run_once(&mut self) -> bool {
+        let ops = {
+            let mut state = self.shared.state.lock();
+            if state.urgent == 0 || state.failed.is_some() {
+                return false;
+            }
+            state.take(self.shared.config.batch_bytes)
+        };
+        self.shared.room.notify_all();
+        self.write_ops(ops, true);
+        true
+    }
+
+    /// To be called after some time without work (see [`WalConfig::idle_after`](super::WalConfig::idle_after)): writes
+    /// the marks that wait, and with them the proof that all before was synced.
+    pub fn idle(&mut self) {
+        let mut state = self.shared.state.lock();
+        if state.failed.is_some() {
+            return;
+        }
+        let ops = state.take(self.shared.config.batch_bytes);
+        drop(state);
+        if ops.is_empty() && self.sealed {
+            self.poll_maker(false);
+        } else {
+            let sync = ops.iter().any(Op::is_urgent);
+            self.write_ops(ops, sync);
+        }
+    }
+
+    /// Writes and syncs all that waits, and the proof of it. To be called after [`Wal::close`](super::Wal::close).
+    pub fn close(&mut self) {
+        while self.run_once() {}
+        if !self.sealed || !self.shared.state.lock().is_queue_empty() {
+            self.idle();
+        }
+        if self.dirty && self.shared.state.lock().failed.is_none() {
+            let _ = self.sync().map_err(|error| self.shared.fail(error));
+        }
+    }
+
+    /// True if there is nothing that idling would do.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.sealed && self.at.next.is_some()
+    }
+
+    pub(super) fn is_sealed(&self) -> bool {
+        self.sealed
+    }
+
+    fn write_ops(&mut self, mut ops: Vec<Op>, sync: bool) {
+        let last_op = ops.last().map_or(0, |op| op.id);
+        let outcome = self.write_batch(&ops, sync).map_err(|error| self.shared.fail(error));
+        self.count();
+        for done in ops.iter_mut().filter_map(|op| op.done.take()) {
+            done(outcome.clone().map_err(io::Error::from));
+        }
+        let after = if sync && outcome.is_ok() { self.reclaim(last_op) } else { Ok(()) };
+        if let Err(error) = outcome.and(after) {
+            self.shared.fail(error);
+            self.shared.fail_queue();
+        } else {
+            self.poll_maker(false);
+        }
+    }
+
+    /// One batch: one write and, with `sync`, one sync.
+    fn write_batch(&mut self, ops: &[Op], sync: bool) -> Result<(), WalError> {
+        let records = ops.iter().map(|op| match &op.what {
+            What::Append(entries) => (entries.len(), entries.iter().map(|(_, entry)| entry.len()).sum()),
+            What::Truncate { .. } => (1, 0),
+            What::Vote(bytes) | What::Committed(bytes) | What::Purge { mark: bytes, .. } => (1, bytes.len()),
+        });
+        let body: usize = records.map(|(count, bytes)| count * RECORD_HEADER_BYTES + bytes).sum();
+        self.make_room(body)?;
+        self.builder.begin(self.at.active.seq);
+        let start = self.at.end;
+        let offsets: Offsets = ops.iter().map(|op| self.push(op, start)).collect();
+        self.write_built(sync)?;
+        self.sealed = ops.is_empty() || ops.iter().all(|op| !op.is_urgent());
+        self.shared.counters.wrote(self.at.end - start, ops.len() as u64);
+        self.note(ops, &offsets);
+        Ok(())
+    }
+
+    /// Encodes one operation and gives the offsets in the segment of its entries.
+    fn push(&mut self, op: &Op, start: u64) -> Vec<u32> {
+        let group = op.group;
+        let marks = self.at.marks.entry(group).or_default();
+        match &op.what {
+            What::Append(entries) => {
+                let place = |(index, entry): &(u64, bytes::Bytes)| {
+                    start as u32 + self.builder.push(Kind::Entry, group, *index, entry)
+                };
+                return entries.iter().map(place).collect();
+            }
+            What::Truncate { from } => self.builder.push(Kind::Truncate, group, *from, &[]),
+            What::Vote(vote) => {
+                marks.vote = Some(vote.clone());
+                self.builder.push(Kind::Vote, group, 0, vote)
+            }
+            What::Committed(committed) => {
+                marks.committed = Some(committed.clone());
+                self.builder.push(Kind::Committed, group, 0, committed)
+            }
+            What::Purge { upto, mark } => {
+                marks.purged = Some((*upto, mark.clone()));
+                self.builder.push(Kind::Purge, group, *upto, mark)
+            }
+        };
+        Vec::new()
+    }
+
+    /// Writes the batch in the builder at the end of the active segment.
+    fn write_built(&mut self, sync: bool) -> Result<(), WalError> {
+        let numbers =
+            BatchNumbers { number: self.at.number + 1, synced: self.synced, base: self.at.base, chain: self.at.chain };
+        let segment = &self.at.active;
+        let (bytes, crc) = self.builder.finish(numbers);
+        segment.file.write_at(bytes, self.at.end).map_err(|error| WalError::io("write", &segment.path, error))?;
+        self.at.end += bytes.len() as u64;
+        self.at.number += 1;
+        self.at.chain = crc;
+        self.dirty = true;
+        if let Some(live) = self.at.live.get_mut(&segment.seq) {
+            live.used = self.at.end;
+        }
+        if sync { self.sync() } else { Ok(()) }
+    }
+
+    fn sync(&mut self) -> Result<(), WalError> {
+        let segment = &self.at.active;
+        let start = Instant::now();
+        if let Err(error) = segment.file.sync_data() {
+            self.shared.counters.sync_failures.fetch_add(1, Relaxed);
+            return Err(WalError::io("sync", &segment.path, error));
+        }
+        self.shared.counters.synced(start.elapsed());
+        self.synced = self.at.number;
+        self.dirty = false;
+        Ok(())
+    }
+
+    /// Tells the state where the entries are, and counts them.
+    fn note(&mut self, ops: &[Op], offsets: &Offsets) {
+        let seq = self.at.active.seq;
+        let mut entries = 0;
+        let mut state = self.shared.state.lock();
+        for (op, offsets) in ops.iter().zip(offsets) {
+            let orphans = state.located(op, seq, offsets);
+            entries += offsets.len() as u64;
+            if orphans > 0 {
+                self.orphans.push_back(Orphans { segment: seq, entries: orphans, before_op: state.next_op });
+            }
+        }
+        state.trim_cache();
+        drop(state);
+        if let Some(live) = self.at.live.get_mut(&seq) {
+            live.entries += entries;
+        }
+        for (segment, entries) in ops.iter().flat_map(|op| &op.releases) {
+            self.release(*segment, *entries);
+        }
+    }
+
+    fn release(&mut self, segment: u64, entries: u64) {
+        if let Some(live) = self.at.live.get_mut(&segment) {
+            live.entries = live.entries.saturating_sub(entries);
+        }
+    }
+
+    /// Makes sure that a batch with so many bytes of records fits the active segment, or moves on to the next one.
+    fn make_room(&mut self, body: usize) -> Result<(), WalError> {
+        let need = blocks((BATCH_HEADER_BYTES + body) as u64);
+        if self.at.end + need <= self.at.active.bytes {
+            return Ok(());
+        }
+        if self.dirty {
+            // A sync of the next file would not cover this one.
+            self.sync()?;
+        }
+        self.poll_maker(true);
+        let mut next = match self.at.next.take() {
+            Some(next) => next,
+            // The last attempt failed: the reason of this one is the one to tell.
+            None => Arc::new(self.job().run()?),
+        };
+        if BLOCK_BYTES + need > next.bytes {
+            let bytes = BLOCK_BYTES + need;
+            next.file.allocate(bytes).map_err(|error| WalError::io("allocate", &next.path, error))?;
+            let Segment { seq, path, file, .. } = &*next;
+            next = Arc::new(Segment { seq: *seq, path: path.clone(), file: Arc::clone(file), bytes });
+        }
+        self.at.live.insert(next.seq, Live { segment: Arc::clone(&next), entries: 0, used: BLOCK_BYTES });
+        self.shared.state.lock().segments.insert(next.seq, Arc::clone(&next));
+        self.at.active = next;
+        self.at.end = BLOCK_BYTES;
+        self.prepare();
+        Ok(())
+    }
+
+    fn job(&mut self) -> Job {
+        let config = &self.shared.config;
+        // A reader may still hold one; then it is left for later.
+        let usable = |free: &Arc<Segment>| Arc::strong_count(free) == 1 && free.bytes == config.segment_bytes;
+        let reuse = match self.at.free.front() {
+            Some(free) if usable(free) => self.at.free.pop_front(),
+            _ => None,
+        };
+        if reuse.is_some() {
+            self.shared.counters.recycled.fetch_add(1, Relaxed);
+        }
+        Job {
+            disk: Arc::clone(&self.shared.disk),
+            dir: self.shared.dir.clone(),
+            seq: self.at.active.seq + 1,
+            salt: self.shared.salt,
+            bytes: config.segment_bytes,
+            reuse,
+        }
+    }
+
+    /// Starts to make the segment after the active one, so that no batch has to wait for it.
+    fn prepare(&mut self) {
+        if self.at.next.is_none() {
+            let job = self.job();
+            self.maker.start(job);
+            self.poll_maker(false);
+        }
+    }
+
+    /// Takes the segment that was made. A failure is only noted, and tried again: nothing was promised on it yet.
+    fn poll_maker(&mut self, wait: bool) {
+        match self.maker.take(wait) {
+            Some(Ok(segment)) => {
+                self.at.next = Some(Arc::new(segment));
+                self.shared.state.lock().no_room = false;
+            }
+            Some(Err(error)) => {
+                let first = !std::mem::replace(&mut self.shared.state.lock().no_room, true);
+                if first {
+                    tracing::warn!(%error, "the next log segment cannot be made ready");
+                }
+            }
+            None => {
+                let again = self.at.next.is_none() && !wait && self.shared.state.lock().no_room;
+                if again && !self.maker.is_busy() {
+                    let job = self.job();
+                    self.maker.start(job);
+                }
+            }
+        }
+    }
+
+    /// Lets go of the oldest segments that nobody needs: first everything that still counts of them (votes, marks) is
+    /// made durable again at the end of the log together with the new base, then they may be written over.
+    fn reclaim(&mut self, last_op: u64) -> Result<(), WalError> {
+        while self.orphans.front().is_some_and(|orphans| orphans.before_op <= last_op + 1) {
+            if let Some(orphans) = self.orphans.pop_front() {
+                self.release(orphans.segment, orphans.entries);
+            }
+        }
+        let active = self.at.active.seq;
+        let needed = self.at.live.iter().find(|(seq, live)| **seq >= active || live.entries > 0);
+        let base = needed.map_or(active, |(seq, _)| *seq);
+        if base <= self.at.base {
+            return Ok(());
+        }
+        self.carry_over(base)?;
+        let mut state = self.shared.state.lock();
+        while let Some(oldest) = self.at.live.first_entry().filter(|oldest| *oldest.key() < base) {
+            let live = oldest.remove();
+            state.segments.remove(&live.segment.seq);
+            self.at.free.push_back(live.segment);
+        }
+        drop(state);
+        self.drop_excess();
+        Ok(())
+    }
+
+    fn carry_over(&mut self, base: u64) -> Result<(), WalError> {
+        let payload = |marks: &Marks| {
+            let marks = [&marks.vote, &marks.committed, &marks.purged.as_ref().map(|(_, mark)| mark.clone())];
+            marks.into_iter().flatten().map(|mark| RECORD_HEADER_BYTES + mark.len()).sum::<usize>()
+        };
+        self.make_room(self.at.marks.values().map(payload).sum())?;
+        self.builder.begin(self.at.active.seq);
+        for (group, marks) in &self.at.marks {
+            if let Some(vote) = &marks.vote {
+                self.builder.push(Kind::Vote, *group, 0, vote);
+            }
+            if let Some(committed) = &marks.committed {
+                self.builder.push(Kind::Committed, *group, 0, committed);
+            }
+            if let Some((upto, mark)) = &marks.purged {
+                self.builder.push(Kind::Purge, *group, *upto, mark);
+            }
+        }
+        self.at.base = base;
+        self.sealed = false;
+        self.write_built(true)
+    }
+
+    /// Removes old files that there is no use for. Their names may come back after a power cut: they are below the base.
+    fn drop_excess(&mut self) {
+        let config = &self.shared.config;
+        let odd = |free: &Segment| free.bytes != config.segment_bytes;
+        while self.at.free.len() > config.spare_segments || self.at.free.front().is_some_and(|free| odd(free)) {
+            let Some(free) = self.at.free.pop_front() else { return };
+            if let Err(error) = self.shared.disk.remove(&free.path) {
+                tracing::warn!(%error, path = %free.path.display(), "an old log segment cannot be removed");
+            }
+        }
+    }
+
+    fn count(&self) {
+        let at = &self.at;
+        let counters = &self.shared.counters;
+        counters.live_segments.store(at.live.len() as u64, Relaxed);
+        counters.spare_segments.store((at.free.len() + usize::from(at.next.is_some())) as u64, Relaxed);
+        counters.live_bytes.store(at.live.values().map(|live| live.used).sum(), Relaxed);
+        let live = at.live.values().map(|live| live.segment.bytes);
+        let spare = at.free.iter().chain(&at.next).map(|segment| segment.bytes);
+        counters.disk_bytes.store(live.chain(spare).sum(), Relaxed);
+    }
+}
