@@ -3,6 +3,7 @@
 //! They need redis-server and redis-cli and fail, never skip, without them. Cargo leaves this target out unless it
 //! is asked for: `cargo test --test peers`.
 
+mod cases;
 mod golden;
 mod pair;
 mod protocol;

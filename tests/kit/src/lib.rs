@@ -4,6 +4,7 @@
 //! It knows the server only from the outside, as a user does: it never links the server's crates, so that a
 //! mistake in them can't hide itself here. Everything is synchronous; one thread is one client.
 
+pub mod cases;
 pub mod cluster;
 pub mod http;
 pub mod load;

@@ -8,9 +8,14 @@ use std::fs::{File, OpenOptions};
 use std::net::TcpListener;
 use std::path::PathBuf;
 
-const FIRST_PORT: u16 = 12_000;
+const FIRST_PORT: u16 = 20_000;
 const PORTS_PER_BLOCK: u16 = 40;
-const BLOCKS: u16 = 400;
+const BLOCKS: u16 = 300;
+
+/// The supervisor counts up from one port, with the others at fixed distances: these lie apart from all blocks.
+const FIRST_BASE_PORT: u16 = 8_000;
+const BASE_PORTS: u16 = 90;
+const BASE_DISTANCES: [u16; 3] = [0, 1_000, 10_000];
 
 /// A block of ports, ours until it is dropped.
 #[derive(Debug)]
@@ -27,24 +32,46 @@ impl PortBlock {
     /// When there is none, or the lock files can't be made.
     #[must_use]
     pub fn take() -> PortBlock {
+        let ports = |block: u16| {
+            let first = FIRST_PORT + block * PORTS_PER_BLOCK;
+            (first..first + PORTS_PER_BLOCK).collect()
+        };
+        PortBlock::take_first("block", BLOCKS, ports)
+    }
+
+    /// Takes a base port for `quorate dev` with up to ten members: clients count up from it, admin ports from
+    /// 1,000 above, peers from 10,000 above.
+    ///
+    /// # Panics
+    /// As [`PortBlock::take`].
+    #[must_use]
+    pub fn take_base() -> PortBlock {
+        let ports = |block: u16| {
+            let first = FIRST_BASE_PORT + block * 10;
+            BASE_DISTANCES.iter().flat_map(|distance| first + distance..first + distance + 10).collect()
+        };
+        PortBlock::take_first("base", BASE_PORTS, ports)
+    }
+
+    fn take_first(kind: &str, blocks: u16, ports: impl Fn(u16) -> Vec<u16>) -> PortBlock {
         let folder = lock_folder();
         // Tests that run side by side begin at different places, so they seldom try the same block.
-        let start = (std::process::id() % u32::from(BLOCKS)) as u16;
-        for step in 0..BLOCKS {
-            let block = (start + step) % BLOCKS;
-            let path = folder.join(format!("block-{block}"));
+        let start = (std::process::id() % u32::from(blocks)) as u16;
+        for step in 0..blocks {
+            let block = (start + step) % blocks;
+            let path = folder.join(format!("{kind}-{block}"));
             let Ok(lock) = OpenOptions::new().create(true).truncate(false).write(true).open(&path) else {
                 continue;
             };
             if lock.try_lock().is_err() {
                 continue;
             }
-            let first = FIRST_PORT + block * PORTS_PER_BLOCK;
-            if (first..first + PORTS_PER_BLOCK).all(is_free) {
-                return PortBlock { first, used: 0, _lock: lock };
+            let ports = ports(block);
+            if ports.iter().copied().all(is_free) {
+                return PortBlock { first: ports[0], used: 0, _lock: lock };
             }
         }
-        panic!("no block of free ports among {BLOCKS} (lock files in {})", folder.display());
+        panic!("no free ports in {blocks} blocks (lock files in {})", folder.display());
     }
 
     /// The next port of the block.

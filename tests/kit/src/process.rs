@@ -1,9 +1,10 @@
 //! A child process that never outlives its handle, with its output in a file and signals by name.
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -14,6 +15,7 @@ pub struct Process {
     name: String,
     child: Child,
     output: PathBuf,
+    leads_group: bool,
 }
 
 impl Process {
@@ -36,7 +38,19 @@ impl Process {
         command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
         let child = command.spawn()?;
         let name = command.get_program().to_string_lossy().into_owned();
-        Ok(Process { name, child, output: output.to_path_buf() })
+        Ok(Process { name, child, output: output.to_path_buf(), leads_group: false })
+    }
+
+    /// Like [`Process::spawn_command`], at the head of a process group of its own: signals go to all of the group,
+    /// as they do from a terminal, and all of it is killed in the end.
+    ///
+    /// # Errors
+    /// When it can't be started.
+    pub fn spawn_group(mut command: Command, output: &Path) -> io::Result<Process> {
+        command.process_group(0);
+        let mut process = Process::spawn_command(command, output)?;
+        process.leads_group = true;
+        Ok(process)
     }
 
     /// The process id.
@@ -51,12 +65,18 @@ impl Process {
             && let Some(pid) = Pid::from_raw(self.child.id() as i32)
         {
             // Losing a race with its end is as good as having signalled it.
-            let _ = kill_process(pid, signal);
+            let _ = if self.leads_group { kill_process_group(pid, signal) } else { kill_process(pid, signal) };
         }
     }
 
     /// `kill -9`, and waits until the system has let go of it.
     pub fn kill(&mut self) {
+        if self.leads_group
+            && let Some(pid) = Pid::from_raw(self.child.id() as i32)
+        {
+            // Also when the head has ended: what it started may be there still.
+            let _ = kill_process_group(pid, Signal::KILL);
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
