@@ -418,6 +418,18 @@ impl<'a> WriteCx<'a> {
         });
     }
 
+    /// Makes a key look unwritten for so many seconds (RESTORE ... IDLETIME).
+    pub fn set_idle(&mut self, key: &[u8], seconds: u64) {
+        let place = self.place(key);
+        let (revision, now_ms) = (self.revision, self.now_ms);
+        self.database().upsert(place, revision, |found| {
+            if let Some(item) = found {
+                item.set_idle(seconds, now_ms);
+            }
+            None
+        });
+    }
+
     /// Puts an item of another key (or database, or of [`WriteCx::take`]) under this key, with this end, whatever
     /// was there before: what RENAME, MOVE and COPY stand on.
     pub fn put(&mut self, key: &[u8], item: &Item, ttl: Ttl) {

@@ -128,11 +128,7 @@ fn class(pattern: &[u8], mut at: usize, byte: u8, fold: fn(u8) -> u8) -> (bool, 
 /// it only shows in a range with one end in ASCII and one beyond it.
 fn in_range(one: u8, other: u8, byte: u8, fold: fn(u8) -> u8) -> bool {
     let signed = |byte: u8| byte.cast_signed();
-    let (low, high) = if signed(one) <= signed(other) {
-        (one, other)
-    } else {
-        (other, one)
-    };
+    let (low, high) = if signed(one) <= signed(other) { (one, other) } else { (other, one) };
     (signed(fold(low))..=signed(fold(high))).contains(&signed(fold(byte)))
 }
 
@@ -141,17 +137,11 @@ mod tests {
     use super::*;
 
     fn yes(pattern: &str, text: &str) {
-        assert!(
-            matches(pattern.as_bytes(), text.as_bytes()),
-            "{pattern:?} should match {text:?}"
-        );
+        assert!(matches(pattern.as_bytes(), text.as_bytes()), "{pattern:?} should match {text:?}");
     }
 
     fn no(pattern: &str, text: &str) {
-        assert!(
-            !matches(pattern.as_bytes(), text.as_bytes()),
-            "{pattern:?} should not match {text:?}"
-        );
+        assert!(!matches(pattern.as_bytes(), text.as_bytes()), "{pattern:?} should not match {text:?}");
     }
 
     #[test]
@@ -290,36 +280,19 @@ mod tests {
 
     fn bytes(hex: &str) -> Vec<u8> {
         let hex = if hex == "-" { "" } else { hex };
-        (0..hex.len())
-            .step_by(2)
-            .map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap())
-            .collect()
+        (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
     }
 
     #[test]
     fn agrees_with_redis() {
         let mut lines = include_str!("../tests/golden/glob.txt").lines().skip(1);
-        let keys: Vec<_> = lines
-            .next()
-            .unwrap()
-            .split(' ')
-            .skip(1)
-            .map(bytes)
-            .collect();
+        let keys: Vec<_> = lines.next().unwrap().split(' ').skip(1).map(bytes).collect();
         let mut patterns = 0;
         for line in lines {
             let (pattern, hits) = line.split_once(' ').unwrap();
             let pattern = bytes(pattern);
-            let expected: Vec<_> = hits
-                .split(' ')
-                .filter(|hit| !hit.is_empty())
-                .map(bytes)
-                .collect();
-            let found: Vec<_> = keys
-                .iter()
-                .filter(|key| matches(&pattern, key))
-                .cloned()
-                .collect();
+            let expected: Vec<_> = hits.split(' ').filter(|hit| !hit.is_empty()).map(bytes).collect();
+            let found: Vec<_> = keys.iter().filter(|key| matches(&pattern, key)).cloned().collect();
             assert_eq!(found, expected, "{}", String::from_utf8_lossy(&pattern));
             patterns += 1;
         }

@@ -155,6 +155,13 @@ impl Hash {
         self.get(field).is_some()
     }
 
+    /// Says how many fields are about to be set: too many of them for a packed hash make it a table at once.
+    pub fn expect(&mut self, fields: usize, limits: &HashLimits) {
+        if fields > limits.entries && self.is_packed() {
+            self.unpack(limits.hasher);
+        }
+    }
+
     /// Sets a field; true when it is new.
     pub fn insert(&mut self, field: &[u8], value: &[u8], limits: &HashLimits) -> bool {
         if let Repr::Packed(packed) = &mut self.0 {

@@ -182,6 +182,12 @@ impl Item {
         u64::from(((now_ms / 1000) as u32).wrapping_sub(self.head().note >> 8) & 0x00ff_ffff)
     }
 
+    /// Makes it look unwritten for so many seconds, as far as 24 bits can tell.
+    pub(crate) fn set_idle(&mut self, seconds: u64, now_ms: u64) {
+        let written = (now_ms / 1000).saturating_sub(seconds.min(0x00ff_ffff)) as u32;
+        self.edit_head(|head| head.note = head.note & 0xff | written << 8);
+    }
+
     /// Its value.
     pub fn value(&self) -> ValueRef<'_> {
         match self {

@@ -153,7 +153,11 @@ impl Keyspace {
             return Err(CmdError::DB_RANGE);
         }
         match command.handler {
-            Handler::Read(run) => run(cx, &mut Args::new(args, 1), out),
+            Handler::Read(run) => {
+                // Of a subcommand the container's name stands first.
+                let own = args.first().is_some_and(|name| name.eq_ignore_ascii_case(command.meta.name.as_bytes()));
+                run(cx, &mut Args::new(args, if own { 1 } else { 2 }), out)
+            }
             Handler::Container => match resolve_sub(args)? {
                 (Handler::Read(run), at) => run(cx, &mut Args::new(args, at), out),
                 _ => Err(NOT_A_READ),

@@ -5,10 +5,13 @@
 //! order of the reply is free. To record anew, start a server with all its data to lose and run
 //! `RECORD=127.0.0.1:PORT cargo test -p quorate-keyspace --test replies`.
 
+#![expect(clippy::disallowed_methods, reason = "recording writes files, and is asked for by the environment")]
+
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
+use std::sync::Mutex;
 
 use bytes::{Bytes, BytesMut};
 use quorate_keyspace::entry::{self, Stamp, UnitHead, UnitKind};
@@ -37,25 +40,13 @@ struct Ours {
 
 impl Ours {
     fn new() -> Self {
-        Self {
-            keyspace: Keyspace::new(16, [1, 2]),
-            proto: Proto::Resp2,
-            db: 0,
-            seed: 0,
-        }
+        Self { keyspace: Keyspace::new(16, [1, 2]), proto: Proto::Resp2, db: 0, seed: 0 }
     }
 
     fn apply(&mut self, unit: Bytes) -> Vec<u8> {
         self.seed += 1;
         let mut entry = BytesMut::new();
-        entry::encode_entry(
-            Stamp {
-                time_ms: NOW_MS,
-                seed: self.seed,
-            },
-            &[unit],
-            &mut entry,
-        );
+        entry::encode_entry(Stamp { time_ms: NOW_MS, seed: self.seed }, &[unit], &mut entry);
         let replies = self.keyspace.apply(&entry, true).expect("our own entry");
         replies.concat()
     }
@@ -75,10 +66,7 @@ impl Server for Ours {
     }
 
     fn set(&mut self, name: &str, value: &str) {
-        self.apply(entry::encode_setting(
-            name,
-            value.parse().expect("a number"),
-        ));
+        self.apply(entry::encode_setting_unit(name, value.parse().expect("a number")));
     }
 
     fn call(&mut self, args: &[Bytes]) -> Vec<u8> {
@@ -87,16 +75,10 @@ impl Server for Ours {
         match spec::lookup_full(&slices) {
             Err(error) => out.fail(&error),
             Ok((command, _)) if matches!(command.handler, Handler::Write(_)) => {
-                let head = UnitHead {
-                    kind: UnitKind::Batch,
-                    proto: self.proto,
-                    watches: &[],
-                };
+                let head = UnitHead { kind: UnitKind::Batch, proto: self.proto, watches: &[] };
                 return self.apply(entry::encode_unit(head, std::iter::once((self.db, args))));
             }
-            Ok((command, _)) => self
-                .keyspace
-                .read(NOW_MS, self.seed, self.db, command, &slices, &mut out),
+            Ok((command, _)) => self.keyspace.read(NOW_MS, self.seed, self.db, command, &slices, &mut out),
         }
         out.take().to_vec()
     }
@@ -108,10 +90,7 @@ struct Redis {
 
 impl Redis {
     fn words(&mut self, words: &[&str]) -> Vec<u8> {
-        let args: Vec<Bytes> = words
-            .iter()
-            .map(|word| Bytes::copy_from_slice(word.as_bytes()))
-            .collect();
+        let args: Vec<Bytes> = words.iter().map(|word| Bytes::copy_from_slice(word.as_bytes())).collect();
         self.call(&args)
     }
 
@@ -162,10 +141,7 @@ impl Server for Redis {
             request.extend_from_slice(arg);
             request.extend(b"\r\n");
         }
-        self.stream
-            .get_mut()
-            .write_all(&request)
-            .expect("a connection");
+        self.stream.get_mut().write_all(&request).expect("a connection");
         let mut reply = Vec::new();
         self.reply(&mut reply);
         reply
@@ -198,9 +174,7 @@ fn unquote(text: &str) -> (Vec<u8>, &str) {
             '"' => return (word, &text[at + 1..]),
             '\\' => match chars.next().expect("an escape").1 {
                 'x' => {
-                    word.push(
-                        u8::from_str_radix(&text[at + 2..at + 4], 16).expect("two hex digits"),
-                    );
+                    word.push(u8::from_str_radix(&text[at + 2..at + 4], 16).expect("two hex digits"));
                     chars.nth(1);
                 }
                 'r' => word.push(b'\r'),
@@ -261,11 +235,7 @@ fn run(text: &str, server: &mut dyn Server) -> String {
         } else if !line.is_empty() {
             let free = line.strip_prefix('~');
             let reply = server.call(&split(free.unwrap_or(line)));
-            let reply = if free.is_some() {
-                in_order(&reply)
-            } else {
-                reply
-            };
+            let reply = if free.is_some() { in_order(&reply) } else { reply };
             writeln!(out, "  {}", shown(&reply)).expect("a string");
         }
     }
@@ -273,11 +243,12 @@ fn run(text: &str, server: &mut dyn Server) -> String {
 }
 
 fn file(name: &str) {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/replies")
-        .join(name);
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/replies").join(name);
     let text = std::fs::read_to_string(&path).expect("the file");
     if let Ok(address) = std::env::var("RECORD") {
+        // One server, so one file at a time.
+        static ALONE: Mutex<()> = Mutex::new(());
+        let _alone = ALONE.lock().expect("no panic elsewhere");
         let stream = BufReader::new(TcpStream::connect(address).expect("a server"));
         let recorded = run(&text, &mut Redis { stream });
         std::fs::write(&path, recorded).expect("the file");
@@ -289,11 +260,7 @@ fn file(name: &str) {
     let mut wrong = String::new();
     for (theirs, ours) in text.lines().zip(ours.lines()) {
         if theirs != ours {
-            write!(
-                wrong,
-                "\n{part}\n{command}\nRedis: {theirs}\nours:  {ours}\n"
-            )
-            .expect("a string");
+            write!(wrong, "\n{part}\n{command}\nRedis: {theirs}\nours:  {ours}\n").expect("a string");
         }
         if theirs.starts_with('#') {
             part = theirs;
@@ -301,11 +268,7 @@ fn file(name: &str) {
         command = theirs;
     }
     assert!(wrong.is_empty(), "{wrong}");
-    assert_eq!(
-        text.lines().count(),
-        ours.lines().count(),
-        "{name} was not recorded to its end"
-    );
+    assert_eq!(text.lines().count(), ours.lines().count(), "{name} was not recorded to its end");
 }
 
 #[test]

@@ -18,13 +18,23 @@
 //!   what they say; `cx.in_db(n)` is the same command in another database.
 //! * `out.is_muted()`: followers throw replies away, so costly ones need not be computed.
 
+pub mod expire;
 pub mod generic;
 pub mod hash;
+pub mod object;
+pub mod scan;
 pub mod server;
 pub mod string;
 
 use crate::spec::{Command, Handler};
 
 /// Every table of this crate.
-pub(crate) static TABLES: &[&[Command<Handler>]] =
-    &[string::COMMANDS, generic::COMMANDS, hash::COMMANDS, server::COMMANDS];
+pub(crate) static TABLES: &[&[Command<Handler>]] = &[
+    string::COMMANDS,
+    generic::COMMANDS,
+    expire::COMMANDS,
+    scan::COMMANDS,
+    object::COMMANDS,
+    hash::COMMANDS,
+    server::COMMANDS,
+];

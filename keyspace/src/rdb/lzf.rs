@@ -19,9 +19,7 @@ pub(super) fn pack(bytes: &[u8]) -> Option<Vec<u8>> {
         let three = u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], 0]);
         let slot = (three.wrapping_mul(0x9e37_79b1) >> (32 - HASH_BITS)) as usize;
         let before = std::mem::replace(&mut seen[slot], at + 1);
-        let found = before != 0
-            && at - (before - 1) <= WINDOW
-            && bytes[before - 1..before + 2] == bytes[at..at + 3];
+        let found = before != 0 && at - (before - 1) <= WINDOW && bytes[before - 1..before + 2] == bytes[at..at + 3];
         if !found {
             at += 1;
             continue;
@@ -29,9 +27,7 @@ pub(super) fn pack(bytes: &[u8]) -> Option<Vec<u8>> {
         put_literals(&mut out, &bytes[literals..at]);
         let from = before - 1;
         let most = LONGEST.min(bytes.len() - at);
-        let length = (3..most)
-            .find(|more| bytes[from + more] != bytes[at + more])
-            .unwrap_or(most);
+        let length = (3..most).find(|more| bytes[from + more] != bytes[at + more]).unwrap_or(most);
         put_reference(&mut out, at - from - 1, length - 2);
         at += length;
         literals = at;
@@ -120,17 +116,9 @@ mod tests {
         assert_eq!(unpack(&[0, b'a'], 2), None, "shorter than announced");
         assert_eq!(unpack(&[1, b'a', b'b'], 1), None, "longer than announced");
         assert_eq!(unpack(&[5, b'a'], 6), None, "literals cut off");
-        assert_eq!(
-            unpack(&[0x20, 0], 3),
-            None,
-            "a reference before the beginning"
-        );
+        assert_eq!(unpack(&[0x20, 0], 3), None, "a reference before the beginning");
         assert_eq!(unpack(&[0, b'a', 0xe0], 9), None, "a reference cut off");
-        assert_eq!(
-            unpack(&[0, b'a'], usize::MAX),
-            None,
-            "no memory is reserved for a lie"
-        );
+        assert_eq!(unpack(&[0, b'a'], usize::MAX), None, "no memory is reserved for a lie");
     }
 
     proptest::proptest! {

@@ -50,15 +50,9 @@ pub fn dump_string(value: &[u8]) -> Vec<u8> {
 }
 
 /// The payload of a hash: as one listpack if it is `small`, else field by field.
-pub fn dump_hash<'a>(
-    small: bool,
-    fields: impl ExactSizeIterator<Item = (&'a [u8], &'a [u8])> + Clone,
-) -> Vec<u8> {
+pub fn dump_hash<'a>(small: bool, fields: impl ExactSizeIterator<Item = (&'a [u8], &'a [u8])> + Clone) -> Vec<u8> {
     let length = fields.len();
-    if small
-        && let Some(pack) =
-            packed::listpack(fields.clone().flat_map(|(field, value)| [field, value]))
-    {
+    if small && let Some(pack) = packed::listpack(fields.clone().flat_map(|(field, value)| [field, value])) {
         let mut out = vec![TYPE_HASH_LISTPACK];
         put_string(&mut out, &pack);
         return seal(out);
@@ -93,8 +87,7 @@ fn open(payload: &[u8]) -> Option<&[u8]> {
     let mut footer = Input(footer);
     let version = footer.u16_le()?;
     let crc = u64::from_le_bytes(footer.take(8)?.try_into().ok()?);
-    (version <= NEWEST_VERSION && crc64::crc64(&payload[..payload.len() - 8]) == crc)
-        .then_some(body)
+    (version <= NEWEST_VERSION && crc64::crc64(&payload[..payload.len() - 8]) == crc).then_some(body)
 }
 
 fn read_value(input: &mut Input<'_>) -> Option<Value> {
@@ -248,18 +241,9 @@ mod tests {
     #[test]
     fn strings_come_back() {
         let long = b"quorate ".repeat(40_000);
-        for value in [
-            b"".as_slice(),
-            b"bar",
-            b"0",
-            b"-128",
-            b"128",
-            b"-32769",
-            b"2147483648",
-            b"007",
-            &long[..100],
-            &long,
-        ] {
+        for value in
+            [b"".as_slice(), b"bar", b"0", b"-128", b"128", b"-32769", b"2147483648", b"007", &long[..100], &long]
+        {
             assert_eq!(string(value), Ok(Value::String(value.to_vec())));
         }
         assert!(dump_string(&long).len() < long.len() / 20);
@@ -267,30 +251,15 @@ mod tests {
 
     #[test]
     fn the_bytes_are_those_of_redis() {
-        assert_eq!(
-            dump_string(b"bar"),
-            b"\x00\x03bar\x0a\x00\xe6\xbe\x49\x60\xee\x66\xfd\x17"
-        );
+        assert_eq!(dump_string(b"bar"), b"\x00\x03bar\x0a\x00\xe6\xbe\x49\x60\xee\x66\xfd\x17");
     }
 
     #[test]
     fn hashes_come_back() {
-        let fields = [
-            (b"a".as_slice(), b"1".as_slice()),
-            (b"", b""),
-            (b"long", &[7; 300]),
-        ];
-        let expected = Value::Hash(
-            fields
-                .iter()
-                .map(|(f, v)| (f.to_vec(), v.to_vec()))
-                .collect(),
-        );
+        let fields = [(b"a".as_slice(), b"1".as_slice()), (b"", b""), (b"long", &[7; 300])];
+        let expected = Value::Hash(fields.iter().map(|(f, v)| (f.to_vec(), v.to_vec())).collect());
         for small in [true, false] {
-            assert_eq!(
-                restore(&dump_hash(small, fields.iter().copied())),
-                Ok(expected.clone())
-            );
+            assert_eq!(restore(&dump_hash(small, fields.iter().copied())), Ok(expected.clone()));
         }
     }
 
@@ -301,26 +270,11 @@ mod tests {
         assert_eq!(restore(&payload), Err(Refused::Footer));
         assert_eq!(restore(b"..."), Err(Refused::Footer));
         assert_eq!(restore(&seal(Vec::new())), Err(Refused::Format));
-        assert_eq!(
-            restore(&seal(vec![99, 0])),
-            Err(Refused::Format),
-            "an unknown type"
-        );
-        assert_eq!(
-            restore(&seal(vec![TYPE_STRING, 9, 0])),
-            Err(Refused::Format),
-            "cut off"
-        );
-        assert_eq!(
-            restore(&seal(vec![TYPE_HASH, 0])),
-            Err(Refused::Format),
-            "an empty hash"
-        );
+        assert_eq!(restore(&seal(vec![99, 0])), Err(Refused::Format), "an unknown type");
+        assert_eq!(restore(&seal(vec![TYPE_STRING, 9, 0])), Err(Refused::Format), "cut off");
+        assert_eq!(restore(&seal(vec![TYPE_HASH, 0])), Err(Refused::Format), "an empty hash");
         let twice = [(b"a".as_slice(), b"1".as_slice()), (b"a", b"2")];
-        assert_eq!(
-            restore(&dump_hash(true, twice.iter().copied())),
-            Err(Refused::Format)
-        );
+        assert_eq!(restore(&dump_hash(true, twice.iter().copied())), Err(Refused::Format));
         let mut newer = vec![TYPE_STRING, 0];
         newer.extend((NEWEST_VERSION + 1).to_le_bytes());
         newer.extend(crc64::crc64(&newer).to_le_bytes());
@@ -339,10 +293,7 @@ mod tests {
 
     fn bytes(hex: &str) -> Vec<u8> {
         let hex = if hex == "-" { "" } else { hex };
-        (0..hex.len())
-            .step_by(2)
-            .map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap())
-            .collect()
+        (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
     }
 
     /// What we write of it is the same where nothing was compressed: only liblzf finds liblzf's matches.
@@ -360,14 +311,10 @@ mod tests {
                     dump_string(&value)
                 }
                 (_, Value::Hash(fields)) => {
-                    let flat: Vec<_> = fields
-                        .iter()
-                        .flat_map(|(field, value)| [field.clone(), value.clone()])
-                        .collect();
+                    let flat: Vec<_> =
+                        fields.iter().flat_map(|(field, value)| [field.clone(), value.clone()]).collect();
                     assert_eq!(flat, items, "{kind}");
-                    let fields = fields
-                        .iter()
-                        .map(|(field, value)| (field.as_slice(), value.as_slice()));
+                    let fields = fields.iter().map(|(field, value)| (field.as_slice(), value.as_slice()));
                     dump_hash(kind == "listpack", fields)
                 }
                 (kind, value) => panic!("{kind} is {value:?}"),

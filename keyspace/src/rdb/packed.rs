@@ -201,24 +201,9 @@ mod tests {
     #[test]
     fn every_size_comes_back() {
         let long = [b'x'; 5000];
-        let mut items: Vec<Vec<u8>> = [0, 1, 63, 64, 4095, 4096]
-            .iter()
-            .map(|n| long[..*n].to_vec())
-            .collect();
-        for value in [
-            0,
-            127,
-            128,
-            4095,
-            4096,
-            0x7fff,
-            0x8000,
-            0x7f_ffff,
-            0x80_0000,
-            0x7fff_ffff,
-            0x8000_0000,
-            i64::MAX,
-        ] {
+        let mut items: Vec<Vec<u8>> = [0, 1, 63, 64, 4095, 4096].iter().map(|n| long[..*n].to_vec()).collect();
+        for value in [0, 127, 128, 4095, 4096, 0x7fff, 0x8000, 0x7f_ffff, 0x80_0000, 0x7fff_ffff, 0x8000_0000, i64::MAX]
+        {
             items.push(decimal(value));
             items.push(decimal(-value));
             items.push(decimal(-value - 1));
