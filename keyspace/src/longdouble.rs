@@ -439,7 +439,8 @@ mod tests {
 
     #[test]
     fn what_is_not_a_number() {
-        for text in ["", " 1", "1 ", "1e", "e1", ".", "0x", "nan", "-nan", "1.2.3", "--1", "1\x002", "1e5000", "1e-5000"]
+        for text in
+            ["", " 1", "1 ", "1e", "e1", ".", "0x", "nan", "-nan", "1.2.3", "--1", "1\x002", "1e5000", "1e-5000"]
         {
             assert_eq!(shown(text), None, "{text:?}");
         }
