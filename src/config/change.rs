@@ -46,18 +46,12 @@ impl Settings {
         let mut refused = None;
         // As Redis: an unknown name is told before anything else is.
         for (name, wished) in pairs {
-            let index = std::str::from_utf8(name)
-                .ok()
-                .and_then(|name| self.index(name));
+            let index = std::str::from_utf8(name).ok().and_then(|name| self.index(name));
             let Some(index) = index else {
-                return Err(SetError::Unknown(
-                    String::from_utf8_lossy(name).into_owned(),
-                ));
+                return Err(SetError::Unknown(String::from_utf8_lossy(name).into_owned()));
             };
             if refused.is_none() {
-                let problem = self
-                    .refusal(index, wished)
-                    .or(found.contains(&index).then_some("duplicate parameter"));
+                let problem = self.refusal(index, wished).or(found.contains(&index).then_some("duplicate parameter"));
                 refused = problem.map(|problem| SetError::Failed {
                     name: String::from_utf8_lossy(name).into_owned(),
                     problem: problem.to_owned(),
@@ -71,12 +65,8 @@ impl Settings {
         let mut change = Change::default();
         for (index, (_, wished)) in found.into_iter().zip(pairs) {
             let spec = self.spec_at(index);
-            let failed = |problem: String| SetError::Failed {
-                name: spec.name.to_owned(),
-                problem,
-            };
-            let wished = std::str::from_utf8(wished)
-                .map_err(|_| failed("argument must be text".to_owned()))?;
+            let failed = |problem: String| SetError::Failed { name: spec.name.to_owned(), problem };
+            let wished = std::str::from_utf8(wished).map_err(|_| failed("argument must be text".to_owned()))?;
             if spec.has(PINNED) && !spec.has(FIXED) {
                 continue;
             }
@@ -105,21 +95,14 @@ impl Settings {
             self.get(spec.name).is_some_and(|shown| shown == wished)
                 || read.is_ok_and(|value| *value.text == *self.text_at(index))
         };
-        if spec.has(PINNED) && !same() {
-            Some("can't set immutable config")
-        } else {
-            None
-        }
+        if spec.has(PINNED) && !same() { Some("can't set immutable config") } else { None }
     }
 
     /// Makes the member's own part of a change. When a hook refuses, everything is as it was.
     pub fn apply(&self, change: &Change) -> Result<(), SetError> {
         let _one_at_a_time = self.inner.changing.lock();
-        let before: Vec<(usize, Value)> = change
-            .local
-            .iter()
-            .map(|(index, _)| (*index, self.value_at(*index)))
-            .collect();
+        let before: Vec<(usize, Value)> =
+            change.local.iter().map(|(index, _)| (*index, self.value_at(*index))).collect();
         for (index, value) in &change.local {
             self.store(*index, value.clone());
         }
@@ -130,14 +113,9 @@ impl Settings {
                 }
                 // Those that took the new values must take the old ones again. They had them: nothing can be refused.
                 for (index, _) in &before {
-                    self.hooks_of(*index)
-                        .iter()
-                        .for_each(|hook| drop(hook(self)));
+                    self.hooks_of(*index).iter().for_each(|hook| drop(hook(self)));
                 }
-                return Err(SetError::Failed {
-                    name: self.spec_at(*index).name.to_owned(),
-                    problem,
-                });
+                return Err(SetError::Failed { name: self.spec_at(*index).name.to_owned(), problem });
             }
         }
         Ok(())
@@ -146,19 +124,17 @@ impl Settings {
     /// The log says so: takes over the group's value of a setting. A name or a value that this version does not know
     /// is passed over, because a newer member may have written it; answers whether it was taken.
     pub fn set_replicated(&self, name: &str, value: &str) -> bool {
-        let Some(index) = self
-            .index(name)
-            .filter(|index| self.spec_at(*index).has(REPLICATED))
-        else {
+        let Some(index) = self.index(name).filter(|index| self.spec_at(*index).has(REPLICATED)) else {
             return false;
         };
         let Ok(value) = self.spec_at(index).read(&self.text_at(index), value) else {
             return false;
         };
-        self.store(index, value);
-        self.hooks_of(index)
-            .iter()
-            .for_each(|hook| drop(hook(self)));
+        // The log is asked again and again: what is the same already is no change.
+        if *value.text != *self.text_at(index) {
+            self.store(index, value);
+            self.hooks_of(index).iter().for_each(|hook| drop(hook(self)));
+        }
         true
     }
 }

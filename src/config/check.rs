@@ -67,11 +67,7 @@ impl Settings {
         if self.port() == 0 {
             return Err(Unsafe::NoPort("port"));
         }
-        let ports = [
-            ("port", self.port()),
-            ("peer", peer_port),
-            ("admin", admin_port),
-        ];
+        let ports = [("port", self.port()), ("peer", peer_port), ("admin", admin_port)];
         for (index, (first, port)) in ports.iter().enumerate() {
             if let Some((second, _)) = ports[index + 1..].iter().find(|(_, other)| other == port) {
                 return Err(Unsafe::SamePort(first, second, *port));
@@ -92,35 +88,19 @@ impl Settings {
                 return Err(Unsafe::NotReachable { address, setting });
             }
         }
-        let (heartbeat, election) = (
-            self.number(Id::HeartbeatMs),
-            self.number(Id::ElectionTimeoutMs),
-        );
+        let (heartbeat, election) = (self.number(Id::HeartbeatMs), self.number(Id::ElectionTimeoutMs));
         if election < heartbeat * 3 {
-            return Err(Unsafe::Timings {
-                heartbeat,
-                election,
-            });
+            return Err(Unsafe::Timings { heartbeat, election });
         }
-        if self.text(Id::Dir).is_empty() {
-            Err(Unsafe::NoDir)
-        } else {
-            Ok(())
-        }
+        if self.text(Id::Dir).is_empty() { Err(Unsafe::NoDir) } else { Ok(()) }
     }
 }
 
 /// Only what is certainly this machine: a name that happens to resolve to it may resolve to something else tomorrow.
 pub(super) fn is_loopback(host: &str) -> bool {
-    host.eq_ignore_ascii_case("localhost")
-        || host
-            .parse::<IpAddr>()
-            .is_ok_and(|ip| ip.to_canonical().is_loopback())
+    host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
 }
 
 fn is_wildcard(host: &str) -> bool {
-    host == "*"
-        || host
-            .parse::<IpAddr>()
-            .is_ok_and(|ip| ip.to_canonical().is_unspecified())
+    host == "*" || host.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_unspecified())
 }

@@ -54,22 +54,14 @@ pub enum RewriteError {
 
 /// Names and values of a file, in its order.
 pub(super) fn read(path: &Path) -> Result<Vec<(String, String)>, FileError> {
-    let text = std::fs::read_to_string(path).map_err(|source| FileError::Read {
-        path: path.to_path_buf(),
-        source,
-    })?;
-    let document: DocumentMut = text.parse().map_err(|source| FileError::Syntax {
-        path: path.to_path_buf(),
-        source: Box::new(source),
-    })?;
+    let text = std::fs::read_to_string(path).map_err(|source| FileError::Read { path: path.to_path_buf(), source })?;
+    let document: DocumentMut =
+        text.parse().map_err(|source| FileError::Syntax { path: path.to_path_buf(), source: Box::new(source) })?;
     document
         .iter()
         .map(|(key, item)| match item.as_value().and_then(as_text) {
             Some(value) => Ok((key.to_owned(), value)),
-            None => Err(FileError::Shape {
-                path: path.to_path_buf(),
-                key: key.to_owned(),
-            }),
+            None => Err(FileError::Shape { path: path.to_path_buf(), key: key.to_owned() }),
         })
         .collect()
 }
@@ -106,9 +98,7 @@ impl Settings {
                 continue;
             }
             let value = self.text_at(index);
-            let key = [spec.name, spec.alias]
-                .into_iter()
-                .find(|name| !name.is_empty() && document.contains_key(name));
+            let key = [spec.name, spec.alias].into_iter().find(|name| !name.is_empty() && document.contains_key(name));
             match key {
                 Some(key) => replace(&mut document[key], spec, &value),
                 None if self.is_given(index) && *value != *spec.default_value().text => {
@@ -128,9 +118,7 @@ fn replace(item: &mut Item, spec: &Spec, text: &str) {
     let Some(old) = item.as_value_mut() else {
         return;
     };
-    let same = as_text(old)
-        .and_then(|written| spec.read(text, &written).ok())
-        .is_some_and(|value| value.text == text);
+    let same = as_text(old).and_then(|written| spec.read(text, &written).ok()).is_some_and(|value| value.text == text);
     if same {
         return;
     }
@@ -144,9 +132,7 @@ fn replace(item: &mut Item, spec: &Spec, text: &str) {
 
 fn as_toml(spec: &Spec, text: &str) -> TomlValue {
     match (spec.kind, text.parse::<i64>()) {
-        (Kind::Int(..) | Kind::Memory(..) | Kind::Millis(..), Ok(number)) => {
-            TomlValue::from(number)
-        }
+        (Kind::Int(..) | Kind::Memory(..) | Kind::Millis(..), Ok(number)) => TomlValue::from(number),
         _ => TomlValue::from(text),
     }
 }
@@ -161,22 +147,15 @@ fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     name.push(format!(".{}.new", std::process::id()));
     let temporary = path.with_file_name(name);
     let write = || {
-        let mut file = std::fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&temporary)?;
+        let mut file =
+            std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
         if let Some(permissions) = permissions {
             file.set_permissions(permissions)?;
         }
         file.write_all(bytes)?;
         file.sync_all()?;
         std::fs::rename(&temporary, &path)?;
-        let parent = path
-            .parent()
-            .filter(|parent| !parent.as_os_str().is_empty())
-            .unwrap_or(Path::new("."));
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         std::fs::File::open(parent)?.sync_all()
     };
     write().inspect_err(|_| {

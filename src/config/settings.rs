@@ -96,21 +96,10 @@ impl Default for Settings {
 
 impl std::fmt::Debug for Settings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let given = self
-            .inner
-            .slots
-            .iter()
-            .filter(|slot| slot.given.load(Ordering::Relaxed));
+        let given = self.inner.slots.iter().filter(|slot| slot.given.load(Ordering::Relaxed));
         let shown = given.map(|slot| {
             let text = slot.text.read().clone();
-            (
-                slot.spec.name,
-                if slot.spec.has(SENSITIVE) {
-                    "(hidden)".into()
-                } else {
-                    text
-                },
-            )
+            (slot.spec.name, if slot.spec.has(SENSITIVE) { "(hidden)".into() } else { text })
         });
         f.debug_map().entries(shown).finish()
     }
@@ -132,10 +121,7 @@ impl Settings {
             .collect();
         let mut names = BTreeMap::new();
         for (index, slot) in slots.iter().enumerate() {
-            for name in [slot.spec.name, slot.spec.alias]
-                .into_iter()
-                .filter(|name| !name.is_empty())
-            {
+            for name in [slot.spec.name, slot.spec.alias].into_iter().filter(|name| !name.is_empty()) {
                 let twice = names.insert(name, index);
                 assert!(twice.is_none(), "two settings are named {name}");
             }
@@ -148,9 +134,7 @@ impl Settings {
             changing: Mutex::default(),
             generation: AtomicU64::new(0),
         };
-        Settings {
-            inner: Arc::new(inner),
-        }
+        Settings { inner: Arc::new(inner) }
     }
 
     /// What the process starts with: the file, then what flags say, checked as a whole.
@@ -170,31 +154,20 @@ impl Settings {
 
     /// Settings for a test: the defaults, and these.
     pub fn of(pairs: &[(&str, &str)]) -> Result<Self, LoadError> {
-        let flags: Vec<_> = pairs
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-            .collect();
+        let flags: Vec<_> = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         Self::load(None, &flags)
     }
 
     fn give(&self, origin: &str, name: &str, value: &str) -> Result<(), LoadError> {
-        let index = self.index(name).ok_or_else(|| LoadError::Unknown {
-            origin: origin.to_owned(),
-            name: name.to_owned(),
-        })?;
+        let index =
+            self.index(name).ok_or_else(|| LoadError::Unknown { origin: origin.to_owned(), name: name.to_owned() })?;
         let spec = self.inner.slots[index].spec;
-        let value =
-            spec.read(&self.text_at(index), value)
-                .map_err(|problem| LoadError::Invalid {
-                    origin: origin.to_owned(),
-                    name: spec.name,
-                    value: if spec.has(SENSITIVE) {
-                        "(hidden)".to_owned()
-                    } else {
-                        value.to_owned()
-                    },
-                    problem,
-                })?;
+        let value = spec.read(&self.text_at(index), value).map_err(|problem| LoadError::Invalid {
+            origin: origin.to_owned(),
+            name: spec.name,
+            value: if spec.has(SENSITIVE) { "(hidden)".to_owned() } else { value.to_owned() },
+            problem,
+        })?;
         self.store(index, value);
         Ok(())
     }
@@ -229,10 +202,7 @@ impl Settings {
     pub fn matching(&self, patterns: &[&[u8]]) -> Vec<(String, String)> {
         let mut found: Vec<(String, usize)> = Vec::new();
         let mut add = |name: &str, index: usize| {
-            if !found
-                .iter()
-                .any(|(known, _)| known.eq_ignore_ascii_case(name))
-            {
+            if !found.iter().any(|(known, _)| known.eq_ignore_ascii_case(name)) {
                 found.push((name.to_owned(), index));
             }
         };
@@ -250,18 +220,14 @@ impl Settings {
                 add(name, index);
             }
         }
-        found
-            .into_iter()
-            .map(|(name, index)| (name, self.shown(index)))
-            .collect()
+        found.into_iter().map(|(name, index)| (name, self.shown(index))).collect()
     }
 
     /// True for a setting whose value must not be logged or shown in the slow log.
     pub fn is_sensitive(name: &[u8]) -> bool {
         specs().any(|spec| {
             spec.has(SENSITIVE)
-                && (name.eq_ignore_ascii_case(spec.name.as_bytes())
-                    || name.eq_ignore_ascii_case(spec.alias.as_bytes()))
+                && (name.eq_ignore_ascii_case(spec.name.as_bytes()) || name.eq_ignore_ascii_case(spec.alias.as_bytes()))
         })
     }
 
@@ -269,37 +235,24 @@ impl Settings {
     pub fn without_effect(&self) -> Vec<&'static str> {
         let slots = self.inner.slots.iter();
         slots
-            .filter(|slot| {
-                slot.spec.has(INERT) && **slot.text.read() != *slot.spec.default_value().text
-            })
+            .filter(|slot| slot.spec.has(INERT) && **slot.text.read() != *slot.spec.default_value().text)
             .map(|slot| slot.spec.name)
             .collect()
     }
 
     /// Lets `hook` be called after CONFIG SET has changed this setting. Its error is told to the client, and all
     /// that the command changed is taken back.
-    pub fn on_change(
-        &self,
-        id: Id,
-        hook: impl Fn(&Settings) -> Result<(), String> + Send + Sync + 'static,
-    ) {
+    pub fn on_change(&self, id: Id, hook: impl Fn(&Settings) -> Result<(), String> + Send + Sync + 'static) {
         self.inner.hooks.write().push((id as usize, Arc::new(hook)));
     }
 
     pub(super) fn hooks_of(&self, index: usize) -> Vec<Hook> {
         let hooks = self.inner.hooks.read();
-        hooks
-            .iter()
-            .filter(|(at, _)| *at == index)
-            .map(|(_, hook)| hook.clone())
-            .collect()
+        hooks.iter().filter(|(at, _)| *at == index).map(|(_, hook)| hook.clone()).collect()
     }
 
     pub(super) fn index(&self, name: &str) -> Option<usize> {
-        self.inner
-            .names
-            .get(name.to_ascii_lowercase().as_str())
-            .copied()
+        self.inner.names.get(name.to_ascii_lowercase().as_str()).copied()
     }
 
     pub(super) fn spec_at(&self, index: usize) -> &'static Spec {
@@ -313,10 +266,7 @@ impl Settings {
     pub(super) fn value_at(&self, index: usize) -> Value {
         let slot = &self.inner.slots[index];
         let text = slot.text.read();
-        Value {
-            number: slot.number.load(Ordering::Relaxed),
-            text: text.to_string(),
-        }
+        Value { number: slot.number.load(Ordering::Relaxed), text: text.to_string() }
     }
 
     pub(super) fn is_given(&self, index: usize) -> bool {

@@ -10,10 +10,7 @@ fn words(value: &str) -> Vec<&str> {
 
 /// Redis' refusal of a word that is not among these.
 pub(super) fn one_of(words: &[&str]) -> String {
-    format!(
-        "argument(s) must be one of the following: {}",
-        words.join(", ")
-    )
+    format!("argument(s) must be one of the following: {}", words.join(", "))
 }
 
 /// `host:port`, or empty.
@@ -29,29 +26,19 @@ pub(super) fn address(_: &str, wished: &str) -> Result<String, String> {
 pub(super) fn split_address(address: &str) -> Option<(&str, u16)> {
     let (host, port) = address.rsplit_once(':')?;
     let port: u16 = port.parse().ok()?;
-    let bare = host
-        .strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'));
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
     let host = match bare {
         Some(host) => host,
         None if host.contains(':') => return None,
         None => host,
     };
-    if host.is_empty() || host.contains(char::is_whitespace) || port == 0 {
-        None
-    } else {
-        Some((host, port))
-    }
+    if host.is_empty() || host.contains(char::is_whitespace) || port == 0 { None } else { Some((host, port)) }
 }
 
 /// Addresses to listen on; one with a leading `-` may be missing on the machine.
 pub(super) fn bind(_: &str, wished: &str) -> Result<String, String> {
     let list = words(wished);
-    if list.len() > 16 {
-        Err("Too many bind addresses specified.".into())
-    } else {
-        Ok(list.join(" "))
-    }
+    if list.len() > 16 { Err("Too many bind addresses specified.".into()) } else { Ok(list.join(" ")) }
 }
 
 /// One limit of `client-output-buffer-limit`.
@@ -81,12 +68,7 @@ pub(super) fn buffer_limits(present: &str, wished: &str) -> Result<String, Strin
     Ok(CLASSES
         .iter()
         .zip(limits)
-        .map(|(class, limit)| {
-            format!(
-                "{class} {} {} {}",
-                limit.hard_bytes, limit.soft_bytes, limit.soft_seconds
-            )
-        })
+        .map(|(class, limit)| format!("{class} {} {} {}", limit.hard_bytes, limit.soft_bytes, limit.soft_seconds))
         .collect::<Vec<_>>()
         .join(" "))
 }
@@ -109,31 +91,18 @@ fn buffer_limit(group: &[&str]) -> Result<(usize, BufferLimit), String> {
         _ => return Err("Invalid client class specified in buffer limit configuration.".into()),
     };
     let number = |value: Option<i64>| value.and_then(|value| u64::try_from(value).ok());
-    match (
-        number(bytes(group[1])),
-        number(bytes(group[2])),
-        number(integer(group[3])),
-    ) {
-        (Some(hard_bytes), Some(soft_bytes), Some(soft_seconds)) => Ok((
-            class,
-            BufferLimit {
-                hard_bytes,
-                soft_bytes,
-                soft_seconds,
-            },
-        )),
-        _ => {
-            Err("Error in hard, soft or soft_seconds setting in buffer limit configuration.".into())
+    match (number(bytes(group[1])), number(bytes(group[2])), number(integer(group[3]))) {
+        (Some(hard_bytes), Some(soft_bytes), Some(soft_seconds)) => {
+            Ok((class, BufferLimit { hard_bytes, soft_bytes, soft_seconds }))
         }
+        _ => Err("Error in hard, soft or soft_seconds setting in buffer limit configuration.".into()),
     }
 }
 
 /// `<seconds> <changes>`, several times, or nothing.
 pub(super) fn save_points(_: &str, wished: &str) -> Result<String, String> {
     let list = words(wished);
-    let fits = |(index, word): (usize, &&str)| {
-        integer(word).is_some_and(|n| n >= i64::from(index % 2 == 0))
-    };
+    let fits = |(index, word): (usize, &&str)| integer(word).is_some_and(|n| n >= i64::from(index % 2 == 0));
     if list.len().is_multiple_of(2) && list.iter().enumerate().all(fits) {
         Ok(list.join(" "))
     } else {
@@ -151,10 +120,7 @@ pub(super) fn percentiles(_: &str, wished: &str) -> Result<String, String> {
             .filter(|number: &f64| number.is_finite())
             .ok_or("Invalid latency-tracking-info-percentiles parameters")?;
         if !(0.0..=100.0).contains(&number) {
-            return Err(
-                "latency-tracking-info-percentiles parameters should sit between [0.0,100.0]"
-                    .into(),
-            );
+            return Err("latency-tracking-info-percentiles parameters should sit between [0.0,100.0]".into());
         }
         // Six decimals at most, and no zeros at the end.
         let text = format!("{number:.6}");
@@ -169,10 +135,7 @@ pub(super) fn oom_values(_: &str, wished: &str) -> Result<String, String> {
     if list.len() != 3 {
         return Err("wrong number of arguments".into());
     }
-    if list
-        .iter()
-        .all(|word| integer(word).is_some_and(|n| (-2000..=2000).contains(&n)))
-    {
+    if list.iter().all(|word| integer(word).is_some_and(|n| (-2000..=2000).contains(&n))) {
         Ok(list.join(" "))
     } else {
         Err("Invalid oom-score-adj-values, elements must be between -2000 and 2000.".into())
@@ -185,10 +148,7 @@ pub(super) fn shutdown_words(_: &str, wished: &str) -> Result<String, String> {
     let mut given = [false; WORDS.len()];
     let list = words(wished);
     for word in &list {
-        let index = WORDS
-            .iter()
-            .position(|known| known.eq_ignore_ascii_case(word))
-            .ok_or_else(|| one_of(&WORDS))?;
+        let index = WORDS.iter().position(|known| known.eq_ignore_ascii_case(word)).ok_or_else(|| one_of(&WORDS))?;
         given[index] = true;
     }
     if list.is_empty() {
@@ -197,50 +157,29 @@ pub(super) fn shutdown_words(_: &str, wished: &str) -> Result<String, String> {
     if given[1] && given[2] {
         return Err("shutdown options SAVE and NOSAVE can't be used simultaneously".into());
     }
-    let kept: Vec<&str> = (1..WORDS.len())
-        .filter(|index| given[*index])
-        .map(|index| WORDS[index])
-        .collect();
-    Ok(if kept.is_empty() {
-        WORDS[0].to_owned()
-    } else {
-        kept.join(" ")
-    })
+    let kept: Vec<&str> = (1..WORDS.len()).filter(|index| given[*index]).map(|index| WORDS[index]).collect();
+    Ok(if kept.is_empty() { WORDS[0].to_owned() } else { kept.join(" ") })
 }
 
 /// Letters of keyspace events, in the order Redis shows them.
 pub(super) fn keyspace_events(_: &str, wished: &str) -> Result<String, String> {
     const CLASSES: &str = "g$lshzxetd";
     const MORE: &str = "nKEm";
-    if !wished
-        .chars()
-        .all(|letter| letter == 'A' || CLASSES.contains(letter) || MORE.contains(letter))
-    {
+    if !wished.chars().all(|letter| letter == 'A' || CLASSES.contains(letter) || MORE.contains(letter)) {
         return Err("Invalid event class character. Use 'Ag$lshzxeKEtmdn'.".into());
     }
     let all = wished.contains('A') || CLASSES.chars().all(|class| wished.contains(class));
-    let classes = if all {
-        "A".to_owned()
-    } else {
-        chosen(CLASSES, wished)
-    };
+    let classes = if all { "A".to_owned() } else { chosen(CLASSES, wished) };
     Ok(classes + &chosen(MORE, wished))
 }
 
 fn chosen(letters: &str, wished: &str) -> String {
-    letters
-        .chars()
-        .filter(|letter| wished.contains(*letter))
-        .collect()
+    letters.chars().filter(|letter| wished.contains(*letter)).collect()
 }
 
 /// A file name without a path.
 pub(super) fn file_name(_: &str, wished: &str) -> Result<String, String> {
-    if wished.contains('/') {
-        Err("dbfilename can't be a path, just a filename".into())
-    } else {
-        Ok(wished.to_owned())
-    }
+    if wished.contains('/') { Err("dbfilename can't be a path, just a filename".into()) } else { Ok(wished.to_owned()) }
 }
 
 /// Nothing, or `no one`: Quorate replicates by itself.

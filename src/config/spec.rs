@@ -96,10 +96,7 @@ impl Spec {
     pub fn default_value(&self) -> Value {
         match self.kind.read(self.default, self.default) {
             Ok(value) => value,
-            Err(problem) => unreachable!(
-                "the default of {} is not one of its values: {problem}",
-                self.name
-            ),
+            Err(problem) => unreachable!("the default of {} is not one of its values: {problem}", self.name),
         }
     }
 }
@@ -108,75 +105,42 @@ impl Kind {
     fn read(&self, present: &str, wished: &str) -> Result<Value, String> {
         match *self {
             Kind::Bool => match wished.to_ascii_lowercase().as_str() {
-                "yes" => Ok(Value {
-                    number: 1,
-                    text: "yes".into(),
-                }),
-                "no" => Ok(Value {
-                    number: 0,
-                    text: "no".into(),
-                }),
+                "yes" => Ok(Value { number: 1, text: "yes".into() }),
+                "no" => Ok(Value { number: 0, text: "no".into() }),
                 _ => Err("argument must be 'yes' or 'no'".into()),
             },
             Kind::Int(min, max) => {
-                let number =
-                    integer(wished).ok_or("argument couldn't be parsed into an integer")?;
+                let number = integer(wished).ok_or("argument couldn't be parsed into an integer")?;
                 within(number, min, max)
             }
-            Kind::Memory(min, max) => within(
-                bytes(wished).ok_or("argument must be a memory value")?,
-                min,
-                max,
-            ),
+            Kind::Memory(min, max) => within(bytes(wished).ok_or("argument must be a memory value")?, min, max),
             Kind::MemoryOrPercent(max_percent) => memory_or_percent(wished, max_percent),
-            Kind::Millis(min, max) => within(
-                millis(wished).ok_or("argument must be a time, in milliseconds or with a unit")?,
-                min,
-                max,
-            ),
+            Kind::Millis(min, max) => {
+                within(millis(wished).ok_or("argument must be a time, in milliseconds or with a unit")?, min, max)
+            }
             Kind::Octal(max) => {
                 let number = i64::from_str_radix(wished, 8)
                     .map_err(|_| "argument couldn't be parsed as an octal number".to_owned())?;
                 if !(0..=max).contains(&number) {
                     return Err(format!("argument must be between 0 and {max:o} inclusive"));
                 }
-                Ok(Value {
-                    number,
-                    text: format!("{number:o}"),
-                })
+                Ok(Value { number, text: format!("{number:o}") })
             }
-            Kind::Enum(words) => match words
-                .iter()
-                .position(|word| word.eq_ignore_ascii_case(wished))
-            {
-                Some(index) => Ok(Value {
-                    number: index as i64,
-                    text: words[index].into(),
-                }),
+            Kind::Enum(words) => match words.iter().position(|word| word.eq_ignore_ascii_case(wished)) {
+                Some(index) => Ok(Value { number: index as i64, text: words[index].into() }),
                 None => Err(shapes::one_of(words)),
             },
-            Kind::Text => Ok(Value {
-                number: 0,
-                text: wished.into(),
-            }),
-            Kind::Shaped(shape) => Ok(Value {
-                number: 0,
-                text: shape(present, wished)?,
-            }),
+            Kind::Text => Ok(Value { number: 0, text: wished.into() }),
+            Kind::Shaped(shape) => Ok(Value { number: 0, text: shape(present, wished)? }),
         }
     }
 }
 
 fn within(number: i64, min: i64, max: i64) -> Result<Value, String> {
     if (min..=max).contains(&number) {
-        Ok(Value {
-            number,
-            text: number.to_string(),
-        })
+        Ok(Value { number, text: number.to_string() })
     } else {
-        Err(format!(
-            "argument must be between {min} and {max} inclusive"
-        ))
+        Err(format!("argument must be between {min} and {max} inclusive"))
     }
 }
 
@@ -184,18 +148,10 @@ fn memory_or_percent(wished: &str, max_percent: i64) -> Result<Value, String> {
     if let Some(number) = bytes(wished) {
         return within(number, 0, i64::MAX);
     }
-    let percent = wished
-        .strip_suffix('%')
-        .and_then(integer)
-        .filter(|percent| *percent >= 0);
+    let percent = wished.strip_suffix('%').and_then(integer).filter(|percent| *percent >= 0);
     match percent {
-        Some(percent) if percent <= max_percent => Ok(Value {
-            number: -percent,
-            text: format!("{percent}%"),
-        }),
-        Some(_) => Err(format!(
-            "percentage argument must be less or equal to {max_percent}"
-        )),
+        Some(percent) if percent <= max_percent => Ok(Value { number: -percent, text: format!("{percent}%") }),
+        Some(_) => Err(format!("percentage argument must be less or equal to {max_percent}")),
         None => Err("argument must be a memory or percent value".into()),
     }
 }
@@ -204,18 +160,12 @@ fn memory_or_percent(wished: &str, max_percent: i64) -> Result<Value, String> {
 pub(super) fn integer(text: &str) -> Option<i64> {
     let digits = text.strip_prefix('-').unwrap_or(text);
     let canonical = digits == "0" || !digits.starts_with(['0', '+']);
-    if canonical && text != "-0" {
-        text.parse().ok()
-    } else {
-        None
-    }
+    if canonical && text != "-0" { text.parse().ok() } else { None }
 }
 
 /// `10`, `10b`, `1k` (1000), `1kb` (1024), and so on up to `gb`.
 pub(super) fn bytes(text: &str) -> Option<i64> {
-    let unit_at = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
+    let unit_at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (digits, unit) = text.split_at(unit_at);
     let scale: i64 = match unit.to_ascii_lowercase().as_str() {
         "" | "b" => 1,
@@ -232,9 +182,7 @@ pub(super) fn bytes(text: &str) -> Option<i64> {
 
 /// `250`, `250ms`, `5s`, `2m`, `1h`.
 pub(super) fn millis(text: &str) -> Option<i64> {
-    let unit_at = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
+    let unit_at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (digits, unit) = text.split_at(unit_at);
     let scale: i64 = match unit.to_ascii_lowercase().as_str() {
         "" | "ms" => 1,

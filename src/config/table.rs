@@ -45,6 +45,8 @@ settings! {
         "HOST:PORT where the other members reach this one, if it is not what it listens on";
     AdvertiseAdmin "advertise-admin", Kind::Shaped(shapes::address), "", PINNED,
         "HOST:PORT where this member's admin HTTP is reached, if it is not what it listens on";
+    JoinAs "join-as", Kind::Enum(&["voter", "learner"]), "voter", PINNED,
+        "What to ask for with --join: a vote, or the log without one";
     TcpBacklog "tcp-backlog", Kind::Int(0, INT_MAX), "511", FIXED, "Connections that may wait to be accepted";
 
     // Who may come in.

@@ -107,16 +107,7 @@ impl Settings {
                 Some(host) => (host.to_owned(), true),
                 None => (word.to_owned(), false),
             })
-            .map(|(host, optional)| {
-                (
-                    if host == "*" {
-                        "0.0.0.0".to_owned()
-                    } else {
-                        host
-                    },
-                    optional,
-                )
-            })
+            .map(|(host, optional)| (if host == "*" { "0.0.0.0".to_owned() } else { host }, optional))
             .collect()
     }
 
@@ -144,23 +135,22 @@ impl Settings {
         }
         let hosts = self.bind();
         let host = hosts.first().map_or("0.0.0.0", |(host, _)| host.as_str());
-        if host.contains(':') {
-            format!("[{host}]:{}", self.port())
-        } else {
-            format!("{host}:{}", self.port())
-        }
+        if host.contains(':') { format!("[{host}]:{}", self.port()) } else { format!("{host}:{}", self.port()) }
     }
 
     /// `advertise-peer`: where the other members reach this one, `host:port`.
     pub fn advertise_peer(&self) -> String {
-        self.given_text(Id::AdvertisePeer)
-            .map_or_else(|| self.peer(), |address| address.to_string())
+        self.given_text(Id::AdvertisePeer).map_or_else(|| self.peer(), |address| address.to_string())
     }
 
     /// `advertise-admin`: where this member's admin HTTP is reached, `host:port`.
     pub fn advertise_admin(&self) -> String {
-        self.given_text(Id::AdvertiseAdmin)
-            .map_or_else(|| self.admin(), |address| address.to_string())
+        self.given_text(Id::AdvertiseAdmin).map_or_else(|| self.admin(), |address| address.to_string())
+    }
+
+    /// `join-as`: true for a member that wants no vote.
+    pub fn joins_as_learner(&self) -> bool {
+        self.number(Id::JoinAs) == 1
     }
 
     /// `requirepass`.
@@ -199,16 +189,12 @@ impl Settings {
 
     /// `timeout`: `None` if idle clients stay.
     pub fn timeout(&self) -> Option<Duration> {
-        Some(self.natural(Id::Timeout))
-            .filter(|seconds| *seconds > 0)
-            .map(Duration::from_secs)
+        Some(self.natural(Id::Timeout)).filter(|seconds| *seconds > 0).map(Duration::from_secs)
     }
 
     /// `tcp-keepalive`: `None` if there is none.
     pub fn tcp_keepalive(&self) -> Option<Duration> {
-        Some(self.natural(Id::TcpKeepalive))
-            .filter(|seconds| *seconds > 0)
-            .map(Duration::from_secs)
+        Some(self.natural(Id::TcpKeepalive)).filter(|seconds| *seconds > 0).map(Duration::from_secs)
     }
 
     /// `tcp-backlog`.
@@ -279,11 +265,7 @@ impl Settings {
 
     /// `follower-mode`.
     pub fn follower_mode(&self) -> FollowerMode {
-        if self.number(Id::FollowerMode) == 1 {
-            FollowerMode::Redirect
-        } else {
-            FollowerMode::Proxy
-        }
+        if self.number(Id::FollowerMode) == 1 { FollowerMode::Redirect } else { FollowerMode::Proxy }
     }
 
     /// `read-mode`.
@@ -308,10 +290,7 @@ impl Settings {
     /// `election-timeout-ms`: the shortest and the longest.
     pub fn election_timeout(&self) -> (Duration, Duration) {
         let shortest = self.natural(Id::ElectionTimeoutMs);
-        (
-            Duration::from_millis(shortest),
-            Duration::from_millis(shortest * 3 / 2),
-        )
+        (Duration::from_millis(shortest), Duration::from_millis(shortest * 3 / 2))
     }
 
     /// `shutdown-timeout`.
@@ -337,18 +316,12 @@ impl Settings {
 
     /// `log-format`.
     pub fn log_format(&self) -> LogFormat {
-        if self.number(Id::LogFormat) == 1 {
-            LogFormat::Json
-        } else {
-            LogFormat::Human
-        }
+        if self.number(Id::LogFormat) == 1 { LogFormat::Json } else { LogFormat::Human }
     }
 
     /// `slowlog-log-slower-than`: `None` if nothing is slow.
     pub fn slowlog_log_slower_than(&self) -> Option<Duration> {
-        u64::try_from(self.number(Id::SlowlogLogSlowerThan))
-            .ok()
-            .map(Duration::from_micros)
+        u64::try_from(self.number(Id::SlowlogLogSlowerThan)).ok().map(Duration::from_micros)
     }
 
     /// `slowlog-max-len`.
@@ -369,9 +342,7 @@ impl Settings {
     /// `latency-tracking-info-percentiles`.
     pub fn latency_percentiles(&self) -> Vec<f64> {
         let text = self.text(Id::LatencyTrackingInfoPercentiles);
-        text.split_ascii_whitespace()
-            .filter_map(|word| word.parse().ok())
-            .collect()
+        text.split_ascii_whitespace().filter_map(|word| word.parse().ok()).collect()
     }
 
     /// `io-threads`, or the number of cores.

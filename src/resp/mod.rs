@@ -72,11 +72,7 @@ fn parse_int(digits: &[u8]) -> Option<i64> {
         value = value * 10 + u64::from(byte - b'0');
     }
     if negative {
-        if value > i64::MIN.unsigned_abs() {
-            None
-        } else {
-            Some((value as i64).wrapping_neg())
-        }
+        if value > i64::MIN.unsigned_abs() { None } else { Some((value as i64).wrapping_neg()) }
     } else {
         i64::try_from(value).ok()
     }

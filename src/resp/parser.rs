@@ -35,11 +35,8 @@ impl Limits {
     pub const MAX_BULK_BYTES: usize = 512 * 1024 * 1024;
 
     /// The default limits of a client that has authenticated, or does not need to.
-    pub const DEFAULT: Limits = Limits {
-        max_bulk_bytes: Self::MAX_BULK_BYTES,
-        max_args: Self::MAX_ARGS,
-        authenticated: true,
-    };
+    pub const DEFAULT: Limits =
+        Limits { max_bulk_bytes: Self::MAX_BULK_BYTES, max_args: Self::MAX_ARGS, authenticated: true };
 }
 
 impl Default for Limits {
@@ -113,11 +110,7 @@ impl Parser {
     /// buffer must not be changed in any other way. Empty requests are passed over, as Redis does.
     ///
     /// After an error the parser answers the same error for ever: send it and close the connection.
-    pub fn next(
-        &mut self,
-        buf: &mut BytesMut,
-        limits: &Limits,
-    ) -> Result<Option<Command>, ProtocolError> {
+    pub fn next(&mut self, buf: &mut BytesMut, limits: &Limits) -> Result<Option<Command>, ProtocolError> {
         if let Some(error) = &self.failed {
             return Err(error.clone());
         }
@@ -131,8 +124,7 @@ impl Parser {
     /// Bytes that are certainly missing until the argument under way is complete; 0 if that is not known. A hint for
     /// the size of the next read, chosen by the client: bound it.
     pub fn missing(&self, buf: &BytesMut) -> usize {
-        self.bulk
-            .map_or(0, |len| (self.at + len + 2).saturating_sub(buf.len()))
+        self.bulk.map_or(0, |len| (self.at + len + 2).saturating_sub(buf.len()))
     }
 
     /// True between requests: nothing of the next one has been understood yet.
@@ -140,11 +132,7 @@ impl Parser {
         self.args_left == 0
     }
 
-    fn advance(
-        &mut self,
-        buf: &mut BytesMut,
-        limits: &Limits,
-    ) -> Result<Option<Command>, ProtocolError> {
+    fn advance(&mut self, buf: &mut BytesMut, limits: &Limits) -> Result<Option<Command>, ProtocolError> {
         loop {
             if self.args_left == 0 {
                 let complete = match buf.first() {
@@ -172,8 +160,7 @@ impl Parser {
         let Some(end) = self.line_end(buf, ProtocolError::TooBigMultibulkCount)? else {
             return Ok(false);
         };
-        let count =
-            parse_int(&buf[self.at + 1..end]).ok_or(ProtocolError::InvalidMultibulkLength)?;
+        let count = parse_int(&buf[self.at + 1..end]).ok_or(ProtocolError::InvalidMultibulkLength)?;
         if count > limits.max_args as i64 {
             return Err(ProtocolError::InvalidMultibulkLength);
         }
@@ -233,9 +220,7 @@ impl Parser {
                 Ok(len)
             }
             // An empty line: what stands there is the line end itself.
-            other => Err(ProtocolError::ExpectedDollar(
-                other.first().copied().unwrap_or(b'\r'),
-            )),
+            other => Err(ProtocolError::ExpectedDollar(other.first().copied().unwrap_or(b'\r'))),
         }
     }
 
@@ -243,11 +228,7 @@ impl Parser {
         let window = &buf[self.searched..buf.len().min(MAX_LINE_BYTES + 1)];
         let Some(end) = memchr::memchr(b'\n', window).map(|found| self.searched + found) else {
             self.searched = buf.len().min(MAX_LINE_BYTES + 1);
-            return if buf.len() > MAX_LINE_BYTES {
-                Err(ProtocolError::TooBigInline)
-            } else {
-                Ok(Step::Wait)
-            };
+            return if buf.len() > MAX_LINE_BYTES { Err(ProtocolError::TooBigInline) } else { Ok(Step::Wait) };
         };
         let line = buf.split_to(end + 1).freeze();
         let text = &line[..end];
@@ -258,22 +239,11 @@ impl Parser {
             let words = inline::split_args(text).ok_or(ProtocolError::UnbalancedQuotes)?;
             args.extend(words.into_iter().map(Bytes::from));
         }
-        if args.is_empty() {
-            Ok(Step::Again)
-        } else {
-            Ok(Step::Done(Command {
-                args,
-                wire_bytes: line.len(),
-            }))
-        }
+        if args.is_empty() { Ok(Step::Again) } else { Ok(Step::Done(Command { args, wire_bytes: line.len() })) }
     }
 
     /// Finds the `\r` of the line that begins at `at`, once the byte behind it has arrived too.
-    fn line_end(
-        &mut self,
-        buf: &BytesMut,
-        too_long: ProtocolError,
-    ) -> Result<Option<usize>, ProtocolError> {
+    fn line_end(&mut self, buf: &BytesMut, too_long: ProtocolError) -> Result<Option<usize>, ProtocolError> {
         let limit = self.at + MAX_LINE_BYTES + 1;
         let window = &buf[self.searched..buf.len().min(limit)];
         match memchr::memchr(b'\r', window).map(|found| self.searched + found) {
@@ -284,11 +254,7 @@ impl Parser {
             }
             None => {
                 self.searched = buf.len().min(limit);
-                if buf.len() >= limit {
-                    Err(too_long)
-                } else {
-                    Ok(None)
-                }
+                if buf.len() >= limit { Err(too_long) } else { Ok(None) }
             }
         }
     }
@@ -296,11 +262,7 @@ impl Parser {
     fn finish(&mut self, buf: &mut BytesMut) -> Command {
         let wire_bytes = self.at;
         let frame = buf.split_to(wire_bytes).freeze();
-        let args = self
-            .found
-            .iter()
-            .map(|&(start, end)| frame.slice(start..end))
-            .collect();
+        let args = self.found.iter().map(|&(start, end)| frame.slice(start..end)).collect();
         self.reset();
         Command { args, wire_bytes }
     }

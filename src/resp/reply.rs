@@ -28,11 +28,7 @@ pub struct ReplyScanner {
 
 impl Default for ReplyScanner {
     fn default() -> Self {
-        ReplyScanner {
-            at: 0,
-            searched: 0,
-            pending: 1,
-        }
+        ReplyScanner { at: 0, searched: 0, pending: 1 }
     }
 }
 
@@ -159,11 +155,7 @@ pub fn parse_reply(buf: &Bytes) -> Result<Option<(Reply, usize)>, BadReply> {
                 if open.len() == MAX_DEPTH {
                     return Err(BadReply::Depth);
                 }
-                open.push(Open {
-                    kind: header.kind,
-                    left: count,
-                    items: Vec::with_capacity(count.min(1024) as usize),
-                });
+                open.push(Open { kind: header.kind, left: count, items: Vec::with_capacity(count.min(1024) as usize) });
                 match close(&mut open) {
                     Some(value) => value,
                     None => continue,
@@ -217,11 +209,7 @@ fn close(open: &mut Vec<Open>) -> Option<Reply> {
 fn bulk_value(kind: u8, text: Bytes) -> Reply {
     match kind {
         b'!' => Reply::Error(text),
-        b'=' => Reply::Verbatim(if text.len() >= 4 {
-            text.slice(4..)
-        } else {
-            text
-        }),
+        b'=' => Reply::Verbatim(if text.len() >= 4 { text.slice(4..) } else { text }),
         _ => Reply::Bulk(text),
     }
 }
@@ -235,9 +223,7 @@ fn line_value(kind: u8, buf: &Bytes, header: &Header) -> Result<Reply, BadReply>
         b'#' => Reply::Bool(&text[..] == b"t"),
         b'(' => Reply::BigNumber(text),
         b',' => {
-            let number = std::str::from_utf8(&text)
-                .ok()
-                .and_then(|text| text.parse().ok());
+            let number = std::str::from_utf8(&text).ok().and_then(|text| text.parse().ok());
             Reply::Double(number.ok_or(BadReply::Number)?)
         }
         _ => Reply::Null,
@@ -298,12 +284,7 @@ fn header_at(buf: &[u8], at: usize, searched: &mut usize) -> Result<Option<Heade
         },
         _ => Shape::Value,
     };
-    Ok(Some(Header {
-        kind,
-        text: at + 1,
-        end: line_end + 2,
-        shape,
-    }))
+    Ok(Some(Header { kind, text: at + 1, end: line_end + 2, shape }))
 }
 
 /// A length; -1 is RESP2's null.
@@ -316,9 +297,5 @@ fn length(digits: &[u8]) -> Result<Option<u64>, BadReply> {
 }
 
 fn bulk_end(buf: &[u8], end: usize) -> Result<(), BadReply> {
-    if &buf[end - 2..end] == b"\r\n" {
-        Ok(())
-    } else {
-        Err(BadReply::BulkEnd)
-    }
+    if &buf[end - 2..end] == b"\r\n" { Ok(()) } else { Err(BadReply::BulkEnd) }
 }

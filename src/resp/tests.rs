@@ -4,10 +4,7 @@ use proptest::prelude::*;
 use super::*;
 
 const LIMITS: Limits = Limits::DEFAULT;
-const UNAUTHENTICATED: Limits = Limits {
-    authenticated: false,
-    ..Limits::DEFAULT
-};
+const UNAUTHENTICATED: Limits = Limits { authenticated: false, ..Limits::DEFAULT };
 
 /// What a parser makes of bytes that arrive in these pieces: the requests, and the error that ended them.
 fn parse_pieces(pieces: &[&[u8]], limits: &Limits) -> (Vec<Vec<Bytes>>, Option<ProtocolError>) {
@@ -32,48 +29,27 @@ fn parse(input: &[u8]) -> (Vec<Vec<Bytes>>, Option<ProtocolError>) {
 }
 
 fn words(command: &[Bytes]) -> Vec<String> {
-    command
-        .iter()
-        .map(|arg| String::from_utf8_lossy(arg).into_owned())
-        .collect()
+    command.iter().map(|arg| String::from_utf8_lossy(arg).into_owned()).collect()
 }
 
 fn error_of(input: &[u8], limits: &Limits) -> String {
     let (_, error) = parse_pieces(&[input], limits);
-    error.map_or_else(
-        || format!("no error for {:?}", input.escape_ascii().to_string()),
-        |error| error.reply(),
-    )
+    error.map_or_else(|| format!("no error for {:?}", input.escape_ascii().to_string()), |error| error.reply())
 }
 
 #[test]
 fn arrays_and_lines_mix_in_one_pipeline() {
-    let (commands, error) =
-        parse(b"*2\r\n$3\r\nGET\r\n$1\r\na\r\nPING\r\n*1\r\n$4\r\nPING\r\n  set  k 'v v' \n");
+    let (commands, error) = parse(b"*2\r\n$3\r\nGET\r\n$1\r\na\r\nPING\r\n*1\r\n$4\r\nPING\r\n  set  k 'v v' \n");
     assert_eq!(error, None);
     let commands: Vec<_> = commands.iter().map(|command| words(command)).collect();
-    assert_eq!(
-        commands,
-        [
-            vec!["GET", "a"],
-            vec!["PING"],
-            vec!["PING"],
-            vec!["set", "k", "v v"]
-        ]
-    );
+    assert_eq!(commands, [vec!["GET", "a"], vec!["PING"], vec!["PING"], vec!["set", "k", "v v"]]);
 }
 
 #[test]
 fn empty_requests_are_passed_over() {
     let (commands, error) = parse(b"\r\n\n*0\r\n*-1\r\n*-10\r\n   \r\nPING\r\n");
     assert_eq!(error, None);
-    assert_eq!(
-        commands
-            .iter()
-            .map(|command| words(command))
-            .collect::<Vec<_>>(),
-        [["PING"]]
-    );
+    assert_eq!(commands.iter().map(|command| words(command)).collect::<Vec<_>>(), [["PING"]]);
 }
 
 #[test]
@@ -92,50 +68,27 @@ fn errors_read_as_those_of_redis() {
         (b"*1\r\n$536870913\r\n", "invalid bulk length"),
         (b"*1\r\n$blabla\r\n", "invalid bulk length"),
         (b"*1\r\n$\r\n", "invalid bulk length"),
-        (
-            b"*3\r\n$3\r\nSET\r\n$1\r\nx\r\nfooz\r\n",
-            "expected '$', got 'f'",
-        ),
+        (b"*3\r\n$3\r\nSET\r\n$1\r\nx\r\nfooz\r\n", "expected '$', got 'f'"),
         (b"*1\r\nfoo\r\n", "expected '$', got 'f'"),
         (b"*1\r\n\r\n", "expected '$', got ' '"),
         (b"*1\r\n\n\r\n", "expected '$', got ' '"),
-        (
-            b"set \"\"\"test-key\"\"\" test-value\r\n",
-            "unbalanced quotes in request",
-        ),
+        (b"set \"\"\"test-key\"\"\" test-value\r\n", "unbalanced quotes in request"),
         (b"get \"a\r\n", "unbalanced quotes in request"),
         (b"get 'a\r\n", "unbalanced quotes in request"),
         (b"get 'a'b\r\n", "unbalanced quotes in request"),
     ];
     for (input, text) in cases {
-        assert_eq!(
-            error_of(input, &LIMITS),
-            format!("ERR Protocol error: {text}"),
-            "{}",
-            input.escape_ascii()
-        );
+        assert_eq!(error_of(input, &LIMITS), format!("ERR Protocol error: {text}"), "{}", input.escape_ascii());
     }
     let long = vec![b'A'; MAX_LINE_BYTES + 1];
-    assert_eq!(
-        error_of(&long, &LIMITS),
-        "ERR Protocol error: too big inline request"
-    );
-    assert_eq!(
-        error_of(&[b"*", &long[1..]].concat(), &LIMITS),
-        "ERR Protocol error: too big mbulk count string"
-    );
-    assert_eq!(
-        error_of(&[b"*1\r\n$", &long[1..]].concat(), &LIMITS),
-        "ERR Protocol error: too big bulk count string"
-    );
+    assert_eq!(error_of(&long, &LIMITS), "ERR Protocol error: too big inline request");
+    assert_eq!(error_of(&[b"*", &long[1..]].concat(), &LIMITS), "ERR Protocol error: too big mbulk count string");
+    assert_eq!(error_of(&[b"*1\r\n$", &long[1..]].concat(), &LIMITS), "ERR Protocol error: too big bulk count string");
 }
 
 #[test]
 fn one_who_has_not_authenticated_gets_small_limits() {
-    assert_eq!(
-        error_of(b"*11\r\n", &UNAUTHENTICATED),
-        "ERR Protocol error: unauthenticated multibulk length"
-    );
+    assert_eq!(error_of(b"*11\r\n", &UNAUTHENTICATED), "ERR Protocol error: unauthenticated multibulk length");
     assert_eq!(
         error_of(b"*2\r\n$4\r\nAUTH\r\n$16385\r\n", &UNAUTHENTICATED),
         "ERR Protocol error: unauthenticated bulk length"
@@ -154,19 +107,9 @@ fn limits_are_those_in_force_when_a_header_is_read() {
     let mut buf = BytesMut::from(&b"*2\r\n$3\r\nGET\r\n"[..]);
     assert_eq!(parser.next(&mut buf, &LIMITS), Ok(None));
     buf.extend_from_slice(b"$5\r\n");
-    let small = Limits {
-        max_bulk_bytes: 4,
-        ..LIMITS
-    };
-    assert_eq!(
-        parser.next(&mut buf, &small),
-        Err(ProtocolError::InvalidBulkLength)
-    );
-    assert_eq!(
-        parser.next(&mut buf, &LIMITS),
-        Err(ProtocolError::InvalidBulkLength),
-        "an error stays"
-    );
+    let small = Limits { max_bulk_bytes: 4, ..LIMITS };
+    assert_eq!(parser.next(&mut buf, &small), Err(ProtocolError::InvalidBulkLength));
+    assert_eq!(parser.next(&mut buf, &LIMITS), Err(ProtocolError::InvalidBulkLength), "an error stays");
 }
 
 #[test]
@@ -181,11 +124,7 @@ fn arguments_share_the_bytes_of_their_request() {
     let mut buf = BytesMut::from(&b"*2\r\n$3\r\nGET\r\n$3\r\nkey\r\nrest"[..]);
     let range = buf.as_ptr() as usize..buf.as_ptr() as usize + buf.len();
     let command = Parser::new().next(&mut buf, &LIMITS).unwrap().unwrap();
-    assert!(
-        command
-            .iter()
-            .all(|arg| range.contains(&(arg.as_ptr() as usize)))
-    );
+    assert!(command.iter().all(|arg| range.contains(&(arg.as_ptr() as usize))));
     assert_eq!(command.wire_bytes(), 22);
     assert_eq!(&buf[..], b"rest");
 }
@@ -218,19 +157,12 @@ fn a_line_that_arrives_byte_by_byte_is_searched_once() {
         assert_eq!(parser.next(&mut buf, &LIMITS), Ok(None));
     }
     buf.extend_from_slice(b"A");
-    assert_eq!(
-        parser.next(&mut buf, &LIMITS),
-        Err(ProtocolError::TooBigInline)
-    );
+    assert_eq!(parser.next(&mut buf, &LIMITS), Err(ProtocolError::TooBigInline));
 }
 
 #[test]
 fn a_million_arguments_are_one_request() {
-    let input = [
-        format!("*{}\r\n", Limits::MAX_ARGS).as_bytes(),
-        &b"$1\r\na\r\n".repeat(Limits::MAX_ARGS),
-    ]
-    .concat();
+    let input = [format!("*{}\r\n", Limits::MAX_ARGS).as_bytes(), &b"$1\r\na\r\n".repeat(Limits::MAX_ARGS)].concat();
     let (commands, error) = parse(&input);
     assert_eq!((commands[0].len(), error), (Limits::MAX_ARGS, None));
 }
@@ -240,10 +172,7 @@ fn quoting_follows_the_rules_of_redis_cli() {
     let split = |line: &str| split_args(line.as_bytes());
     let list = |words: &[&[u8]]| Some(words.iter().map(|word| word.to_vec()).collect::<Vec<_>>());
     assert_eq!(split(r#"a "b c" 'd e'"#), list(&[b"a", b"b c", b"d e"]));
-    assert_eq!(
-        split(r#""\x00\xfF\n\r\t\b\a\"\\\q""#),
-        list(&[b"\x00\xff\n\r\t\x08\x07\"\\q"])
-    );
+    assert_eq!(split(r#""\x00\xfF\n\r\t\b\a\"\\\q""#), list(&[b"\x00\xff\n\r\t\x08\x07\"\\q"]));
     assert_eq!(split(r#""\xZZ""#), list(&[b"xZZ"]));
     assert_eq!(split(r"'it\'s' '\n'"), list(&[b"it's", b"\\n"]));
     assert_eq!(split(r#"foo"bar baz""#), list(&[b"foobar baz"]));
@@ -297,34 +226,17 @@ fn every_kind_of_reply_is_read() {
     assert_eq!(reply(b"!5\r\nERR y\r\n"), Reply::Error("ERR y".into()));
     assert_eq!(reply(b"=6\r\ntxt:hi\r\n"), Reply::Verbatim("hi".into()));
     assert_eq!(reply(b"*0\r\n"), Reply::Array(vec![]));
-    assert_eq!(
-        reply(b"~1\r\n*1\r\n:1\r\n"),
-        Reply::Set(vec![Reply::Array(vec![Reply::Int(1)])])
-    );
-    assert_eq!(
-        reply(b"%1\r\n+k\r\n*0\r\n"),
-        Reply::Map(vec![(Reply::Simple("k".into()), Reply::Array(vec![]))])
-    );
-    assert_eq!(
-        reply(b">1\r\n+x\r\n"),
-        Reply::Push(vec![Reply::Simple("x".into())])
-    );
+    assert_eq!(reply(b"~1\r\n*1\r\n:1\r\n"), Reply::Set(vec![Reply::Array(vec![Reply::Int(1)])]));
+    assert_eq!(reply(b"%1\r\n+k\r\n*0\r\n"), Reply::Map(vec![(Reply::Simple("k".into()), Reply::Array(vec![]))]));
+    assert_eq!(reply(b">1\r\n+x\r\n"), Reply::Push(vec![Reply::Simple("x".into())]));
     let with_attributes = b"*2\r\n|1\r\n+ttl\r\n:3\r\n:1\r\n|0\r\n:2\r\n";
-    assert_eq!(
-        reply(with_attributes),
-        Reply::Array(vec![Reply::Int(1), Reply::Int(2)])
-    );
+    assert_eq!(reply(with_attributes), Reply::Array(vec![Reply::Int(1), Reply::Int(2)]));
 }
 
 #[test]
 fn a_run_of_replies_is_cut_at_the_right_places() {
-    let replies: [&[u8]; 5] = [
-        b"+OK\r\n",
-        b"*2\r\n$1\r\na\r\n%1\r\n:1\r\n_\r\n",
-        b"$-1\r\n",
-        b"|1\r\n+a\r\n+b\r\n:1\r\n",
-        b"*0\r\n",
-    ];
+    let replies: [&[u8]; 5] =
+        [b"+OK\r\n", b"*2\r\n$1\r\na\r\n%1\r\n:1\r\n_\r\n", b"$-1\r\n", b"|1\r\n+a\r\n+b\r\n:1\r\n", b"*0\r\n"];
     let run = replies.concat();
     let mut rest = &run[..];
     for expected in replies {
@@ -346,18 +258,9 @@ fn replies_nested_deep_do_not_exhaust_the_stack() {
 fn what_is_not_a_reply_is_told() {
     let mut scanner = ReplyScanner::default();
     assert_eq!(scanner.next(b"GET / HTTP"), Err(BadReply::Kind(b'G')));
-    assert_eq!(
-        ReplyScanner::default().next(b"$3\r\nabcde"),
-        Err(BadReply::BulkEnd)
-    );
-    assert_eq!(
-        ReplyScanner::default().next(b"$-2\r\n"),
-        Err(BadReply::Number)
-    );
-    assert_eq!(
-        ReplyScanner::default().next(b"*99999999999999\r\n"),
-        Err(BadReply::Number)
-    );
+    assert_eq!(ReplyScanner::default().next(b"$3\r\nabcde"), Err(BadReply::BulkEnd));
+    assert_eq!(ReplyScanner::default().next(b"$-2\r\n"), Err(BadReply::Number));
+    assert_eq!(ReplyScanner::default().next(b"*99999999999999\r\n"), Err(BadReply::Number));
 }
 
 /// Bytes that look like a request often enough to get far into the parser.
@@ -378,10 +281,7 @@ fn cut<'a>(input: &'a [u8], cuts: &[prop::sample::Index]) -> Vec<&'a [u8]> {
     places.push(0);
     places.push(input.len());
     places.sort_unstable();
-    places
-        .windows(2)
-        .map(|pair| &input[pair[0]..pair[1]])
-        .collect()
+    places.windows(2).map(|pair| &input[pair[0]..pair[1]]).collect()
 }
 
 proptest! {

@@ -1,0 +1,103 @@
+//! One line that tells how far a member has come: rewritten in place on a terminal, printed now and then elsewhere.
+
+use std::io::{IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+use super::http::{self, Client, Problem};
+use super::table::bytes;
+use crate::admin::api::{ApiError, MemberView, MembersView};
+
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+const ELSEWHERE: Duration = Duration::from_secs(5);
+
+/// Waits until member `id` has caught up (and votes, if it is to), showing how far it is. What goes wrong on the way
+/// is shown and tried again: members and leaders may come and go meanwhile.
+pub(super) fn follow(client: &Client, id: u64, votes: bool, patience: Duration) -> Result<(), Problem> {
+    let begun = Instant::now();
+    let mut line = Line::new();
+    loop {
+        let view = client.get("/v1/members").and_then(|answer| http::view::<MembersView>(client, answer));
+        let text = match view {
+            Ok(view) => match view.members.iter().find(|member| member.id == id) {
+                Some(member) if is_ready(member, votes) => {
+                    line.end(&format!("member {id} has caught up{}", if votes { " and votes" } else { "" }));
+                    return Ok(());
+                }
+                Some(member) => describe(member, votes),
+                None => {
+                    line.end("");
+                    return Err(Problem::Refused(ApiError::new(
+                        0,
+                        "no_such_member",
+                        format!("member {id} is no longer in the group"),
+                        "somebody has removed it",
+                    )));
+                }
+            },
+            Err(problem) => problem.to_string(),
+        };
+        if begun.elapsed() >= patience {
+            line.end("");
+            return Err(Problem::Refused(ApiError::new(
+                0,
+                "not_yet",
+                format!("member {id} has not caught up within {} s: {text}", patience.as_secs()),
+                "it stays in the group and goes on when it runs; 'quorate member list' shows how far it is",
+            )));
+        }
+        line.show(&format!("member {id}: {text}"));
+        std::thread::sleep(LOOK_AGAIN);
+    }
+}
+
+fn is_ready(member: &MemberView, votes: bool) -> bool {
+    member.health == "ok" && member.progress.is_none() && (member.voter || !votes)
+}
+
+fn describe(member: &MemberView, votes: bool) -> String {
+    match (&member.progress, member.health.as_str(), member.lag) {
+        (Some(progress), _, _) if progress.total > 0 => {
+            let percent = progress.bytes.min(progress.total) * 100 / progress.total;
+            format!("{percent:>3} % of a snapshot of {}", bytes(progress.total))
+        }
+        (Some(progress), _, _) => format!("{} of a snapshot", bytes(progress.bytes)),
+        (None, "unreachable" | "unknown", _) => "waiting for it to start".to_owned(),
+        (None, _, Some(lag)) if lag > 0 => format!("{lag} entries behind"),
+        (None, "ok", _) if votes && !member.voter => "caught up, waiting for its vote".to_owned(),
+        (None, health, _) => health.to_owned(),
+    }
+}
+
+struct Line {
+    terminal: bool,
+    shown: Option<(String, Instant)>,
+}
+
+impl Line {
+    fn new() -> Self {
+        Line { terminal: std::io::stderr().is_terminal(), shown: None }
+    }
+
+    fn show(&mut self, text: &str) {
+        if self.terminal {
+            eprint!("\r{text}\x1b[K");
+            let _ = std::io::stderr().flush();
+        } else {
+            let old = self.shown.as_ref().is_some_and(|(shown, at)| shown == text || at.elapsed() < ELSEWHERE);
+            if old {
+                return;
+            }
+            eprintln!("{text}");
+        }
+        self.shown = Some((text.to_owned(), Instant::now()));
+    }
+
+    fn end(&mut self, text: &str) {
+        if self.terminal && self.shown.is_some() {
+            eprint!("\r\x1b[K");
+        }
+        if !text.is_empty() {
+            eprintln!("{text}");
+        }
+    }
+}
