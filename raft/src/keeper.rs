@@ -114,6 +114,7 @@ impl Keeper {
             return;
         }
         *inner.known.lock() = now.clone();
+        self.duties_at = Instant::now();
         inner.leader_changed.notify_waiters();
         let leader = now.leader.as_ref().map(|(id, _)| *id);
         if before.leads && !now.leads {

@@ -26,6 +26,8 @@ use crate::wire::{Reader, put_member};
 pub(crate) const SERVICE: u8 = 255;
 /// A change takes two entries; more time than this means that the majority is gone.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a change waits for the one before it.
+const ALONE_PATIENCE: Duration = Duration::from_secs(2);
 /// How long the old leader waits for the new one, and for the target to catch up.
 const HAND_OVER_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -37,8 +39,9 @@ impl Group {
     /// set here.
     pub async fn add_member(&self, member: Member, voter: bool) -> Result<Joined, ChangeError> {
         let inner = &self.inner;
+        inner.leading()?;
+        let _one = inner.alone().await?;
         let metrics = inner.leading()?;
-        let _one = inner.changing.try_lock().map_err(|_| ChangeError::Busy)?;
         if let Some((id, known)) = inner.same_address(&metrics, &member)? {
             return Ok(inner.joined(id, known.incarnation));
         }
@@ -54,8 +57,9 @@ impl Group {
     /// Makes a learner a voter: now if it has caught up, otherwise as soon as it has. Leader only.
     pub async fn promote(&self, id: MemberId) -> Result<(), ChangeError> {
         let inner = &self.inner;
+        inner.leading()?;
+        let _one = inner.alone().await?;
         let metrics = inner.leading()?;
-        let _one = inner.changing.try_lock().map_err(|_| ChangeError::Busy)?;
         let membership = metrics.membership_config.membership();
         let member = membership.get_node(&id).ok_or(ChangeError::NoSuchMember(id))?;
         if membership.voter_ids().any(|v| v == id) {
@@ -79,7 +83,7 @@ impl Group {
     pub async fn transfer(&self, to: Option<MemberId>) -> Result<MemberId, ChangeError> {
         let inner = &self.inner;
         inner.leading()?;
-        let _one = inner.changing.try_lock().map_err(|_| ChangeError::Busy)?;
+        let _one = inner.alone().await?;
         inner.hand_over(to).await
     }
 }
@@ -95,6 +99,11 @@ impl Inner {
             return Ok(metrics);
         }
         Err(ChangeError::NotLeader { leader: self.known_leader().filter(|(id, _)| *id != self.me.member) })
+    }
+
+    /// The right to change something. The keeper's own changes are short, so it is worth a wait.
+    async fn alone(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, ChangeError> {
+        tokio::time::timeout(ALONE_PATIENCE, self.changing.lock()).await.map_err(|_| ChangeError::Busy)
     }
 
     fn joined(&self, id: MemberId, incarnation: Uuid) -> Joined {
@@ -189,8 +198,9 @@ impl Inner {
     }
 
     pub(crate) async fn remove(self: &Arc<Self>, id: MemberId) -> Result<(), ChangeError> {
+        self.leading()?;
+        let _one = self.alone().await?;
         let metrics = self.leading()?;
-        let _one = self.changing.try_lock().map_err(|_| ChangeError::Busy)?;
         let membership = metrics.membership_config.membership();
         if membership.get_node(&id).is_none() {
             return Err(ChangeError::NoSuchMember(id));

@@ -263,6 +263,10 @@ mod tests {
     use openraft::errors::ForwardToLeader;
     use openraft::raft::ClientWriteResponse;
 
+    fn log_id() -> crate::types::LogId {
+        crate::types::LogId::new(crate::types::LeaderId { term: 1, node_id: 1 }, 1)
+    }
+
     fn batch(n: usize) -> (Vec<Waiting>, Vec<oneshot::Receiver<Outcome>>) {
         (0..n)
             .map(|_| {
@@ -281,7 +285,7 @@ mod tests {
     #[test]
     fn each_unit_gets_its_own_reply() {
         let data = vec![Bytes::from_static(b"a"), Bytes::from_static(b"b")];
-        let ok = Ok(ClientWriteResponse { log_id: Default::default(), data, membership: None });
+        let ok = Ok(ClientWriteResponse { log_id: log_id(), data, membership: None });
         let got: Vec<_> = outcomes(Some(ok), 2).into_iter().map(Result::unwrap).collect();
         assert_eq!(got, [Bytes::from_static(b"a"), Bytes::from_static(b"b")]);
     }
@@ -297,7 +301,7 @@ mod tests {
 
         assert!(matches!(outcomes(None, 1)[0], Err(ProposeError::Unknown(_))));
 
-        let short = Ok(ClientWriteResponse { log_id: Default::default(), data: vec![], membership: None });
+        let short = Ok(ClientWriteResponse { log_id: log_id(), data: vec![], membership: None });
         assert!(matches!(outcomes(Some(short), 1)[0], Err(ProposeError::Unknown(_))));
     }
 }

@@ -214,7 +214,11 @@ impl Machine {
                 vec![answer]
             }
             Payload::Membership(membership) => {
-                shared.applied.lock().membership = StoredMembership::new(Some(log_id), membership.clone());
+                let mut applied = shared.applied.lock();
+                applied.membership = StoredMembership::new(Some(log_id), membership.clone());
+                // Whatever way an id came in, it is taken.
+                applied.system.saw_members(membership.nodes().map(|(id, _)| *id));
+                drop(applied);
                 shared.version.fetch_add(1, SeqCst);
                 Vec::new()
             }

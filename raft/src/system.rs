@@ -100,6 +100,13 @@ impl SystemState {
         }
     }
 
+    /// These ids are in use.
+    pub(crate) fn saw_members(&mut self, ids: impl Iterator<Item = MemberId>) {
+        for id in ids {
+            self.next_member = self.next_member.max(id + 1);
+        }
+    }
+
     pub(crate) fn put(&self, out: &mut BytesMut) {
         out.put_u128(self.cluster.as_u128());
         out.put_u64(self.next_member);
@@ -130,6 +137,7 @@ mod tests {
         let ids: Vec<_> = (0..3).map(|_| state.apply(&SystemCommand::AllocateMember)).collect();
         assert_eq!(ids, [2u64, 3, 4].map(|i| Bytes::copy_from_slice(&i.to_be_bytes())));
         state.apply(&SystemCommand::Removed(4));
+        state.saw_members([2, 4].into_iter());
         assert_eq!(state.apply(&SystemCommand::AllocateMember)[..], 5u64.to_be_bytes());
 
         let mut out = BytesMut::new();

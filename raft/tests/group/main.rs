@@ -1,0 +1,6 @@
+//! Groups of several nodes in one process, over real TCP and real disks.
+
+mod cluster;
+mod toy;
+
+mod basics;
