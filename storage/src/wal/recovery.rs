@@ -451,18 +451,16 @@ fn repair(
         active.file.sync_data().map_err(io("sync"))
     };
     tail().map_err(|(what, error)| WalError::io(what, &active.path, error))?;
-    let mut removed = false;
-    for (seq, scan) in judged.scans.range(active.seq + 1..) {
+    // From the newest back, each made durable alone: a gap between segments must never be seen.
+    for (seq, scan) in judged.scans.range(active.seq + 1..).rev() {
+        let path = &scan.segment.path;
         let pristine = scan.batches.is_empty() && scan.clean_behind && scan.segment.bytes == config.segment_bytes;
         if *seq == active.seq + 1 && pristine {
             position.next = Some(Arc::clone(&scan.segment));
         } else {
-            disk.remove(&scan.segment.path).map_err(|error| WalError::io("remove", &scan.segment.path, error))?;
-            removed = true;
+            disk.remove(path).map_err(|error| WalError::io("remove", path, error))?;
+            disk.sync_dir(dir).map_err(|error| WalError::io("sync", dir, error))?;
         }
-    }
-    if removed {
-        disk.sync_dir(dir).map_err(|error| WalError::io("sync", dir, error))?;
     }
     Ok(())
 }
