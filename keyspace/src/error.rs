@@ -86,7 +86,9 @@ impl CmdError {
     }
 }
 
+/// Up to the first zero byte, where Redis' own text ends too.
 fn lossy(bytes: &[u8]) -> Cow<'_, str> {
+    let bytes = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
     String::from_utf8_lossy(bytes)
 }
 

@@ -24,6 +24,9 @@ const LEAF_MAX: usize = 64;
 /// split and merge each time. Order doesn't depend on where the cuts are.
 const LEAF_MERGE: usize = 32;
 
+/// Leaves grow by so many items.
+const STEP: usize = 8;
+
 /// What stands in a trie: it can name its key.
 pub trait Keyed: Clone {
     /// The key, as bytes. It must not change while the item is in a trie.
@@ -86,13 +89,9 @@ impl<T: Keyed> Leaf<T> {
     }
 
     fn insert_at(&mut self, at: usize, hash: u32, item: T) {
-        // Doubling would waste a third of the leaf on average; leaves are short, so small steps cost little.
         if self.tags.len() == self.tags.capacity() {
-            let more = (self.tags.len() / 8).max(1);
+            let more = room(self.tags.len() + 1) - self.tags.len();
             self.tags.reserve_exact(more);
-        }
-        if self.items.len() == self.items.capacity() {
-            let more = (self.items.len() / 8).max(1);
             self.items.reserve_exact(more);
         }
         self.tags.insert(at, hash);
@@ -100,22 +99,36 @@ impl<T: Keyed> Leaf<T> {
     }
 }
 
+/// How much room a leaf of so many items gets. Few sizes, so that what one leaf frees another takes; doubling all
+/// the way would waste a third on average.
+fn room(len: usize) -> usize {
+    if len <= 8 { len.next_power_of_two() } else { len.next_multiple_of(STEP) }
+}
+
 /// A node of sorted parts. `shift` is what is left of the hash below this node.
-fn build<T: Keyed>(mut tags: Vec<u32>, mut items: Vec<T>, shift: u32) -> Node<T> {
+fn build<T: Keyed>(tags: &[u32], items: &mut impl Iterator<Item = T>, shift: u32) -> Node<T> {
     if tags.is_empty() {
         return Node::Empty;
     }
     if tags.len() <= LEAF_MAX || shift == 0 {
-        return Node::Leaf(Arc::new(Leaf { tags, items }));
+        let mut leaf = Leaf { tags: Vec::with_capacity(room(tags.len())), items: Vec::with_capacity(room(tags.len())) };
+        leaf.tags.extend_from_slice(tags);
+        leaf.items.extend(items.take(tags.len()));
+        return Node::Leaf(Arc::new(leaf));
     }
+    branch(tags, items, shift)
+}
+
+fn branch<T: Keyed>(tags: &[u32], items: &mut impl Iterator<Item = T>, shift: u32) -> Node<T> {
     let shift = shift - BITS;
     let mut counts = [0; FANOUT];
     let mut children = [const { Node::Empty }; FANOUT];
-    for child in (0..FANOUT).rev() {
-        let from = tags.partition_point(|tag| child_of(*tag, shift) < child);
-        let (part_tags, part_items) = (tags.split_off(from), items.split_off(from));
-        counts[child] = part_tags.len();
-        children[child] = build(part_tags, part_items, shift);
+    let mut rest = tags;
+    for child in 0..FANOUT {
+        let (part, behind) = rest.split_at(rest.partition_point(|tag| child_of(*tag, shift) <= child));
+        rest = behind;
+        counts[child] = part.len();
+        children[child] = build(part, items, shift);
     }
     Node::Branch(Arc::new(Branch { counts, children }))
 }
@@ -153,14 +166,16 @@ fn upsert_node<T: Keyed, F: FnOnce(Option<&mut T>) -> Option<T>>(
                     }
                     false
                 }
+                Err(_) if leaf.tags.len() >= LEAF_MAX && shift > 0 => {
+                    let tags = std::mem::take(&mut leaf.tags);
+                    let mut items = std::mem::take(&mut leaf.items).into_iter();
+                    *node = branch(&tags, &mut items, shift);
+                    upsert_node(node, shift, hash, key, edit)
+                }
                 Err(at) => {
                     let Some(item) = edit(None) else { return false };
                     debug_assert_eq!(item.key(), key);
                     leaf.insert_at(at, hash, item);
-                    if leaf.tags.len() > LEAF_MAX && shift > 0 {
-                        let (tags, items) = (std::mem::take(&mut leaf.tags), std::mem::take(&mut leaf.items));
-                        *node = build(tags, items, shift);
-                    }
                     true
                 }
             }
@@ -182,9 +197,10 @@ fn remove_node<T: Keyed>(node: &mut Node<T>, shift: u32, hash: u32, key: &[u8]) 
             leaf.tags.remove(at);
             let item = leaf.items.remove(at);
             // Give back what a leaf that shrank no longer needs.
-            if leaf.tags.capacity() > 2 * leaf.tags.len() + 4 {
-                leaf.tags.shrink_to_fit();
-                leaf.items.shrink_to_fit();
+            let wanted = room(leaf.tags.len());
+            if leaf.tags.capacity() > wanted + STEP {
+                leaf.tags.shrink_to(wanted);
+                leaf.items.shrink_to(wanted);
             }
             Some(item)
         }
@@ -200,7 +216,7 @@ fn remove_node<T: Keyed>(node: &mut Node<T>, shift: u32, hash: u32, key: &[u8]) 
                     tags.push(tag);
                     items.push(item.clone());
                 }
-                *node = build(tags, items, shift);
+                *node = build(&tags, &mut items.into_iter(), shift);
             }
             Some(item)
         }
@@ -220,7 +236,7 @@ impl<T: Keyed> Trie<T> {
         if items.len() != len || !(1..len).all(ascends) {
             return None;
         }
-        Some(Self { root: build(tags, items, HASH_BITS), len })
+        Some(Self { root: build(&tags, &mut items.into_iter(), HASH_BITS), len })
     }
 
     /// How many items.

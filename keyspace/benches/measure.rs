@@ -1,0 +1,102 @@
+//! What a key costs in memory and time: `cargo bench -p quorate-keyspace --bench measure`.
+//!
+//! One million keys of 16 bytes with values of 100, set through `apply` in entries of 64 commands, as the proposer
+//! makes them under load. Prints figures; asserts nothing, for they are the machine's.
+
+#![expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "a measurement needs a clock")]
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use quorate_keyspace::{Keyspace, Proto, ReplyBuf, Stamp, UnitHead, UnitKind, encode_entry, encode_unit, spec};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const KEYS: usize = 1_000_000;
+const BATCH: usize = 64;
+
+fn resident_bytes() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    statm.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).map_or(0, |pages| pages * 4096)
+}
+
+fn key(n: usize) -> Bytes {
+    // Spread over the whole range, so that the order of keys is not that of memory.
+    Bytes::from(format!("key:{:012}", n.wrapping_mul(7_368_787) % KEYS))
+}
+
+fn entry(commands: &[Vec<Bytes>]) -> BytesMut {
+    let head = UnitHead { kind: UnitKind::Batch, proto: Proto::Resp2, watches: &[] };
+    let units: Vec<Bytes> =
+        commands.iter().map(|args| encode_unit(head, [(0u16, args.as_slice())].into_iter())).collect();
+    let mut out = BytesMut::new();
+    encode_entry(Stamp { time_ms: 1, seed: 1 }, &units, &mut out);
+    out
+}
+
+fn apply_all(keyspace: &mut Keyspace, what: &str, command: impl Fn(usize) -> Vec<Bytes>) {
+    for want_replies in [true, false] {
+        let mut spent = Duration::ZERO;
+        for from in (0..KEYS).step_by(BATCH) {
+            let commands: Vec<_> = (from..KEYS.min(from + BATCH)).map(&command).collect();
+            let entry = entry(&commands);
+            let begun = Instant::now();
+            black_box(keyspace.apply(&entry, want_replies)).expect("our own entry");
+            spent += begun.elapsed();
+        }
+        let role = if want_replies { "leader" } else { "follower" };
+        println!("{what:28} {role:9} {:6} ns", spent.as_nanos() / KEYS as u128);
+    }
+}
+
+fn main() {
+    let mut keyspace = Keyspace::new(16, [3, 5]);
+    let value = Bytes::from(vec![b'x'; 100]);
+    let longer = Bytes::from(vec![b'x'; 101]);
+    let empty = resident_bytes();
+    let mut fill = Duration::ZERO;
+    for from in (0..KEYS).step_by(BATCH) {
+        let set = |n| vec![Bytes::from_static(b"SET"), key(n), value.clone()];
+        let commands: Vec<_> = (from..KEYS.min(from + BATCH)).map(set).collect();
+        let entry = entry(&commands);
+        let begun = Instant::now();
+        keyspace.apply(&entry, true).expect("our own entry");
+        fill += begun.elapsed();
+    }
+    println!("{:28} {:16} B a key", "memory", (resident_bytes() - empty) / KEYS);
+    println!("{:28} {:9} {:6} ns", "SET, new key", "leader", fill.as_nanos() / KEYS as u128);
+    apply_all(&mut keyspace, "SET, same length", |n| vec![Bytes::from_static(b"SET"), key(n), value.clone()]);
+    apply_all(&mut keyspace, "SET, other length", |n| {
+        let value = if n % 2 == 0 { &value } else { &longer };
+        vec![Bytes::from_static(b"SET"), key(n + 1), value.clone()]
+    });
+    let begun = Instant::now();
+    let view = keyspace.view();
+    println!("{:28} {:16} ns", "view", begun.elapsed().as_nanos());
+    apply_all(&mut keyspace, "SET, under a view", |n| vec![Bytes::from_static(b"SET"), key(n), value.clone()]);
+    let begun = Instant::now();
+    let mut bytes = Vec::new();
+    view.chunks().for_each(|(chunk, _)| view.encode(chunk, &mut bytes));
+    println!("{:28} {:16} ms, {} MB", "encode a view", begun.elapsed().as_millis(), bytes.len() >> 20);
+    drop(view);
+    apply_all(&mut keyspace, "INCR on 100 keys", |n| {
+        vec![Bytes::from_static(b"INCR"), Bytes::from(format!("counter:{}", n % 100))]
+    });
+    apply_all(&mut keyspace, "HSET of 100 hashes", |n| {
+        let (hash, field) = (Bytes::from(format!("hash:{}", n % 100)), Bytes::from(format!("f{}", n / 100 % 50)));
+        vec![Bytes::from_static(b"HSET"), hash, field, Bytes::from_static(b"value")]
+    });
+    let get = spec::lookup(b"get").expect("the table");
+    let keys: Vec<Bytes> = (0..KEYS).map(key).collect();
+    let mut out = ReplyBuf::new(Proto::Resp2);
+    let begun = Instant::now();
+    for (n, key) in keys.iter().enumerate() {
+        keyspace.read(1, 0, 0, get, &[b"GET", key], &mut out);
+        if n % BATCH == 0 {
+            drop(black_box(out.take()));
+        }
+    }
+    println!("{:28} {:16} ns", "GET", begun.elapsed().as_nanos() / KEYS as u128);
+}
