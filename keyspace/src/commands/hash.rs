@@ -177,18 +177,25 @@ impl Picked<'_> {
     }
 }
 
-/// A negative count may ask for any number of repeats: Redis goes on until the client's buffer bursts.
+/// A negative count may ask for any number of repeats. Redis goes on until the client's buffer bursts.
 const MAX_REPLY: usize = 512 * 1024 * 1024;
+/// An empty string in a reply.
+const SHORTEST: u64 = 6;
 
 /// `count` picks, each from the whole hash.
 fn pick_any(hash: &Hash, count: u64, rng: &mut Rng, picked: &mut Picked<'_>) -> Result<(), CmdError> {
-    picked.begin(usize::try_from(count).unwrap_or(usize::MAX));
+    const TOO_MANY: CmdError = CmdError::fixed("ERR the reply would be longer than 512 MB");
+    if count.saturating_mul(SHORTEST) > MAX_REPLY as u64 {
+        return Err(TOO_MANY);
+    }
+    let start = picked.out.bytes().len();
+    picked.begin(count as usize);
     for _ in 0..count {
         if let Some(pair) = hash.nth(rng.below(hash.len() as u64) as usize) {
             picked.put(pair);
         }
-        if picked.out.bytes().len() > MAX_REPLY {
-            return Err(CmdError::fixed("ERR the reply would be larger than 512 MB"));
+        if picked.out.bytes().len() - start > MAX_REPLY {
+            return Err(TOO_MANY);
         }
     }
     Ok(())

@@ -208,7 +208,7 @@ pub static COMMANDS: &[Command<Handler>] = &[
             name: "object",
             summary: "Groups the commands that look into a value.",
             since: "2.2.3",
-            complexity: "Depends on subcommand.",
+            complexity: "Depends on the subcommand.",
             arity: -2,
             ..Meta::BASE
         },
