@@ -30,6 +30,8 @@ mod proposer;
 mod runtime;
 mod state_machine;
 mod status;
+#[cfg(test)]
+mod suite_tests;
 mod system;
 mod transport;
 mod types;

@@ -18,6 +18,8 @@ pub(crate) struct Malformed(pub(crate) &'static str);
 
 /// More members than this in one group is damage, not a group.
 const MAX_MEMBERS: usize = 1024;
+/// No group lives long enough to count so far.
+const MAX_NUMBER: u64 = 1 << 60;
 
 /// Reads from a buffer and never beyond its end.
 pub(crate) struct Reader(pub(crate) Bytes);
@@ -83,6 +85,10 @@ impl Reader {
 
     pub(crate) fn log_id(&mut self) -> Result<LogId> {
         let (term, node_id, index) = (self.u64()?, self.u64()?, self.u64()?);
+        // Whoever counts on from here must not come to the end of the numbers.
+        if term > MAX_NUMBER || index > MAX_NUMBER {
+            return Err(Malformed("log id"));
+        }
         Ok(LogId::new(LeaderId { term, node_id }, index))
     }
 
@@ -92,6 +98,9 @@ impl Reader {
 
     pub(crate) fn vote(&mut self) -> Result<Vote> {
         let (term, node_id) = (self.u64()?, self.u64()?);
+        if term > MAX_NUMBER {
+            return Err(Malformed("vote"));
+        }
         Ok(if self.bool()? { Vote::new_committed(term, node_id) } else { Vote::new(term, node_id) })
     }
 

@@ -36,6 +36,9 @@ const WRITE_BYTES: usize = 256 << 10;
 /// Bytes that may wait in the queues, in units of 1 KiB.
 const BUDGET_KIB: usize = 128 << 10;
 
+/// How long a request waits for a connection that is being made.
+const CONNECT_PATIENCE: Duration = Duration::from_millis(50);
+
 /// Which queue a frame goes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lane {
@@ -282,7 +285,8 @@ impl Peer {
         body: impl FnOnce(&mut BytesMut),
     ) -> Answer {
         let deadline = Instant::now() + patience;
-        let connection = self.connected(patience).await?;
+        // A request is not worth waiting for a peer that is down: whoever asks looks for another leader meanwhile.
+        let connection = self.connected(patience.min(CONNECT_PATIENCE)).await?;
         let request = connection.next_request.fetch_add(1, Relaxed);
         let frame = frame::encode(kind, group, request, body);
         let late = |left: Duration| if left.is_zero() { Duration::from_millis(1) } else { left };

@@ -36,13 +36,12 @@ pub(crate) fn read_append(body: Bytes) -> Result<Append, Malformed> {
     let n = reader.count(4 + HEADER_BYTES)?;
     let mut entries = Vec::with_capacity(n);
     // openraft takes for granted that the entries follow `prev` and each other; a stranger might not.
-    let mut expected = prev_log_id.as_ref().map_or(0, |id| id.index() + 1);
-    for _ in 0..n {
+    let first = prev_log_id.as_ref().map_or(0, |id| id.index() + 1);
+    for expected in first..first + n as u64 {
         let entry = decode_entry(reader.bytes()?)?;
         if entry.log_id.index() != expected {
             return Err(Malformed("append: the entries don't follow each other"));
         }
-        expected += 1;
         entries.push(entry);
     }
     reader.end()?;

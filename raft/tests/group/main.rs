@@ -4,3 +4,7 @@ mod cluster;
 mod toy;
 
 mod basics;
+mod elections;
+mod members;
+mod snapshots;
+mod strangers;

@@ -1,0 +1,93 @@
+//! openraft's own suite over this log and this state machine.
+
+use std::sync::Arc;
+
+use openraft::StorageError;
+use openraft::testing::log::{StoreBuilder, Suite};
+use quorate_storage::checkpoint::{CheckpointConfig, CheckpointStore};
+use quorate_storage::disk::{Disk, OsDisk};
+use quorate_storage::memdisk::MemDisk;
+use quorate_storage::wal::{Wal, WalConfig};
+
+use crate::api::{ApplyError, Restore, StateMachine, View};
+use crate::counters::Counters;
+use crate::log_store::{Durable, LogStore};
+use crate::state_machine::Machine;
+use crate::types::TypeConfig;
+use bytes::{Bytes, BytesMut};
+
+/// A state machine that holds nothing: the suite looks only at log ids and memberships.
+struct Nothing;
+
+impl View for Nothing {
+    fn header(&self) -> Vec<u8> {
+        Vec::new()
+    }
+    fn chunks(&self) -> Box<dyn Iterator<Item = (u64, u64)> + '_> {
+        Box::new(std::iter::once((7, 1)))
+    }
+    fn encode(&self, _chunk: u64, out: &mut Vec<u8>) {
+        out.push(7);
+    }
+    fn as_any(&self) -> &dyn std::any::Any {
+        self
+    }
+}
+
+impl Restore for Nothing {
+    fn add(&mut self, _chunk: u64, _bytes: &[u8]) -> Result<(), ApplyError> {
+        Ok(())
+    }
+    fn finish(self: Box<Self>) -> Result<Arc<dyn View>, ApplyError> {
+        Ok(Arc::new(Nothing))
+    }
+}
+
+impl StateMachine for Nothing {
+    fn encode_batch(&self, _units: &[Bytes], _out: &mut BytesMut) {}
+    fn apply(&self, _entry: &Bytes, _want_replies: bool) -> Result<Vec<Bytes>, ApplyError> {
+        Ok(Vec::new())
+    }
+    fn view(&self) -> Arc<dyn View> {
+        Arc::new(Nothing)
+    }
+    fn restore(&self, _header: &[u8]) -> Result<Box<dyn Restore>, ApplyError> {
+        Ok(Box::new(Nothing))
+    }
+    fn install(&self, _view: Arc<dyn View>) {}
+}
+
+struct Builder(fn() -> Arc<dyn Disk>);
+
+impl StoreBuilder<TypeConfig, LogStore, Machine, tempfile::TempDir> for Builder {
+    async fn build(&self) -> Result<(tempfile::TempDir, LogStore, Machine), StorageError<TypeConfig>> {
+        let dir = tempfile::tempdir().unwrap();
+        let config = WalConfig { segment_bytes: 1 << 20, ..WalConfig::default() };
+        let (wal, _) = Wal::open((self.0)(), &dir.path().join("wal"), config).unwrap();
+        let store = CheckpointStore::open(&dir.path().join("checkpoint"), CheckpointConfig::default()).unwrap();
+        // The suite cuts the log without a checkpoint; a group never may.
+        let durable = Durable::default();
+        durable.raise(u64::MAX - 1);
+        let log = LogStore::new(wal.group(3), durable);
+        let machine =
+            Machine::recover(3, Arc::new(Nothing), store, Durable::default(), Arc::new(Counters::default())).unwrap();
+        machine.go_live();
+        machine.allow_gaps();
+        Ok((dir, log, machine))
+    }
+}
+
+#[test]
+fn openrafts_suite_passes_on_the_real_disk() {
+    run(|| Arc::new(OsDisk));
+}
+
+#[test]
+fn openrafts_suite_passes_on_a_disk_in_memory() {
+    run(|| Arc::new(MemDisk::new()));
+}
+
+fn run(disk: fn() -> Arc<dyn Disk>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(Suite::test_all(Builder(disk))).unwrap();
+}

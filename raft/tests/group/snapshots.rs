@@ -1,0 +1,155 @@
+//! Checkpoints, recovery from them, and snapshots to members that lag.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use quorate_raft::Limits;
+
+use crate::cluster::{Cluster, eventually};
+
+/// A log that is cut soon.
+fn small() -> Limits {
+    Limits {
+        checkpoint_log_bytes: 1 << 20,
+        keep_log_bytes: 16 << 10,
+        snapshot_frame_bytes: 4 << 10,
+        ..Limits::default()
+    }
+}
+
+async fn fill(cluster: &Cluster, names: std::ops::Range<u32>, bytes: usize) {
+    let leader = cluster.leader().await;
+    let group = cluster.running[&leader].group.clone();
+    let padding = "p".repeat(bytes);
+    let tasks: Vec<_> = names
+        .map(|i| {
+            let (group, unit) = (group.clone(), Bytes::from(format!("add k{i} {i} {padding}")));
+            tokio::spawn(async move { group.propose(unit).await.unwrap() })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+}
+
+async fn cut(cluster: &Cluster, id: u64) -> u64 {
+    let group = cluster.running[&id].group.clone();
+    group.checkpoint().await.unwrap();
+    loop {
+        if let Some(purged) = group.status().await.purged {
+            return purged;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_member_recovers_from_its_checkpoint_and_the_tail() {
+    let mut cluster = Cluster::with_limits(1, small()).await;
+    fill(&cluster, 0..300, 1000).await;
+    cut(&cluster, 1).await;
+    fill(&cluster, 300..320, 10).await;
+    cluster.add("k5", 1).await.unwrap();
+    let before = cluster.running[&1].toy.values();
+    for _ in 0..2 {
+        cluster.kill(1);
+        cluster.start(1).await;
+        cluster.leader().await;
+        assert_eq!(cluster.running[&1].toy.values(), before);
+    }
+    assert_eq!(cluster.add("k5", 1).await.unwrap(), 7);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_checkpoint_after_a_checkpoint_writes_what_changed_and_forgets_what_vanished() {
+    let mut cluster = Cluster::with_limits(1, small()).await;
+    fill(&cluster, 0..50, 100).await;
+    let group = cluster.running[&1].group.clone();
+    group.checkpoint().await.unwrap();
+    for i in 0..50 {
+        if i % 3 != 0 {
+            group.propose(Bytes::from(format!("del k{i}"))).await.unwrap();
+        }
+    }
+    cluster.add("k0", 1000).await.unwrap();
+    group.checkpoint().await.unwrap();
+    let before = cluster.running[&1].toy.values();
+    drop(group);
+    cluster.kill(1);
+    cluster.start(1).await;
+    cluster.leader().await;
+    assert_eq!(cluster.running[&1].toy.values(), before);
+    assert_eq!(before[&Bytes::from_static(b"k0")], 1000);
+    assert_eq!(before.len(), 17);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_new_member_and_one_that_was_away_catch_up_by_snapshot() {
+    let mut cluster = Cluster::with_limits(3, small()).await;
+    let leader = cluster.leader().await;
+    let away = cluster.voters(leader).into_iter().find(|id| *id != leader).unwrap();
+    cluster.kill(away);
+    fill(&cluster, 0..400, 1000).await;
+    cut(&cluster, leader).await;
+    cluster.start(away).await;
+    let new = cluster.join(true).await;
+    cluster.wait_voter(new).await;
+    fill(&cluster, 400..420, 10).await;
+    let values = cluster.agree().await;
+    assert_eq!(values.len(), 420);
+    for id in [away, new] {
+        let status = cluster.running[&id].group.status().await;
+        assert_eq!(status.snapshots_received, 1, "member {id}");
+        assert!(status.snapshot_bytes_received > 400_000);
+    }
+    // What was installed is on the disk, too.
+    cluster.kill(new);
+    cluster.start(new).await;
+    cluster.agree().await;
+    assert_eq!(cluster.running[&new].group.status().await.snapshots_received, 0, "it has its own");
+    let sent = cluster.running[&leader].group.status().await;
+    assert!(sent.snapshots_sent >= 2 && sent.members.iter().all(|m| m.snapshot.is_none()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_snapshot_on_its_way_costs_no_election_and_survives_the_loss_of_its_receiver() {
+    let mut cluster = Cluster::with_limits(3, small()).await;
+    let leader = cluster.leader().await;
+    fill(&cluster, 0..2000, 4000).await;
+    cut(&cluster, leader).await;
+    let term = cluster.running[&leader].group.status().await.term;
+    let new = cluster.join(true).await;
+    eventually("the first pieces", || {
+        let group = &cluster.running[&new].group;
+        let mut future = std::pin::pin!(group.status());
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        let std::task::Poll::Ready(status) = future.as_mut().poll(&mut cx) else { return None };
+        (status.applied.is_some() || group.leader().is_some()).then_some(())
+    })
+    .await;
+    cluster.kill(new);
+    for i in 1..=10 {
+        assert_eq!(cluster.add("n", 1).await.unwrap(), i);
+    }
+    cluster.start(new).await;
+    cluster.wait_voter(new).await;
+    assert_eq!(cluster.agree().await.len(), 2001);
+    assert_eq!(cluster.running[&leader].group.status().await.term, term, "an election was held");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn an_orderly_stop_hands_over_and_leaves_a_checkpoint() {
+    let mut cluster = Cluster::new(3).await;
+    fill(&cluster, 0..20, 10).await;
+    let leader = cluster.leader().await;
+    let running = cluster.running.remove(&leader).unwrap();
+    let start = std::time::Instant::now();
+    running.node.shutdown(Duration::from_secs(10)).await;
+    assert!(start.elapsed() < Duration::from_secs(8));
+    drop(running);
+    cluster.leader().await;
+    cluster.start(leader).await;
+    let status = cluster.running[&leader].group.status().await;
+    assert!(status.checkpoint.is_some());
+    assert_eq!(cluster.agree().await.len(), 20);
+}
