@@ -1,1 +1,24 @@
-//! x
+//! Tests with real processes: members started from the built binary, killed, paused, joined and removed while
+//! clients work. They need nothing beyond Rust.
+//!
+//! A test waits for conditions, with one generous patience for all, and asserts nothing about speed.
+
+mod binding;
+mod clients;
+mod compat;
+mod durability;
+mod identity;
+mod malformed;
+mod membership;
+mod proxy;
+mod stale_reads;
+mod supervisor;
+
+use quorate_testkit::{Cluster, ClusterOptions};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_quorate");
+
+/// Three members with default settings.
+fn three_members() -> Cluster {
+    Cluster::start(ClusterOptions::new(BINARY))
+}

@@ -1,0 +1,138 @@
+//! Who may be a member: one process per directory, one directory per id, members of one group only.
+
+use crate::{BINARY, three_members};
+use quorate_testkit::load::Load;
+use quorate_testkit::{Cluster, ClusterOptions, Member, Value};
+use std::fs;
+
+/// Starts a member that must refuse to run; gives what it printed.
+fn refused(member: &mut Member) -> String {
+    member.start();
+    let status = member.wait_end();
+    let output = member.output();
+    assert!(!status.success(), "it must not end as if all were well: {output}");
+    output
+}
+
+#[test]
+fn a_second_process_on_one_directory_is_refused_and_the_first_goes_on() {
+    let mut cluster = three_members();
+    let dir = cluster.members[1].dir.clone();
+    let binary = BINARY.as_ref();
+    let mut second = Member::new(binary, dir.clone(), &mut cluster.ports, &["--bootstrap".to_owned()], &[]);
+    // Its output must not mix with the first one's.
+    let first_output = cluster.members[1].output();
+    let said = refused(&mut second).replace(&first_output, "").to_lowercase();
+    assert!(said.contains("lock") || said.contains("in use") || said.contains("another process"), "{said}");
+    assert!(cluster.members[1].is_ready());
+    assert_eq!(cluster.members[1].conn().cmd("SET k v").unwrap(), Value::ok());
+    cluster.wait_settled();
+}
+
+#[test]
+fn a_member_that_comes_back_with_an_empty_disk_under_its_old_id_is_refused() {
+    let mut cluster = three_members();
+    let load = Load::start(10, &cluster.addrs());
+    load.wait_progress(100);
+    let follower = cluster.follower();
+    let id = cluster.members[follower].id();
+    cluster.members[follower].kill();
+    let dir = cluster.members[follower].dir.clone();
+    fs::remove_dir_all(&dir).expect("the disk is lost");
+    // The same command as before; it joins through the others.
+    let others: Vec<String> = cluster.running().into_iter().map(|at| cluster.members[at].admin_url()).collect();
+    let command = cluster.members[follower].command_mut();
+    command.retain(|word| word != "--bootstrap");
+    if !command.contains(&"--join".to_owned()) {
+        command.extend(others.iter().flat_map(|url| ["--join".to_owned(), url.clone()]));
+    }
+    let said = refused(&mut cluster.members[follower]);
+    assert!(said.contains("remove"), "it says what to do: {said}");
+    load.wait_progress(100);
+    // What it says to do works: the old one is removed, then this one joins under a new id.
+    let leader = cluster.leader();
+    let answer = quorate_testkit::http::delete(cluster.members[leader].admin, &format!("/v1/members/{id}")).unwrap();
+    assert!(answer.is_ok(), "{} {}", answer.status, answer.body);
+    let _ = fs::remove_dir_all(&dir);
+    cluster.members[follower].start();
+    cluster.wait_settled();
+    assert!(cluster.members[follower].id() > 3, "ids are never used again");
+    load.wait_progress(100);
+    let books = load.stop();
+    books.check(&mut cluster.members[follower].conn());
+}
+
+#[test]
+fn a_member_whose_log_is_gone_refuses_to_go_on_under_its_id() {
+    let mut cluster = three_members();
+    let follower = cluster.follower();
+    cluster.members[follower].kill();
+    let dir = cluster.members[follower].dir.clone();
+    // Everything is lost but the small file that says who it is.
+    let mut kept = 0;
+    for entry in fs::read_dir(&dir).expect("its directory").flatten() {
+        if entry.path().is_dir() {
+            fs::remove_dir_all(entry.path()).expect("removed");
+        } else {
+            kept += 1;
+        }
+    }
+    assert!(kept > 0, "the identity is a file of its own");
+    let said = refused(&mut cluster.members[follower]);
+    assert!(said.contains("remove"), "it says what to do: {said}");
+    assert_eq!(cluster.members[cluster.leader()].conn().cmd("SET k v").unwrap(), Value::ok());
+}
+
+#[test]
+fn a_member_of_another_group_is_refused() {
+    let mut ours = three_members();
+    let mut theirs = Cluster::start(ClusterOptions::new(BINARY).members(1));
+    assert_eq!(theirs.members[0].conn().cmd("SET of theirs").unwrap(), Value::ok());
+    // One of ours is gone, and somebody starts the other group's member at its addresses.
+    let follower = ours.follower();
+    ours.members[follower].kill();
+    theirs.members[0].kill();
+    let dir = theirs.members[0].dir.display().to_string();
+    let own_dir = ours.members[follower].dir.display().to_string();
+    let mut stranger = Member::new(BINARY.as_ref(), theirs.members[0].dir.clone(), &mut ours.ports, &[], &[]);
+    *stranger.command_mut() = ours.members[follower].command_mut().clone();
+    for word in stranger.command_mut() {
+        if *word == own_dir {
+            word.clone_from(&dir);
+        }
+    }
+    let load = Load::start(10, &ours.addrs());
+    stranger.start();
+    load.wait_progress(300);
+    let books = load.stop();
+    let leader = ours.leader();
+    books.check(&mut ours.members[leader].conn());
+    assert_eq!(ours.members[leader].conn().cmd("GET of").unwrap(), Value::Null, "nothing of theirs came in");
+    // It said why, on one side or the other, and took nothing of ours.
+    let said = [stranger.output(), ours.members[leader].output()].concat().to_lowercase();
+    assert!(said.contains("group"), "{said}");
+    stranger.kill();
+    theirs.members[0].start();
+    theirs.members[0].wait_ready();
+    assert_eq!(theirs.members[0].conn().cmd("GET of").unwrap(), Value::bulk("theirs"));
+    assert_eq!(theirs.members[0].conn().cmd("DBSIZE").unwrap(), Value::Int(1));
+}
+
+#[test]
+fn a_member_starts_again_without_any_flag_that_says_where_its_group_is() {
+    let mut cluster = three_members();
+    assert_eq!(cluster.members[0].conn().cmd("SET k v").unwrap(), Value::ok());
+    for at in 0..3 {
+        cluster.members[at].kill();
+        let command = cluster.members[at].command_mut();
+        command.retain(|word| word != "--bootstrap");
+        while let Some(place) = command.iter().position(|word| word == "--join") {
+            command.drain(place..place + 2);
+        }
+    }
+    for member in &mut cluster.members {
+        member.start();
+    }
+    cluster.wait_settled();
+    assert_eq!(cluster.members[2].conn().cmd("GET k").unwrap(), Value::bulk("v"));
+}
