@@ -283,3 +283,35 @@ impl Database {
         self.due.first().map(|(at, _, _)| *at)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::item::Head;
+
+    #[test]
+    fn keys_that_share_hash_and_end_share_a_line_of_the_index() {
+        let mut db = Database::default();
+        let place = |key| Place { key, slot: 3, hash: 9 };
+        let put = |db: &mut Database, key: &'static [u8], at| {
+            let item = Item::string(Head::new(key, 1, at, 0, 0), key, b"v");
+            db.upsert(place(key), 1, |_| Some(item));
+        };
+        let due = |db: &Database, now| {
+            let mut keys = Vec::new();
+            db.due(now, 10, |key| keys.push(key.to_vec()));
+            keys
+        };
+        put(&mut db, b"a", 50);
+        put(&mut db, b"b", 50);
+        put(&mut db, b"c", 60);
+        assert_eq!(due(&db, 50), [b"a", b"b"]);
+        assert_eq!(db.expires(), 3);
+        db.remove(place(b"a"), 1);
+        assert_eq!(due(&db, 50), [b"b"], "the other one stays in the index");
+        put(&mut db, b"b", NEVER);
+        assert_eq!(due(&db, 60), [b"c"]);
+        db.remove(place(b"c"), 1);
+        assert_eq!((db.expires(), db.ends_sum, db.next_due()), (0, 0, None));
+    }
+}
