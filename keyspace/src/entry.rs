@@ -222,6 +222,9 @@ impl<'a> KeyList<'a> {
     }
 }
 
+/// Database, key and revision of a watch.
+type WatchRef<'a> = (u16, &'a [u8], u64);
+
 /// The commands of a batch or transaction.
 pub(crate) struct Commands<'a> {
     pub(crate) transaction: bool,
@@ -253,7 +256,7 @@ impl<'a> Commands<'a> {
         self.left
     }
 
-    pub(crate) fn next_watch(&mut self) -> Result<Option<(u16, &'a [u8], u64)>, Corrupt> {
+    pub(crate) fn next_watch(&mut self) -> Result<Option<WatchRef<'a>>, Corrupt> {
         let watches = &mut self.watches;
         if watches.left == 0 {
             return Ok(None);

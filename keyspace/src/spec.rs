@@ -454,6 +454,9 @@ pub struct Deprecated {
 /// A key among the arguments, and what is done with it (of [`key`]).
 pub type KeyAt = (usize, u32);
 
+/// Finds the keys of a call; None where it is no valid call.
+pub type FindKeys = fn(&[&[u8]]) -> Option<Vec<KeyAt>>;
+
 /// Everything about a command but its code.
 #[derive(Clone, Copy, Debug)]
 pub struct Meta {
@@ -476,7 +479,7 @@ pub struct Meta {
     /// Where the keys are.
     pub keys: &'static [KeySpec],
     /// Finds the keys where the specs can't, or their flags depend on the arguments.
-    pub find_keys: Option<fn(&[&[u8]]) -> Option<Vec<KeyAt>>>,
+    pub find_keys: Option<FindKeys>,
     /// The syntax.
     pub args: &'static [Arg],
     /// Hints for proxies and clients.

@@ -285,3 +285,13 @@ fn expire() {
 fn hash() {
     file("hash.txt");
 }
+
+#[test]
+fn string() {
+    file("string.txt");
+}
+
+#[test]
+fn server() {
+    file("server.txt");
+}
