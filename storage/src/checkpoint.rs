@@ -1,11 +1,56 @@
-//! Checkpoints: the state of a group as rows by chunk and epoch.
+//! Checkpoints: the state of each group as chunks, kept in rows of about 8 KB, committed by epochs.
+//!
+//! A checkpoint is written beside the one before: only chunks that changed, under the number of the next epoch. It counts
+//! from the moment at which its manifest is durable; until then, and if it is given up, the old one is whole. After that
+//! the rows that it replaced are removed.
+//!
+//! ```text
+//! data row      key    'd', group u64, chunk u64, epoch u64, part u32, all big endian
+//!               value  crc32 u32 over the key and the rest of the value, number of parts u32 (both little endian),
+//!                      bytes of the chunk. No parts: the chunk is removed as of this epoch.
+//! manifest row  key    'm', group u64 big endian
+//!               value  codec version 1: epoch, floor, rows, chunks, bytes, digest, the caller's bytes
+//! ```
+//!
+//! What a chunk holds at epoch E are the rows of the newest epoch not above E. Rows below the manifest's `floor` are
+//! nothing (a full replacement wrote the floor), rows above E were never committed. `digest` is the sum of a hash of
+//! every row that counts, so it can be kept up to date without reading, and a row that is missing, changed or left over
+//! from a checkpoint that was given up shows.
+//!
+//! The order of a commit: data rows, sync, manifest, sync, removal of old rows. A removal that a crash undoes leaves rows
+//! that no longer count; a row that says "removed" is itself only removed after the next sync.
+//!
+//! This module must never know what a chunk holds.
 
+mod read;
+mod rows;
+mod sled_rows;
+#[cfg(test)]
+mod tests;
+mod write;
+
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use crate::codec;
+pub use read::{Chunks, Loaded};
+pub use rows::{MemRows, Row, Rows};
+pub use write::Writer;
+
+/// Bytes of a chunk in one row. sled needs several times a row's size in memory and on disk while it rewrites the page
+/// it is on: 8 KB was measured to be cheap, 32 KB to cost a gigabyte.
+const PART_BYTES: usize = 8000;
+const MANIFEST_VERSION: u8 = 1;
+const MAX_MANIFEST_BYTES: usize = 64 << 20;
+const KEY_BYTES: usize = 29;
 
 /// Why a checkpoint cannot be written or read.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum CheckpointError {
     /// A row or a manifest is damaged or missing; the member must stop, or be rebuilt from the others.
     #[error("the checkpoint of group {group} is corrupt: {what}")]
@@ -15,7 +60,7 @@ pub enum CheckpointError {
         /// What was found.
         what: String,
     },
-    /// The store below failed.
+    /// The store below failed. After this nothing more is written; what is on disk shows at the next start.
     #[error("the checkpoint store failed: {0}")]
     Store(String),
     /// Another writer of the same group is under way.
@@ -36,111 +81,281 @@ impl Default for CheckpointConfig {
     }
 }
 
-/// The checkpoints of all groups of a node; clones are cheap and share it.
-#[derive(Clone)]
-pub struct CheckpointStore {}
-
-/// A committed checkpoint.
-pub struct Loaded {
-    /// Which commit it is, counted from 1.
-    pub epoch: u64,
-    /// The caller's bytes given to [`Writer::commit`].
-    pub manifest: Bytes,
-    /// How many chunks there are.
-    pub chunk_count: u64,
-    /// How many bytes they hold.
-    pub bytes: u64,
-    /// The chunks, in order of their number. It must be read to its end: what it gave is proven whole (digest and count
-    /// of the manifest) only when it ends with `None` and gave no error.
-    pub chunks: Chunks,
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Manifest {
+    epoch: u64,
+    floor: u64,
+    rows: u64,
+    chunks: u64,
+    bytes: u64,
+    digest: u64,
+    caller: Vec<u8>,
 }
 
-/// The chunks of a checkpoint; see [`Loaded::chunks`].
-pub struct Chunks {}
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Key {
+    group: u64,
+    chunk: u64,
+    epoch: u64,
+    part: u32,
+}
 
-impl Iterator for Chunks {
-    type Item = Result<(u64, Vec<u8>), CheckpointError>;
+impl Key {
+    fn encode(&self) -> [u8; KEY_BYTES] {
+        let mut out = [b'd'; KEY_BYTES];
+        out[1..9].copy_from_slice(&self.group.to_be_bytes());
+        out[9..17].copy_from_slice(&self.chunk.to_be_bytes());
+        out[17..25].copy_from_slice(&self.epoch.to_be_bytes());
+        out[25..].copy_from_slice(&self.part.to_be_bytes());
+        out
+    }
 
-    fn next(&mut self) -> Option<Self::Item> {
-        None
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let bytes: &[u8; KEY_BYTES] = bytes.try_into().ok()?;
+        let u64_at = |at: usize| bytes[at..at + 8].iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
+        let part = bytes[25..].iter().fold(0, |sum, byte| sum << 8 | u32::from(*byte));
+        Some(Self { group: u64_at(1), chunk: u64_at(9), epoch: u64_at(17), part })
+    }
+
+    fn row_hash(&self, crc: u32) -> u64 {
+        let place = rows::mix(rows::mix(rows::mix(self.group) ^ self.chunk) ^ self.epoch);
+        rows::mix(place ^ (u64::from(self.part) << 32 | u64::from(crc)))
     }
 }
 
-/// A checkpoint being written. Nothing of it counts before [`Writer::commit`]; dropped, it is as if it never was.
-pub struct Writer {}
+fn manifest_key(group: u64) -> Vec<u8> {
+    let mut key = vec![b'm'];
+    key.extend_from_slice(&group.to_be_bytes());
+    key
+}
+
+/// The keys between which all data rows of a group are.
+fn group_range(group: u64) -> (Vec<u8>, Vec<u8>) {
+    let from = Key { group, chunk: 0, epoch: 0, part: 0 }.encode().to_vec();
+    let to = match group.checked_add(1) {
+        Some(group) => Key { group, chunk: 0, epoch: 0, part: 0 }.encode().to_vec(),
+        None => vec![b'd' + 1],
+    };
+    (from, to)
+}
+
+fn encode_row(key: &[u8], parts: u32, data: &[u8]) -> (Vec<u8>, u32) {
+    let mut value = vec![0; 4];
+    value.extend_from_slice(&parts.to_le_bytes());
+    value.extend_from_slice(data);
+    let crc = row_crc(key, &value);
+    value[..4].copy_from_slice(&crc.to_le_bytes());
+    (value, crc)
+}
+
+fn row_crc(key: &[u8], value: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(key);
+    hasher.update(&value[4..]);
+    hasher.finalize()
+}
+
+/// The crc, the number of parts and the data of a row's value; `None` if it is damaged.
+fn decode_row<'a>(key: &[u8], value: &'a [u8]) -> Option<(u32, u32, &'a [u8])> {
+    let (header, data) = value.split_at_checked(8)?;
+    let number = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+    (number(0) == row_crc(key, value)).then(|| (number(0), number(4), data))
+}
+
+/// Where a chunk of the current checkpoint is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Chunk {
+    epoch: u64,
+    parts: u32,
+    bytes: u64,
+    hash: u64,
+}
+
+/// What is known of the current checkpoint of a group without reading its rows.
+#[derive(Debug, Default)]
+struct Directory {
+    epoch: u64,
+    floor: u64,
+    chunks: BTreeMap<u64, Chunk>,
+    rows: u64,
+    bytes: u64,
+    digest: u64,
+    /// Rows that say "removed": to go once what they hide is surely gone.
+    tombstones: Vec<Key>,
+    /// Rows that no longer count, older than the checkpoint.
+    garbage: Vec<Key>,
+    /// Rows newer than the checkpoint: of one that was given up. They must be gone before the next is committed.
+    leftovers: Vec<Key>,
+}
+
+impl Directory {
+    fn forget(&mut self, group: u64, number: u64) {
+        if let Some(chunk) = self.chunks.remove(&number) {
+            self.rows -= u64::from(chunk.parts);
+            self.bytes -= chunk.bytes;
+            self.digest = self.digest.wrapping_sub(chunk.hash);
+            let key = |part| Key { group, chunk: number, epoch: chunk.epoch, part };
+            self.garbage.extend((0..chunk.parts).map(key));
+        }
+    }
+
+    fn add(&mut self, number: u64, chunk: Chunk) {
+        self.rows += u64::from(chunk.parts);
+        self.bytes += chunk.bytes;
+        self.digest = self.digest.wrapping_add(chunk.hash);
+        self.chunks.insert(number, chunk);
+    }
+}
+
+#[derive(Default)]
+struct GroupState {
+    /// Known once the checkpoint was read through, or written.
+    directory: Option<Directory>,
+    writing: bool,
+    /// Readers need the rows of the epoch at which they began.
+    readers: usize,
+    failed: Option<CheckpointError>,
+}
+
+struct Group {
+    id: u64,
+    rows: Arc<dyn Rows>,
+    state: Mutex<GroupState>,
+}
+
+impl Group {
+    fn corrupt(&self, what: impl Into<String>) -> CheckpointError {
+        CheckpointError::Corrupt { group: self.id, what: what.into() }
+    }
+
+    fn manifest(&self) -> Result<Option<Manifest>, CheckpointError> {
+        let Some(bytes) = self.rows.get(&manifest_key(self.id)).map_err(CheckpointError::Store)? else {
+            return Ok(None);
+        };
+        match codec::decode(MANIFEST_VERSION, &bytes, MAX_MANIFEST_BYTES) {
+            Ok(manifest) => Ok(Some(manifest)),
+            Err(error) => Err(self.corrupt(format!("its manifest: {error}"))),
+        }
+    }
+
+    /// Removes what a checkpoint that was given up left behind: under the next epoch's number it would count. Gives the
+    /// epoch of the current checkpoint.
+    fn clear_leftovers(&self) -> Result<u64, CheckpointError> {
+        let mut state = self.state.lock();
+        let Some(directory) = &mut state.directory else { return Ok(0) };
+        while let Some(key) = directory.leftovers.last() {
+            self.rows.remove(&key.encode()).map_err(CheckpointError::Store)?;
+            directory.leftovers.pop();
+        }
+        Ok(directory.epoch)
+    }
+
+    /// Removes rows that no longer count, unless somebody reads. What can't be removed now is left for the next time.
+    fn sweep(&self, state: &mut GroupState) {
+        if state.readers > 0 || state.failed.is_some() {
+            return;
+        }
+        let Some(directory) = &mut state.directory else { return };
+        while let Some(key) = directory.garbage.pop() {
+            if let Err(error) = self.rows.remove(&key.encode()) {
+                tracing::warn!(%error, group = self.id, "old rows of a checkpoint cannot be removed");
+                directory.garbage.push(key);
+                return;
+            }
+        }
+    }
+}
+
+/// The checkpoints of all groups of a node; clones are cheap and share it.
+#[derive(Clone)]
+pub struct CheckpointStore {
+    rows: Arc<dyn Rows>,
+    groups: Arc<Mutex<BTreeMap<u64, Arc<Group>>>>,
+}
 
 impl CheckpointStore {
     /// Opens the store, or starts one.
     ///
     /// # Errors
     /// If the store below cannot be opened.
-    pub fn open(_path: &Path, _config: CheckpointConfig) -> Result<Self, CheckpointError> {
-        Ok(Self {})
+    pub fn open(path: &Path, config: CheckpointConfig) -> Result<Self, CheckpointError> {
+        let rows = sled_rows::SledRows::open(path, config.cache_bytes).map_err(CheckpointError::Store)?;
+        Ok(Self::over(Arc::new(rows)))
     }
 
-    /// The last committed checkpoint of a group.
+    /// A store over other rows than sled's: for simulations and tests.
+    #[must_use]
+    pub fn over(rows: Arc<dyn Rows>) -> Self {
+        Self { rows, groups: Arc::default() }
+    }
+
+    fn group(&self, id: u64) -> Arc<Group> {
+        let new = || Arc::new(Group { id, rows: Arc::clone(&self.rows), state: Mutex::default() });
+        Arc::clone(self.groups.lock().entry(id).or_insert_with(new))
+    }
+
+    /// The last committed checkpoint of a group. It may be read while the next one is written.
     ///
     /// # Errors
     /// If its manifest is damaged, or the store below fails.
-    pub fn load(&self, _group: u64) -> Result<Option<Loaded>, CheckpointError> {
-        Ok(None)
+    pub fn load(&self, group: u64) -> Result<Option<Loaded>, CheckpointError> {
+        let group = self.group(group);
+        // Under the lock, so that no commit comes between the manifest and the promise to keep its rows.
+        let mut state = group.state.lock();
+        let Some(manifest) = group.manifest()? else { return Ok(None) };
+        state.readers += 1;
+        drop(state);
+        Ok(Some(Loaded {
+            epoch: manifest.epoch,
+            manifest: Bytes::copy_from_slice(&manifest.caller),
+            chunk_count: manifest.chunks,
+            bytes: manifest.bytes,
+            chunks: Chunks::new(group, manifest),
+        }))
     }
 
-    /// The caller's bytes of the last committed checkpoint, without reading any chunk.
+    /// The epoch and the caller's bytes of the last committed checkpoint, without reading any chunk.
     ///
     /// # Errors
     /// As [`CheckpointStore::load`].
-    pub fn manifest(&self, _group: u64) -> Result<Option<(u64, Bytes)>, CheckpointError> {
-        Ok(None)
+    pub fn manifest(&self, group: u64) -> Result<Option<(u64, Bytes)>, CheckpointError> {
+        let manifest = self.group(group).manifest()?;
+        Ok(manifest.map(|manifest| (manifest.epoch, manifest.caller.into())))
     }
 
-    /// Starts the next checkpoint of a group: it holds all chunks of the last one, but for what is put and removed.
+    /// Starts the next checkpoint of a group: it holds all chunks of the last one, but for what is put and removed. If
+    /// the last one was not read through since the start, it is read and checked first.
     ///
     /// # Errors
-    /// [`CheckpointError::Busy`] if one is under way.
-    pub fn begin(&self, _group: u64) -> Result<Writer, CheckpointError> {
-        Ok(Writer {})
+    /// [`CheckpointError::Busy`] if one is under way; else as [`CheckpointStore::load`].
+    pub fn begin(&self, group: u64) -> Result<Writer, CheckpointError> {
+        let found = self.group(group);
+        {
+            let mut state = found.state.lock();
+            if let Some(error) = &state.failed {
+                return Err(error.clone());
+            }
+            if state.writing {
+                return Err(CheckpointError::Busy(group));
+            }
+            state.writing = true;
+        }
+        let mut writer = Writer::new(found);
+        let known = writer.group().state.lock().directory.is_some();
+        if !known {
+            match self.load(group)? {
+                Some(loaded) => loaded.chunks.map(|chunk| chunk.map(drop)).collect::<Result<(), _>>()?,
+                None => writer.start_empty()?,
+            }
+        }
+        let epoch = writer.group().clear_leftovers()? + 1;
+        writer.set_epoch(epoch);
+        Ok(writer)
     }
 
     /// Bytes that the store takes on disk.
     #[must_use]
     pub fn disk_bytes(&self) -> u64 {
-        0
-    }
-}
-
-impl Writer {
-    /// The epoch that [`Writer::commit`] will give.
-    #[must_use]
-    pub fn epoch(&self) -> u64 {
-        0
-    }
-
-    /// Makes the checkpoint begin from nothing: chunks of the last one that are not put are gone. To be called first.
-    pub fn replace_all(&mut self) {}
-
-    /// Writes a chunk whole, in rows of about 8 KB.
-    ///
-    /// # Errors
-    /// If the store fails; the writer can then only be dropped.
-    pub fn put(&mut self, _chunk: u64, _data: &[u8]) -> Result<(), CheckpointError> {
-        Ok(())
-    }
-
-    /// Removes a chunk; none of that number is no error.
-    ///
-    /// # Errors
-    /// As [`Writer::put`].
-    pub fn remove(&mut self, _chunk: u64) -> Result<(), CheckpointError> {
-        Ok(())
-    }
-
-    /// Makes the checkpoint durable and the current one, and gives its epoch.
-    ///
-    /// # Errors
-    /// If it fails the old checkpoint is still the current one, unless the manifest's own sync failed: then either may
-    /// be found at the next start, each whole.
-    pub fn commit(self, _manifest: &[u8]) -> Result<u64, CheckpointError> {
-        Ok(0)
+        self.rows.disk_bytes()
     }
 }

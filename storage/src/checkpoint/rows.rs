@@ -1,0 +1,178 @@
+//! What a checkpoint needs from the store below it: an ordered map of rows, and one call that makes all of it durable.
+//!
+//! [`MemRows`] is such a store in memory with a crash model: what was not synced is kept or lost row by row, in any
+//! order, as a seed says. That is crueller than sled is, so what holds over it does not depend on sled's order of writes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+/// A key and its value.
+pub type Row = (Vec<u8>, Vec<u8>);
+
+/// An ordered map of rows on disk. Errors are texts: all that anybody can do with one is to tell it.
+pub trait Rows: Send + Sync + 'static {
+    /// Writes a row; durable after the next [`Rows::sync`].
+    ///
+    /// # Errors
+    /// What the store said.
+    fn put(&self, key: &[u8], value: &[u8]) -> Result<(), String>;
+    /// Removes a row; durable after the next [`Rows::sync`].
+    ///
+    /// # Errors
+    /// What the store said.
+    fn remove(&self, key: &[u8]) -> Result<(), String>;
+    /// One row.
+    ///
+    /// # Errors
+    /// What the store said.
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, String>;
+    /// The rows from `from` up to but not including `to`, in order of their keys.
+    fn scan(&self, from: &[u8], to: &[u8]) -> Box<dyn Iterator<Item = Result<Row, String>> + Send>;
+    /// Makes everything before durable.
+    ///
+    /// # Errors
+    /// What the store or the disk said. Nothing since the last sync may then be counted on.
+    fn sync(&self) -> Result<(), String>;
+    /// Bytes on disk.
+    fn disk_bytes(&self) -> u64;
+}
+
+#[derive(Default)]
+struct MemState {
+    now: BTreeMap<Vec<u8>, Vec<u8>>,
+    durable: BTreeMap<Vec<u8>, Vec<u8>>,
+    changes: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    operations_left: Option<u64>,
+    off: bool,
+}
+
+/// Rows in memory that a crash can take away.
+#[derive(Clone, Default)]
+pub struct MemRows {
+    state: Arc<Mutex<MemState>>,
+}
+
+impl MemRows {
+    /// No rows.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Lets `operations` more changes and syncs happen; all after them fail.
+    pub fn cut_power_after(&self, operations: u64) {
+        self.state.lock().operations_left = Some(operations);
+    }
+
+    /// What the next process finds: each change since the last sync is there or not, as `seed` says.
+    #[must_use]
+    pub fn crash(&self, seed: u64) -> Self {
+        let state = &mut *self.state.lock();
+        let mut durable = state.durable.clone();
+        let mut chance = seed;
+        let keep_of_8 = seed % 9;
+        for (key, value) in &state.changes {
+            chance = mix(chance.wrapping_add(1));
+            if chance % 8 < keep_of_8 {
+                match value {
+                    Some(value) => durable.insert(key.clone(), value.clone()),
+                    None => durable.remove(key),
+                };
+            }
+        }
+        // Whoever still holds the old handle writes to nothing.
+        state.off = true;
+        let state = MemState { now: durable.clone(), durable, ..MemState::default() };
+        Self { state: Arc::new(Mutex::new(state)) }
+    }
+
+    /// How many rows there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.state.lock().now.len()
+    }
+
+    /// True if there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Flips one bit of the value of the row at `position`.
+    pub fn flip_bit(&self, position: usize, bit: usize) {
+        let mut state = self.state.lock();
+        if let Some(value) = state.now.values_mut().nth(position) {
+            let bit = bit % (value.len() * 8);
+            value[bit / 8] ^= 1 << (bit % 8);
+        }
+    }
+
+    fn change(&self, key: &[u8], value: Option<&[u8]>) -> Result<(), String> {
+        let mut state = self.state.lock();
+        state.spend()?;
+        match value {
+            Some(value) => state.now.insert(key.to_vec(), value.to_vec()),
+            None => state.now.remove(key),
+        };
+        state.changes.push((key.to_vec(), value.map(<[u8]>::to_vec)));
+        Ok(())
+    }
+}
+
+impl MemState {
+    fn spend(&mut self) -> Result<(), String> {
+        match &mut self.operations_left {
+            Some(0) => self.off = true,
+            Some(left) => *left -= 1,
+            None => {}
+        }
+        if self.off { Err("the power is off".to_owned()) } else { Ok(()) }
+    }
+}
+
+/// splitmix64's last step: spreads the bits of a number.
+pub(super) fn mix(mut z: u64) -> u64 {
+    z = z.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}
+
+impl Rows for MemRows {
+    fn put(&self, key: &[u8], value: &[u8]) -> Result<(), String> {
+        self.change(key, Some(value))
+    }
+
+    fn remove(&self, key: &[u8]) -> Result<(), String> {
+        self.change(key, None)
+    }
+
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, String> {
+        Ok(self.state.lock().now.get(key).cloned())
+    }
+
+    fn scan(&self, from: &[u8], to: &[u8]) -> Box<dyn Iterator<Item = Result<Row, String>> + Send> {
+        let rows = self.clone();
+        let (mut next, to) = (from.to_vec(), to.to_vec());
+        Box::new(std::iter::from_fn(move || {
+            let state = rows.state.lock();
+            let (key, value) = state.now.range(next.clone()..to.clone()).next()?;
+            next = [key.as_slice(), &[0]].concat();
+            Some(Ok((key.clone(), value.clone())))
+        }))
+    }
+
+    fn sync(&self) -> Result<(), String> {
+        let state = &mut *self.state.lock();
+        state.spend()?;
+        state.durable = state.now.clone();
+        state.changes.clear();
+        Ok(())
+    }
+
+    fn disk_bytes(&self) -> u64 {
+        self.state.lock().now.iter().map(|(key, value)| (key.len() + value.len()) as u64).sum()
+    }
+}

@@ -1,0 +1,255 @@
+//! The commit protocol against a store that loses any unsynced change, and over sled itself.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::*;
+
+type Model = BTreeMap<u64, Vec<u8>>;
+
+fn read(store: &CheckpointStore, group: u64) -> Result<Option<(u64, Vec<u8>, Model)>, CheckpointError> {
+    let Some(loaded) = store.load(group)? else { return Ok(None) };
+    let (count, bytes) = (loaded.chunk_count, loaded.bytes);
+    let chunks = loaded.chunks.collect::<Result<Model, _>>()?;
+    assert_eq!(chunks.len() as u64, count);
+    assert_eq!(chunks.values().map(|chunk| chunk.len() as u64).sum::<u64>(), bytes);
+    Ok(Some((loaded.epoch, loaded.manifest.to_vec(), chunks)))
+}
+
+fn value(seed: u64, bytes: usize) -> Vec<u8> {
+    (0..bytes as u64).map(|at| rows::mix(seed ^ (at / 8)).to_le_bytes()[(at % 8) as usize]).collect()
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Put(u64, usize),
+    Remove(u64),
+}
+
+#[derive(Debug, Clone)]
+struct Round {
+    replace_all: bool,
+    steps: Vec<Step>,
+    commit: bool,
+    cut: Option<(u64, u64)>,
+    reopen: bool,
+    /// Read the old checkpoint while the new one is written.
+    reader: bool,
+}
+
+fn round() -> impl Strategy<Value = Round> {
+    let step = prop_oneof![
+        4 => (0u64..6, prop_oneof![0usize..50, 7_990usize..8_010, 0usize..40_000])
+            .prop_map(|(chunk, bytes)| Step::Put(chunk, bytes)),
+        1 => (0u64..6).prop_map(Step::Remove),
+    ];
+    (
+        prop::bool::weighted(0.15),
+        prop::collection::vec(step, 0..8),
+        prop::bool::weighted(0.8),
+        prop::option::weighted(0.4, (0u64..40, any::<u64>())),
+        any::<bool>(),
+        any::<bool>(),
+    )
+        .prop_map(|(replace_all, steps, commit, cut, reopen, reader)| Round {
+            replace_all,
+            steps,
+            commit,
+            cut,
+            reopen,
+            reader,
+        })
+}
+
+/// Writes one checkpoint. `Ok(true)` if it was committed.
+fn write(store: &CheckpointStore, round: &Round, seed: u64, model: &mut Model) -> Result<bool, CheckpointError> {
+    let mut writer = store.begin(1)?;
+    if round.replace_all {
+        writer.replace_all();
+        model.clear();
+    }
+    for (at, step) in round.steps.iter().enumerate() {
+        match step {
+            Step::Put(chunk, bytes) => {
+                let data = value(seed * 100 + at as u64, *bytes);
+                writer.put(*chunk, &data)?;
+                model.insert(*chunk, data);
+            }
+            Step::Remove(chunk) => {
+                writer.remove(*chunk)?;
+                model.remove(chunk);
+            }
+        }
+    }
+    assert_eq!(writer.chunks(), model.keys().copied().collect::<Vec<_>>());
+    if round.commit {
+        writer.commit(&seed.to_le_bytes())?;
+    }
+    Ok(round.commit)
+}
+
+proptest! {
+    #[test]
+    fn a_checkpoint_is_the_old_one_or_the_new_one_wherever_the_power_goes(
+        rounds in prop::collection::vec(round(), 1..12),
+    ) {
+        let mut rows = MemRows::new();
+        let mut store = CheckpointStore::over(Arc::new(rows.clone()));
+        // Another group's rows are nobody's business.
+        let mut other = store.begin(2).unwrap();
+        other.put(3, b"other").unwrap();
+        other.commit(b"").unwrap();
+        let mut model: Option<(u64, Vec<u8>, Model)> = None;
+        for (seed, round) in rounds.iter().enumerate() {
+            let seed = seed as u64;
+            let (epoch, mut chunks) = model.clone().map_or((0, Model::new()), |(epoch, _, chunks)| (epoch, chunks));
+            let reader = if round.reader { store.load(1).unwrap() } else { None };
+            if let Some((cut, _)) = round.cut {
+                rows.cut_power_after(cut);
+            }
+            let outcome = write(&store, round, seed, &mut chunks);
+            let new = Some((epoch + 1, seed.to_le_bytes().to_vec(), chunks));
+            if let Some(reader) = reader {
+                let read = reader.chunks.collect::<Result<Model, _>>().unwrap();
+                prop_assert_eq!(&read, &model.as_ref().unwrap().2, "a reader keeps its epoch");
+            }
+            let before = std::mem::replace(&mut model, None);
+            if let Some((_, crash)) = round.cut {
+                rows = rows.crash(crash);
+                store = CheckpointStore::over(Arc::new(rows.clone()));
+            } else if round.reopen {
+                store = CheckpointStore::over(Arc::new(rows.clone()));
+            }
+            let found = read(&store, 1).unwrap();
+            match outcome {
+                Ok(true) => prop_assert_eq!(&found, &new),
+                Ok(false) => prop_assert_eq!(&found, &before),
+                Err(_) => prop_assert!(found == before || (round.commit && found == new)),
+            }
+            model = found;
+            let (_, _, other) = read(&store, 2).unwrap().unwrap();
+            prop_assert_eq!(other, Model::from([(3, b"other".to_vec())]));
+        }
+        // Nothing is left over once the last checkpoint was read through and followed by two more.
+        for epoch in [1, 2] {
+            let mut writer = store.begin(1).unwrap();
+            writer.replace_all();
+            writer.put(epoch, b"x").unwrap();
+            writer.commit(b"").unwrap();
+        }
+        prop_assert_eq!(rows.len(), 4, "a manifest and a row for each of two groups");
+    }
+
+    #[test]
+    fn a_flipped_bit_in_a_row_is_found(position in 0usize..12, bit: usize) {
+        let rows = MemRows::new();
+        let store = CheckpointStore::over(Arc::new(rows.clone()));
+        let mut writer = store.begin(1).unwrap();
+        (0..3).for_each(|chunk| writer.put(chunk, &value(chunk, 20_000)).unwrap());
+        writer.commit(b"manifest").unwrap();
+        rows.flip_bit(position % rows.len(), bit);
+        let store = CheckpointStore::over(Arc::new(rows));
+        let is_corrupt = matches!(read(&store, 1), Err(CheckpointError::Corrupt { .. }));
+        prop_assert!(is_corrupt);
+        let is_corrupt = matches!(store.begin(1).map(drop), Err(CheckpointError::Corrupt { .. }));
+        prop_assert!(is_corrupt, "nothing is built on it");
+    }
+}
+
+#[test]
+fn a_missing_row_is_found() {
+    for position in 0..7 {
+        let rows = MemRows::new();
+        let store = CheckpointStore::over(Arc::new(rows.clone()));
+        let mut writer = store.begin(1).unwrap();
+        (0..2).for_each(|chunk| writer.put(chunk, &value(chunk, 20_000)).unwrap());
+        writer.commit(b"").unwrap();
+        let (from, to) = group_range(1);
+        let (key, _) = rows.scan(&from, &to).nth(position % 6).unwrap().unwrap();
+        rows.remove(&key).unwrap();
+        let error = read(&CheckpointStore::over(Arc::new(rows)), 1).unwrap_err();
+        assert!(matches!(error, CheckpointError::Corrupt { group: 1, .. }), "{error}");
+    }
+}
+
+#[test]
+fn one_writer_at_a_time_and_a_dropped_one_leaves_nothing() {
+    let store = CheckpointStore::over(Arc::new(MemRows::new()));
+    let mut writer = store.begin(1).unwrap();
+    assert!(matches!(store.begin(1).map(drop), Err(CheckpointError::Busy(1))));
+    writer.put(5, b"never").unwrap();
+    drop(writer);
+    assert!(store.load(1).unwrap().is_none());
+    let mut writer = store.begin(1).unwrap();
+    writer.put(6, b"once").unwrap();
+    assert_eq!(writer.commit(b"m").unwrap(), 1);
+    let (epoch, manifest, chunks) = read(&store, 1).unwrap().unwrap();
+    assert_eq!((epoch, manifest.as_slice()), (1, &b"m"[..]));
+    assert_eq!(chunks, Model::from([(6, b"once".to_vec())]));
+    assert_eq!(store.manifest(1).unwrap().unwrap(), (1, Bytes::from_static(b"m")));
+}
+
+fn copy_dir(from: &Path, to: &Path) -> std::io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_dir(&entry.path(), &target)?;
+        } else {
+            fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
+}
+
+/// Between any two calls the files are what a kill of the process would leave: a copy of them must open, and hold the
+/// last committed checkpoint.
+#[test]
+fn sled_files_copied_at_any_moment_hold_the_last_commit() {
+    let temp = tempfile::tempdir().unwrap();
+    let store = CheckpointStore::open(&temp.path().join("live"), CheckpointConfig::default()).unwrap();
+    let mut model = Model::new();
+    let mut copies = 0;
+    for epoch in 1..=8_u64 {
+        let before = model.clone();
+        let mut writer = store.begin(7).unwrap();
+        for step in 0..40 {
+            let chunk = rows::mix(epoch * 1000 + step) % 200;
+            if step % 7 == 6 {
+                writer.remove(chunk).unwrap();
+                model.remove(&chunk);
+            } else {
+                let data = value(epoch * 100 + step, (rows::mix(step + epoch) % 30_000) as usize);
+                writer.put(chunk, &data).unwrap();
+                model.insert(chunk, data);
+            }
+            if step % 9 == epoch % 9 {
+                copies += 1;
+                let copy = temp.path().join(format!("copy{copies}"));
+                copy_dir(&temp.path().join("live"), &copy).unwrap();
+                let found = read(&CheckpointStore::open(&copy, CheckpointConfig::default()).unwrap(), 7).unwrap();
+                assert_eq!(found.map(|(_, _, chunks)| chunks).unwrap_or_default(), before);
+            }
+        }
+        writer.commit(&epoch.to_le_bytes()).unwrap();
+        copies += 1;
+        let copy = temp.path().join(format!("copy{copies}"));
+        copy_dir(&temp.path().join("live"), &copy).unwrap();
+        let copied = CheckpointStore::open(&copy, CheckpointConfig::default()).unwrap();
+        let found = read(&copied, 7).unwrap().unwrap();
+        assert_eq!(found, (epoch, epoch.to_le_bytes().to_vec(), model.clone()));
+        // The copy can be gone on with.
+        let mut writer = copied.begin(7).unwrap();
+        writer.put(1, b"on").unwrap();
+        assert_eq!(writer.commit(b"").unwrap(), epoch + 1);
+    }
+    drop(store);
+    let store = CheckpointStore::open(&temp.path().join("live"), CheckpointConfig::default()).unwrap();
+    assert_eq!(read(&store, 7).unwrap().unwrap().2, model);
+    assert!(store.disk_bytes() > 0);
+}
