@@ -24,18 +24,8 @@ fn is_zero(status: &u16) -> bool {
 
 impl ApiError {
     /// An error.
-    pub fn new(
-        status: u16,
-        code: &str,
-        message: impl Into<String>,
-        hint: impl Into<String>,
-    ) -> Self {
-        Self {
-            status,
-            code: code.to_owned(),
-            message: message.into(),
-            hint: hint.into(),
-        }
+    pub fn new(status: u16, code: &str, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { status, code: code.to_owned(), message: message.into(), hint: hint.into() }
     }
 
     /// The request itself is wrong.
@@ -55,22 +45,12 @@ impl ApiError {
 
     /// Another member leads; nothing was done.
     pub fn not_leader() -> Self {
-        Self::new(
-            503,
-            "not_leader",
-            "leadership has just moved; nothing was changed",
-            "try again",
-        )
+        Self::new(503, "not_leader", "leadership has just moved; nothing was changed", "try again")
     }
 
     /// It may have been done, or not.
     pub fn unknown_outcome(message: impl Into<String>) -> Self {
-        Self::new(
-            504,
-            "unknown_outcome",
-            message,
-            "look at the members before you try again: it may have been done",
-        )
+        Self::new(504, "unknown_outcome", message, "look at the members before you try again: it may have been done")
     }
 }
 
@@ -79,19 +59,11 @@ impl From<ChangeError> for ApiError {
         let message = error.to_string();
         match error {
             ChangeError::NotLeader { .. } => Self::not_leader(),
-            ChangeError::NoSuchMember(_) => Self::new(
-                404,
-                "no_such_member",
-                message,
-                "list the members to see their ids",
-            ),
+            ChangeError::NoSuchMember(_) => {
+                Self::new(404, "no_such_member", message, "list the members to see their ids")
+            }
             ChangeError::Refused(_) => Self::new(409, "refused", message, "nothing was changed"),
-            ChangeError::Busy => Self::new(
-                409,
-                "busy",
-                message,
-                "nothing was changed: try again in a moment",
-            ),
+            ChangeError::Busy => Self::new(409, "busy", message, "nothing was changed: try again in a moment"),
             ChangeError::Unknown(_) => Self::unknown_outcome(message),
             ChangeError::Stopped => Self::stopped(message),
         }
@@ -103,12 +75,7 @@ impl From<ReadError> for ApiError {
         let message = error.to_string();
         match error {
             ReadError::NotLeader { .. } => Self::not_leader(),
-            ReadError::NoQuorum => Self::new(
-                503,
-                "no_quorum",
-                message,
-                "check that a majority of the voters runs",
-            ),
+            ReadError::NoQuorum => Self::new(503, "no_quorum", message, "check that a majority of the voters runs"),
             ReadError::Stopped => Self::stopped(message),
         }
     }
@@ -130,12 +97,7 @@ impl From<CallError> for ApiError {
 
 impl ApiError {
     fn stopped(message: String) -> Self {
-        Self::new(
-            503,
-            "stopped",
-            message,
-            "ask another member; the log of this one says why it stopped",
-        )
+        Self::new(503, "stopped", message, "ask another member; the log of this one says why it stopped")
     }
 }
 

@@ -6,9 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use quorate_raft::{
-    CallError, ChangeError, Group, GroupStatus, Joined, Member, MemberId, Node, ReadError,
-};
+use quorate_raft::{CallError, ChangeError, Group, GroupStatus, Joined, Member, MemberId, Node, ReadError};
 
 use crate::metrics::text::Page;
 
@@ -41,8 +39,7 @@ pub trait Backend: Send + Sync + 'static {
     /// About the group.
     fn status(&self) -> BoxFuture<'_, GroupStatus>;
     /// Takes a member in. Leader only, as are the next three.
-    fn add_member(&self, member: Member, voter: bool)
-    -> BoxFuture<'_, Result<Joined, ChangeError>>;
+    fn add_member(&self, member: Member, voter: bool) -> BoxFuture<'_, Result<Joined, ChangeError>>;
     /// Gives a member a vote.
     fn promote(&self, id: MemberId) -> BoxFuture<'_, Result<(), ChangeError>>;
     /// Takes a member out.
@@ -54,12 +51,7 @@ pub trait Backend: Send + Sync + 'static {
     /// Confirms with a majority that this member leads.
     fn barrier(&self) -> BoxFuture<'_, Result<(), ReadError>>;
     /// Asks the admin service of another member.
-    fn call(
-        &self,
-        to: MemberId,
-        body: Bytes,
-        patience: Duration,
-    ) -> BoxFuture<'_, Result<Bytes, CallError>>;
+    fn call(&self, to: MemberId, body: Bytes, patience: Duration) -> BoxFuture<'_, Result<Bytes, CallError>>;
 }
 
 /// A real member.
@@ -83,11 +75,7 @@ impl Backend for LiveBackend {
     fn status(&self) -> BoxFuture<'_, GroupStatus> {
         Box::pin(self.group.status())
     }
-    fn add_member(
-        &self,
-        member: Member,
-        voter: bool,
-    ) -> BoxFuture<'_, Result<Joined, ChangeError>> {
+    fn add_member(&self, member: Member, voter: bool) -> BoxFuture<'_, Result<Joined, ChangeError>> {
         Box::pin(self.group.add_member(member, voter))
     }
     fn promote(&self, id: MemberId) -> BoxFuture<'_, Result<(), ChangeError>> {
@@ -105,12 +93,7 @@ impl Backend for LiveBackend {
     fn barrier(&self) -> BoxFuture<'_, Result<(), ReadError>> {
         Box::pin(self.group.read_index())
     }
-    fn call(
-        &self,
-        to: MemberId,
-        body: Bytes,
-        patience: Duration,
-    ) -> BoxFuture<'_, Result<Bytes, CallError>> {
+    fn call(&self, to: MemberId, body: Bytes, patience: Duration) -> BoxFuture<'_, Result<Bytes, CallError>> {
         Box::pin(self.node.call(to, PEER_SERVICE, body, patience))
     }
 }

@@ -35,46 +35,23 @@ impl AdminService {
     /// `/livez`: a member that fails this should be started anew.
     pub async fn livez(&self, verbose: bool, exclude: &[String]) -> Report {
         let status = self.backend().status().await;
-        report(
-            "livez",
-            &live(&status, self.backend().local().disk_failure()),
-            verbose,
-            exclude,
-        )
+        report("livez", &live(&status, self.backend().local().disk_failure()), verbose, exclude)
     }
 
     /// `/readyz`: clients should not be sent to a member that fails this.
     pub async fn readyz(&self, verbose: bool, exclude: &[String]) -> Report {
         let status = self.backend().status().await;
         let mut checks = live(&status, self.backend().local().disk_failure());
-        checks.push(Check {
-            name: "running",
-            failure: self
-                .stopping()
-                .then(|| "an orderly stop is under way".into()),
-        });
-        let leader = status
-            .leader
-            .is_none()
-            .then(|| "no leader is known".to_owned());
-        checks.push(Check {
-            name: "leader",
-            failure: leader,
-        });
-        let behind = status
-            .committed
-            .unwrap_or(0)
-            .saturating_sub(status.applied.unwrap_or(0));
+        checks.push(Check { name: "running", failure: self.stopping().then(|| "an orderly stop is under way".into()) });
+        let leader = status.leader.is_none().then(|| "no leader is known".to_owned());
+        checks.push(Check { name: "leader", failure: leader });
+        let behind = status.committed.unwrap_or(0).saturating_sub(status.applied.unwrap_or(0));
         checks.push(Check {
             name: "applied",
-            failure: (behind > APPLY_LAG)
-                .then(|| format!("{behind} committed entries are not applied yet")),
+            failure: (behind > APPLY_LAG).then(|| format!("{behind} committed entries are not applied yet")),
         });
         if !exclude.iter().any(|name| name == "read") {
-            checks.push(Check {
-                name: "read",
-                failure: self.check_read(&status).await,
-            });
+            checks.push(Check { name: "read", failure: self.check_read(&status).await });
         }
         report("readyz", &checks, verbose, exclude)
     }
@@ -100,28 +77,14 @@ impl AdminService {
 }
 
 fn live(status: &GroupStatus, disk: Option<String>) -> Vec<Check> {
-    vec![
-        Check {
-            name: "disk",
-            failure: disk,
-        },
-        Check {
-            name: "group",
-            failure: status.failed.clone(),
-        },
-    ]
+    vec![Check { name: "disk", failure: disk }, Check { name: "group", failure: status.failed.clone() }]
 }
 
 fn report(endpoint: &str, checks: &[Check], verbose: bool, exclude: &[String]) -> Report {
     let excluded = |check: &Check| exclude.iter().any(|name| name == check.name);
-    let healthy = checks
-        .iter()
-        .all(|check| check.failure.is_none() || excluded(check));
+    let healthy = checks.iter().all(|check| check.failure.is_none() || excluded(check));
     if healthy && !verbose {
-        return Report {
-            healthy,
-            text: "ok\n".to_owned(),
-        };
+        return Report { healthy, text: "ok\n".to_owned() };
     }
     let mut text = String::new();
     for check in checks {
@@ -131,10 +94,7 @@ fn report(endpoint: &str, checks: &[Check], verbose: bool, exclude: &[String]) -
             Some(why) => text.push_str(&format!("[-]{} failed: {why}\n", check.name)),
         }
     }
-    text.push_str(&format!(
-        "{endpoint} check {}\n",
-        if healthy { "passed" } else { "failed" }
-    ));
+    text.push_str(&format!("{endpoint} check {}\n", if healthy { "passed" } else { "failed" }));
     Report { healthy, text }
 }
 
@@ -142,194 +102,64 @@ fn report(endpoint: &str, checks: &[Check], verbose: bool, exclude: &[String]) -
 pub(super) fn group_metrics(page: &mut Page, status: &GroupStatus) {
     let index = |value: Option<u64>| value.unwrap_or(0) as f64;
     page.gauge("quorate_raft_term", "The term.", status.term as f64);
-    page.gauge(
-        "quorate_raft_is_leader",
-        "1 while this member leads.",
-        f64::from(status.role == Role::Leader),
-    );
-    page.gauge(
-        "quorate_raft_has_leader",
-        "1 while a leader is known.",
-        f64::from(status.leader.is_some()),
-    );
-    page.gauge(
-        "quorate_raft_leader_id",
-        "Who leads; 0 if nobody is known to.",
-        index(status.leader),
-    );
-    page.gauge(
-        "quorate_raft_lease",
-        "1 while reads are served under the lease.",
-        f64::from(status.lease),
-    );
-    page.gauge(
-        "quorate_raft_last_log_index",
-        "Last entry in the log.",
-        index(status.last_log),
-    );
-    page.gauge(
-        "quorate_raft_committed_index",
-        "Last committed entry.",
-        index(status.committed),
-    );
-    page.gauge(
-        "quorate_raft_applied_index",
-        "Last applied entry.",
-        index(status.applied),
-    );
-    page.gauge(
-        "quorate_raft_checkpoint_index",
-        "Entry that the last checkpoint holds.",
-        index(status.checkpoint),
-    );
-    page.gauge(
-        "quorate_raft_purged_index",
-        "Last entry cut off the front of the log.",
-        index(status.purged),
-    );
-    page.gauge(
-        "quorate_raft_proposals_waiting",
-        "Units that wait for the proposer.",
-        status.proposals_waiting as f64,
-    );
+    page.gauge("quorate_raft_is_leader", "1 while this member leads.", f64::from(status.role == Role::Leader));
+    page.gauge("quorate_raft_has_leader", "1 while a leader is known.", f64::from(status.leader.is_some()));
+    page.gauge("quorate_raft_leader_id", "Who leads; 0 if nobody is known to.", index(status.leader));
+    page.gauge("quorate_raft_lease", "1 while reads are served under the lease.", f64::from(status.lease));
+    page.gauge("quorate_raft_last_log_index", "Last entry in the log.", index(status.last_log));
+    page.gauge("quorate_raft_committed_index", "Last committed entry.", index(status.committed));
+    page.gauge("quorate_raft_applied_index", "Last applied entry.", index(status.applied));
+    page.gauge("quorate_raft_checkpoint_index", "Entry that the last checkpoint holds.", index(status.checkpoint));
+    page.gauge("quorate_raft_purged_index", "Last entry cut off the front of the log.", index(status.purged));
+    page.gauge("quorate_raft_proposals_waiting", "Units that wait for the proposer.", status.proposals_waiting as f64);
     page.gauge(
         "quorate_raft_entries_in_flight",
         "Entries proposed and not applied yet.",
         status.entries_in_flight as f64,
     );
-    page.gauge(
-        "quorate_raft_members",
-        "Members of the group.",
-        status.members.len() as f64,
-    );
-    page.gauge(
-        "quorate_raft_voters",
-        "Voters of the group.",
-        status.members.iter().filter(|m| m.voter).count() as f64,
-    );
+    page.gauge("quorate_raft_members", "Members of the group.", status.members.len() as f64);
+    page.gauge("quorate_raft_voters", "Voters of the group.", status.members.iter().filter(|m| m.voter).count() as f64);
     let counters = [
-        (
-            "quorate_raft_proposals_total",
-            "Units handed to the log.",
-            status.proposals,
-        ),
-        (
-            "quorate_raft_proposals_unknown_total",
-            "Units whose outcome is unknown.",
-            status.proposals_unknown,
-        ),
-        (
-            "quorate_raft_elections_total",
-            "Elections this member stood in.",
-            status.elections,
-        ),
-        (
-            "quorate_raft_leader_changes_total",
-            "Changes of the leader seen.",
-            status.leader_changes,
-        ),
-        (
-            "quorate_raft_checkpoints_total",
-            "Checkpoints taken.",
-            status.checkpoints,
-        ),
-        (
-            "quorate_raft_snapshots_sent_total",
-            "Snapshots sent.",
-            status.snapshots_sent,
-        ),
-        (
-            "quorate_raft_snapshot_sent_bytes_total",
-            "Bytes of snapshots sent.",
-            status.snapshot_bytes_sent,
-        ),
-        (
-            "quorate_raft_snapshots_received_total",
-            "Snapshots received.",
-            status.snapshots_received,
-        ),
-        (
-            "quorate_raft_snapshot_received_bytes_total",
-            "Bytes of snapshots received.",
-            status.snapshot_bytes_received,
-        ),
+        ("quorate_raft_proposals_total", "Units handed to the log.", status.proposals),
+        ("quorate_raft_proposals_unknown_total", "Units whose outcome is unknown.", status.proposals_unknown),
+        ("quorate_raft_elections_total", "Elections this member stood in.", status.elections),
+        ("quorate_raft_leader_changes_total", "Changes of the leader seen.", status.leader_changes),
+        ("quorate_raft_checkpoints_total", "Checkpoints taken.", status.checkpoints),
+        ("quorate_raft_snapshots_sent_total", "Snapshots sent.", status.snapshots_sent),
+        ("quorate_raft_snapshot_sent_bytes_total", "Bytes of snapshots sent.", status.snapshot_bytes_sent),
+        ("quorate_raft_snapshots_received_total", "Snapshots received.", status.snapshots_received),
+        ("quorate_raft_snapshot_received_bytes_total", "Bytes of snapshots received.", status.snapshot_bytes_received),
     ];
     for (name, help, value) in counters {
         page.counter(name, help, value);
     }
-    power_histogram(
-        page,
-        "quorate_raft_commit_seconds",
-        "From hand-in to applied.",
-        &status.commit_us,
-        1e-6,
-    );
-    power_histogram(
-        page,
-        "quorate_raft_apply_seconds",
-        "Apply of one entry.",
-        &status.apply_us,
-        1e-6,
-    );
-    power_histogram(
-        page,
-        "quorate_raft_batch_units",
-        "Units in one entry.",
-        &status.batch_units,
-        1.0,
-    );
-    power_histogram(
-        page,
-        "quorate_raft_batch_bytes",
-        "Bytes of one entry.",
-        &status.batch_bytes,
-        1.0,
-    );
+    power_histogram(page, "quorate_raft_commit_seconds", "From hand-in to applied.", &status.commit_us, 1e-6);
+    power_histogram(page, "quorate_raft_apply_seconds", "Apply of one entry.", &status.apply_us, 1e-6);
+    power_histogram(page, "quorate_raft_batch_units", "Units in one entry.", &status.batch_units, 1.0);
+    power_histogram(page, "quorate_raft_batch_bytes", "Bytes of one entry.", &status.batch_bytes, 1.0);
     peer_metrics(page, status);
 }
 
 fn peer_metrics(page: &mut Page, status: &GroupStatus) {
     type Value = fn(&quorate_raft::MemberStatus) -> Option<f64>;
     let families: [(&str, &str, Value); 4] = [
-        (
-            "quorate_raft_peer_matched_index",
-            "Last entry known to be on the peer's disk.",
-            |m| m.matched.map(|v| v as f64),
-        ),
-        (
-            "quorate_raft_peer_lag_entries",
-            "Entries the peer lacks.",
-            |m| m.lag.map(|v| v as f64),
-        ),
-        (
-            "quorate_raft_peer_last_ack_seconds",
-            "Age of what the peer last answered.",
-            |m| m.last_ack_age.map(|age| age.as_secs_f64()),
-        ),
-        (
-            "quorate_raft_peer_healthy",
-            "1 while the peer answers.",
-            |m| m.healthy.map(f64::from),
-        ),
+        ("quorate_raft_peer_matched_index", "Last entry known to be on the peer's disk.", |m| {
+            m.matched.map(|v| v as f64)
+        }),
+        ("quorate_raft_peer_lag_entries", "Entries the peer lacks.", |m| m.lag.map(|v| v as f64)),
+        ("quorate_raft_peer_last_ack_seconds", "Age of what the peer last answered.", |m| {
+            m.last_ack_age.map(|age| age.as_secs_f64())
+        }),
+        ("quorate_raft_peer_healthy", "1 while the peer answers.", |m| m.healthy.map(f64::from)),
     ];
     for (name, help, value) in families {
         let peers = status.members.iter().filter(|m| m.id != status.id);
-        page.gauges(
-            name,
-            help,
-            peers.filter_map(|m| Some((vec![("peer", m.id.to_string())], value(m)?))),
-        );
+        page.gauges(name, help, peers.filter_map(|m| Some((vec![("peer", m.id.to_string())], value(m)?))));
     }
 }
 
 /// The raft room counts `[2^(i-1), 2^i)` in bucket `i`.
-pub fn power_histogram(
-    page: &mut Page,
-    name: &str,
-    help: &str,
-    snapshot: &HistogramSnapshot,
-    scale: f64,
-) {
+pub fn power_histogram(page: &mut Page, name: &str, help: &str, snapshot: &HistogramSnapshot, scale: f64) {
     let last = snapshot.buckets.iter().rposition(|n| *n > 0).unwrap_or(0);
     let mut below = 0;
     let buckets: Vec<(f64, u64)> = snapshot.buckets[..snapshot.buckets.len().min(last + 1)]
@@ -340,13 +170,7 @@ pub fn power_histogram(
             (((1u64 << power) - 1) as f64 * scale, below)
         })
         .collect();
-    page.buckets(
-        name,
-        help,
-        &buckets,
-        snapshot.sum as f64 * scale,
-        snapshot.count,
-    );
+    page.buckets(name, help, &buckets, snapshot.sum as f64 * scale, snapshot.count);
 }
 
 #[cfg(test)]
@@ -355,14 +179,8 @@ mod tests {
 
     fn checks() -> Vec<Check> {
         vec![
-            Check {
-                name: "disk",
-                failure: None,
-            },
-            Check {
-                name: "leader",
-                failure: Some("no leader is known".into()),
-            },
+            Check { name: "disk", failure: None },
+            Check { name: "leader", failure: Some("no leader is known".into()) },
         ]
     }
 
@@ -370,20 +188,14 @@ mod tests {
     fn a_failure_is_told_even_without_verbose() {
         let told = report("readyz", &checks(), false, &[]);
         assert!(!told.healthy);
-        assert_eq!(
-            told.text,
-            "[+]disk ok\n[-]leader failed: no leader is known\nreadyz check failed\n"
-        );
+        assert_eq!(told.text, "[+]disk ok\n[-]leader failed: no leader is known\nreadyz check failed\n");
     }
 
     #[test]
     fn an_excluded_failure_does_not_count() {
         let told = report("readyz", &checks(), true, &["leader".to_owned()]);
         assert!(told.healthy);
-        assert_eq!(
-            told.text,
-            "[+]disk ok\n[+]leader excluded: ok\nreadyz check passed\n"
-        );
+        assert_eq!(told.text, "[+]disk ok\n[+]leader excluded: ok\nreadyz check passed\n");
         assert_eq!(report("livez", &checks()[..1], false, &[]).text, "ok\n");
     }
 }

@@ -133,13 +133,10 @@ struct App {
 /// All routes, with the guards in front of them.
 fn router(service: Arc<AdminService>, config: HttpConfig) -> Router {
     let body_bytes = config.body_bytes;
-    let app = App {
-        service,
-        config: Arc::new(config),
-    };
-    let routes = Route::ALL.into_iter().fold(Router::new(), |router, route| {
-        router.route(route.method_and_path().1, route.handler())
-    });
+    let app = App { service, config: Arc::new(config) };
+    let routes = Route::ALL
+        .into_iter()
+        .fold(Router::new(), |router, route| router.route(route.method_and_path().1, route.handler()));
     routes
         .fallback(async || {
             refuse(ApiError::new(
@@ -212,8 +209,7 @@ async fn connection(stream: TcpStream, router: Router, head: Duration, lifetime:
 }
 
 fn turn_away(stream: TcpStream) {
-    let answer =
-        b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+    let answer = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
     // It fits into the socket's empty buffer; whoever can't even take that learns it from the close.
     let _ = stream.try_write(answer);
 }
@@ -237,15 +233,10 @@ async fn guard(State(app): State<App>, request: HttpRequest, next: Next) -> Resp
 }
 
 fn check_token(headers: &HeaderMap, token: &str) -> Result<(), ApiError> {
-    let given = headers
-        .get(header::AUTHORIZATION)
-        .map(|value| value.as_bytes())
-        .and_then(|value| {
-            let (scheme, token) = value.split_at_checked(7)?;
-            scheme
-                .eq_ignore_ascii_case(b"bearer ")
-                .then_some(token.trim_ascii())
-        });
+    let given = headers.get(header::AUTHORIZATION).map(|value| value.as_bytes()).and_then(|value| {
+        let (scheme, token) = value.split_at_checked(7)?;
+        scheme.eq_ignore_ascii_case(b"bearer ").then_some(token.trim_ascii())
+    });
     match given {
         Some(given) if same(given, token.as_bytes()) => Ok(()),
         _ => Err(ApiError::new(
@@ -269,10 +260,7 @@ fn same(given: &[u8], wanted: &[u8]) -> bool {
 /// A web page in a browser on this machine can reach loopback too: it gives itself away by `Origin`, or, once its name
 /// has been rebound to a loopback address, by a `Host` that is a name.
 fn check_origin(headers: &HeaderMap) -> Result<(), ApiError> {
-    let host = headers
-        .get(header::HOST)
-        .and_then(|h| h.to_str().ok())
-        .unwrap_or("localhost");
+    let host = headers.get(header::HOST).and_then(|h| h.to_str().ok()).unwrap_or("localhost");
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
         _ => host,
@@ -294,22 +282,14 @@ async fn ask(State(app): State<App>, request: Request) -> Response {
     answer(app.service.handle(request).await)
 }
 
-async fn add(
-    State(app): State<App>,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
-) -> Response {
+async fn add(State(app): State<App>, headers: HeaderMap, body: Result<Bytes, BytesRejection>) -> Response {
     match read_body::<AddMember>(&headers, body, None) {
         Ok(add) => answer(app.service.handle(Request::Add(add)).await),
         Err(error) => refuse(error),
     }
 }
 
-async fn transfer(
-    State(app): State<App>,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
-) -> Response {
+async fn transfer(State(app): State<App>, headers: HeaderMap, body: Result<Bytes, BytesRejection>) -> Response {
     match read_body(&headers, body, Some(TransferTo::default())) {
         Ok(to) => answer(app.service.handle(Request::Transfer(to)).await),
         Err(error) => refuse(error),
@@ -341,20 +321,12 @@ async fn readyz(State(app): State<App>, RawQuery(query): RawQuery) -> Response {
 }
 
 async fn metrics(State(app): State<App>) -> Response {
-    text(
-        StatusCode::OK,
-        "text/plain; version=0.0.4; charset=utf-8",
-        app.service.metrics().await,
-    )
+    text(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", app.service.metrics().await)
 }
 
 fn read_id(id: &str) -> Result<u64, ApiError> {
-    id.parse().map_err(|_| {
-        ApiError::bad_request(
-            format!("{id:?} is no member id"),
-            "ids are numbers: see GET /v1/members",
-        )
-    })
+    id.parse()
+        .map_err(|_| ApiError::bad_request(format!("{id:?} is no member id"), "ids are numbers: see GET /v1/members"))
 }
 
 fn read_body<T: DeserializeOwned>(
@@ -363,12 +335,9 @@ fn read_body<T: DeserializeOwned>(
     empty: Option<T>,
 ) -> Result<T, ApiError> {
     let body = body.map_err(|rejection| match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => ApiError::new(
-            413,
-            "too_large",
-            "the body is too large",
-            "send less than 64 KiB",
-        ),
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            ApiError::new(413, "too_large", "the body is too large", "send less than 64 KiB")
+        }
         _ => ApiError::bad_request("the body could not be read", "send it whole"),
     })?;
     if body.is_empty()
@@ -379,27 +348,12 @@ fn read_body<T: DeserializeOwned>(
     let json = headers
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
-        .is_some_and(|value| {
-            value
-                .split(';')
-                .next()
-                .unwrap_or("")
-                .trim()
-                .eq_ignore_ascii_case("application/json")
-        });
+        .is_some_and(|value| value.split(';').next().unwrap_or("").trim().eq_ignore_ascii_case("application/json"));
     if !json {
-        return Err(ApiError::new(
-            415,
-            "not_json",
-            "the body must be JSON",
-            "send Content-Type: application/json",
-        ));
+        return Err(ApiError::new(415, "not_json", "the body must be JSON", "send Content-Type: application/json"));
     }
     serde_json::from_slice(&body).map_err(|error| {
-        ApiError::bad_request(
-            format!("the body does not fit: {error}"),
-            "GET /openapi.json has its form",
-        )
+        ApiError::bad_request(format!("the body does not fit: {error}"), "GET /openapi.json has its form")
     })
 }
 
@@ -418,11 +372,7 @@ fn health_query(query: Option<&str>) -> (bool, Vec<String>) {
 }
 
 fn health(report: Report) -> Response {
-    let status = if report.healthy {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
-    };
+    let status = if report.healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     text(status, "text/plain; charset=utf-8", report.text)
 }
 
@@ -445,15 +395,7 @@ fn json(status: StatusCode, body: String) -> Response {
 }
 
 fn text(status: StatusCode, kind: &'static str, body: String) -> Response {
-    (
-        status,
-        [
-            (header::CONTENT_TYPE, kind),
-            (header::CACHE_CONTROL, "no-store"),
-        ],
-        Body::from(body),
-    )
-        .into_response()
+    (status, [(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "no-store")], Body::from(body)).into_response()
 }
 
 #[cfg(test)]

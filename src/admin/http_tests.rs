@@ -12,12 +12,7 @@ async fn start(config: HttpConfig) -> SocketAddr {
     let (_world, services) = group(3);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
-    tokio::spawn(serve(
-        listener,
-        services[1].clone(),
-        config,
-        std::future::pending(),
-    ));
+    tokio::spawn(serve(listener, services[1].clone(), config, std::future::pending()));
     addr
 }
 
@@ -26,31 +21,18 @@ async fn raw(addr: SocketAddr, bytes: &[u8]) -> String {
     // The server may answer and close before all of it is written.
     let _ = stream.write_all(bytes).await;
     let mut answer = Vec::new();
-    let _ = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut answer))
-        .await
-        .expect("it is closed");
+    let _ = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut answer)).await.expect("it is closed");
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-async fn send(
-    addr: SocketAddr,
-    method: &str,
-    path: &str,
-    headers: &str,
-    body: &str,
-) -> (u16, String) {
+async fn send(addr: SocketAddr, method: &str, path: &str, headers: &str, body: &str) -> (u16, String) {
     let request = format!(
         "{method} {path} HTTP/1.1\r\nhost: {addr}\r\nconnection: close\r\ncontent-length: {}\r\n{headers}\r\n{body}",
         body.len()
     );
     let answer = raw(addr, request.as_bytes()).await;
     let status = answer.split(' ').nth(1).unwrap_or("0").parse().unwrap();
-    (
-        status,
-        answer
-            .split_once("\r\n\r\n")
-            .map_or(String::new(), |(_, body)| body.to_owned()),
-    )
+    (status, answer.split_once("\r\n\r\n").map_or(String::new(), |(_, body)| body.to_owned()))
 }
 
 const JSON: &str = "content-type: application/json\r\n";
@@ -61,16 +43,11 @@ fn the_description_has_every_route_and_no_other() {
     let mut described = BTreeSet::new();
     for (path, operations) in api["paths"].as_object().unwrap() {
         for (method, operation) in operations.as_object().unwrap() {
-            assert!(
-                operation["summary"].is_string() && operation["responses"].is_object(),
-                "{method} {path}"
-            );
+            assert!(operation["summary"].is_string() && operation["responses"].is_object(), "{method} {path}");
             described.insert((method.clone(), path.clone()));
         }
     }
-    let routed = Route::ALL
-        .map(Route::method_and_path)
-        .map(|(method, path)| (method.to_owned(), path.to_owned()));
+    let routed = Route::ALL.map(Route::method_and_path).map(|(method, path)| (method.to_owned(), path.to_owned()));
     assert_eq!(described, BTreeSet::from(routed));
 }
 
@@ -78,12 +55,7 @@ fn the_description_has_every_route_and_no_other() {
 fn every_reference_in_the_description_leads_somewhere() {
     let api: Value = serde_json::from_str(OPENAPI).unwrap();
     for part in OPENAPI.split("\"$ref\": \"").skip(1) {
-        let name = part
-            .split('"')
-            .next()
-            .unwrap()
-            .strip_prefix("#/components/schemas/")
-            .unwrap();
+        let name = part.split('"').next().unwrap().strip_prefix("#/components/schemas/").unwrap();
         assert!(api["components"]["schemas"][name].is_object(), "{name}");
     }
 }
@@ -93,14 +65,8 @@ async fn every_route_answers_and_views_have_the_described_fields() {
     let addr = start(HttpConfig::new(None)).await;
     let api: Value = serde_json::from_str(OPENAPI).unwrap();
     let has_required = |value: &Value, schema: &str| {
-        for field in api["components"]["schemas"][schema]["required"]
-            .as_array()
-            .unwrap()
-        {
-            assert!(
-                value.get(field.as_str().unwrap()).is_some(),
-                "{schema} lacks {field}: {value}"
-            );
+        for field in api["components"]["schemas"][schema]["required"].as_array().unwrap() {
+            assert!(value.get(field.as_str().unwrap()).is_some(), "{schema} lacks {field}: {value}");
         }
     };
     let (status, body) = send(addr, "GET", "/v1/status", "", "").await;
@@ -141,30 +107,9 @@ async fn errors_are_json_with_code_message_and_hint() {
         ("POST", "/v1/members", "", "{}", 415, "not_json"),
         ("POST", "/v1/members", JSON, "{", 400, "bad_request"),
         ("POST", "/v1/members", JSON, "", 400, "bad_request"),
-        (
-            "POST",
-            "/v1/members",
-            JSON,
-            r#"{"peer":1}"#,
-            400,
-            "bad_request",
-        ),
-        (
-            "POST",
-            "/v1/leader",
-            JSON,
-            r#"{"too":1}"#,
-            400,
-            "bad_request",
-        ),
-        (
-            "POST",
-            "/v1/members",
-            JSON,
-            large.as_str(),
-            413,
-            "too_large",
-        ),
+        ("POST", "/v1/members", JSON, r#"{"peer":1}"#, 400, "bad_request"),
+        ("POST", "/v1/leader", JSON, r#"{"too":1}"#, 400, "bad_request"),
+        ("POST", "/v1/members", JSON, large.as_str(), 413, "too_large"),
         ("DELETE", "/v1/members/one", "", "", 400, "bad_request"),
         ("DELETE", "/v1/members/99", "", "", 404, "no_such_member"),
     ] {
@@ -172,12 +117,7 @@ async fn errors_are_json_with_code_message_and_hint() {
         assert_eq!(got, status, "{method} {path}: {body}");
         let error: Value = serde_json::from_str(&body).unwrap();
         assert_eq!(error["code"], code, "{method} {path}");
-        let fields: BTreeSet<&str> = error
-            .as_object()
-            .unwrap()
-            .keys()
-            .map(String::as_str)
-            .collect();
+        let fields: BTreeSet<&str> = error.as_object().unwrap().keys().map(String::as_str).collect();
         assert_eq!(fields, BTreeSet::from(["code", "hint", "message"]));
     }
 }
@@ -195,54 +135,23 @@ async fn the_token_guards_everything_but_health() {
         ("authorization: bearer right-token\r\n", 200),
     ] {
         for path in ["/v1/status", "/metrics", "/openapi.json"] {
-            assert_eq!(
-                send(addr, "GET", path, header, "").await.0,
-                status,
-                "{header} {path}"
-            );
+            assert_eq!(send(addr, "GET", path, header, "").await.0, status, "{header} {path}");
         }
     }
     assert_eq!(send(addr, "GET", "/nowhere", "", "").await.0, 401);
-    assert_eq!(
-        send(addr, "GET", "/livez", "", "").await,
-        (200, "ok\n".to_owned())
-    );
+    assert_eq!(send(addr, "GET", "/livez", "", "").await, (200, "ok\n".to_owned()));
     assert_eq!(send(addr, "GET", "/readyz", "", "").await.0, 200);
 }
 
 #[tokio::test]
 async fn a_web_page_cannot_use_the_port_of_the_machine_it_is_shown_on() {
     let addr = start(HttpConfig::new(None)).await;
-    assert_eq!(
-        send(
-            addr,
-            "POST",
-            "/v1/snapshot",
-            "origin: https://evil.example\r\n",
-            ""
-        )
-        .await
-        .0,
-        403
-    );
-    let rebound = format!(
-        "GET /v1/status HTTP/1.1\r\nhost: evil.example:{}\r\nconnection: close\r\n\r\n",
-        addr.port()
-    );
-    assert!(
-        raw(addr, rebound.as_bytes())
-            .await
-            .starts_with("HTTP/1.1 403")
-    );
+    assert_eq!(send(addr, "POST", "/v1/snapshot", "origin: https://evil.example\r\n", "").await.0, 403);
+    let rebound = format!("GET /v1/status HTTP/1.1\r\nhost: evil.example:{}\r\nconnection: close\r\n\r\n", addr.port());
+    assert!(raw(addr, rebound.as_bytes()).await.starts_with("HTTP/1.1 403"));
     for host in ["localhost:8001", "127.0.0.1", "[::1]:8001"] {
-        let request =
-            format!("GET /v1/status HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
-        assert!(
-            raw(addr, request.as_bytes())
-                .await
-                .starts_with("HTTP/1.1 200"),
-            "{host}"
-        );
+        let request = format!("GET /v1/status HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+        assert!(raw(addr, request.as_bytes()).await.starts_with("HTTP/1.1 200"), "{host}");
     }
 }
 
@@ -274,26 +183,15 @@ async fn slow_and_idle_connections_are_closed_and_too_many_turned_away() {
         ..HttpConfig::new(None)
     };
     let addr = start(config).await;
-    let mut slow = [
-        TcpStream::connect(addr).await.unwrap(),
-        TcpStream::connect(addr).await.unwrap(),
-    ];
+    let mut slow = [TcpStream::connect(addr).await.unwrap(), TcpStream::connect(addr).await.unwrap()];
     for stream in &mut slow {
-        stream
-            .write_all(b"GET /v1/status HTTP/1.1\r\nho")
-            .await
-            .unwrap();
+        stream.write_all(b"GET /v1/status HTTP/1.1\r\nho").await.unwrap();
     }
     tokio::time::sleep(Duration::from_millis(50)).await;
-    assert!(
-        raw(addr, b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n")
-            .await
-            .starts_with("HTTP/1.1 503")
-    );
+    assert!(raw(addr, b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n").await.starts_with("HTTP/1.1 503"));
     for stream in &mut slow {
         let mut answer = Vec::new();
-        let ended =
-            tokio::time::timeout(Duration::from_secs(2), stream.read_to_end(&mut answer)).await;
+        let ended = tokio::time::timeout(Duration::from_secs(2), stream.read_to_end(&mut answer)).await;
         assert!(ended.is_ok(), "a slow head is waited for no longer");
     }
     assert_eq!(send(addr, "GET", "/livez", "", "").await.0, 200);

@@ -61,15 +61,9 @@ pub async fn join(
     wish: &AddMember,
     patience: Option<Duration>,
 ) -> Result<Identity, JoinError> {
-    let targets = urls
-        .iter()
-        .map(|url| Target::parse(url))
-        .collect::<Result<Vec<_>, _>>()?;
+    let targets = urls.iter().map(|url| Target::parse(url)).collect::<Result<Vec<_>, _>>()?;
     if targets.is_empty() {
-        return Err(JoinError::Url {
-            url: String::new(),
-            why: "at least one address is needed",
-        });
+        return Err(JoinError::Url { url: String::new(), why: "at least one address is needed" });
     }
     let body = serde_json::to_vec(wish).unwrap_or_default();
     let begun = Instant::now();
@@ -80,18 +74,11 @@ pub async fn join(
             tracing::info!(url = target.url, "asking to be taken into the group");
             match ask(target, token, &body).await {
                 Ok(added) => {
-                    tracing::info!(
-                        member = added.id,
-                        group = added.group,
-                        "taken into the group"
-                    );
+                    tracing::info!(member = added.id, group = added.group, "taken into the group");
                     return Ok(added);
                 }
                 Err(Failure::Refused(error)) => {
-                    return Err(JoinError::Refused {
-                        url: target.url.clone(),
-                        error,
-                    });
+                    return Err(JoinError::Refused { url: target.url.clone(), error });
                 }
                 Err(Failure::Later(problem)) => {
                     if problem != last {
@@ -121,29 +108,17 @@ async fn ask(target: &Target, token: Option<&str>, body: &[u8]) -> Result<AddedV
         Ok(Ok(answer)) => answer,
         Ok(Err(error)) => return Err(Failure::Later(error.to_string())),
         Err(_) => {
-            return Err(Failure::Later(format!(
-                "no answer within {} s",
-                ATTEMPT.as_secs()
-            )));
+            return Err(Failure::Later(format!("no answer within {} s", ATTEMPT.as_secs())));
         }
     };
     if status == 200 {
         return parse(&body).map_err(Failure::Later);
     }
     let error: ApiError = parse(&body).unwrap_or_else(|_| {
-        ApiError::new(
-            status,
-            "unknown",
-            format!("it answered with status {status}"),
-            "is this a member's admin port?",
-        )
+        ApiError::new(status, "unknown", format!("it answered with status {status}"), "is this a member's admin port?")
     });
     let again = status >= 500 || status == 429 || error.code == "busy" || error.code == "unknown";
-    if again {
-        Err(Failure::Later(error.message))
-    } else {
-        Err(Failure::Refused(error))
-    }
+    if again { Err(Failure::Later(error.message)) } else { Err(Failure::Refused(error)) }
 }
 
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
@@ -160,12 +135,7 @@ struct Target {
 
 impl Target {
     fn parse(url: &str) -> Result<Self, JoinError> {
-        let bad = |why| {
-            Err(JoinError::Url {
-                url: url.to_owned(),
-                why,
-            })
-        };
+        let bad = |why| Err(JoinError::Url { url: url.to_owned(), why });
         let rest = match url.split_once("://") {
             Some(("http", rest)) => rest,
             Some(("https", _)) => {
@@ -175,33 +145,19 @@ impl Target {
             None => url,
         };
         let (address, prefix) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-        if !address
-            .rsplit_once(':')
-            .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
-        {
+        if !address.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok()) {
             return bad("it must be http://HOST:PORT with the port of a member's admin interface");
         }
         if rest.bytes().any(|b| b <= b' ' || b == 0x7f) {
             return bad("it holds a blank or a control character");
         }
-        Ok(Self {
-            url: url.to_owned(),
-            address: address.to_owned(),
-            prefix: prefix.trim_end_matches('/').to_owned(),
-        })
+        Ok(Self { url: url.to_owned(), address: address.to_owned(), prefix: prefix.trim_end_matches('/').to_owned() })
     }
 
-    async fn post(
-        &self,
-        path: &str,
-        token: Option<&str>,
-        body: &[u8],
-    ) -> std::io::Result<(u16, Vec<u8>)> {
+    async fn post(&self, path: &str, token: Option<&str>, body: &[u8]) -> std::io::Result<(u16, Vec<u8>)> {
         let mut stream = timeout(CONNECT, TcpStream::connect(self.address.as_str()))
             .await
-            .map_err(|_| {
-                std::io::Error::new(std::io::ErrorKind::TimedOut, "no connection within 3 s")
-            })??;
+            .map_err(|_| std::io::Error::new(std::io::ErrorKind::TimedOut, "no connection within 3 s"))??;
         let authorization = match token {
             // A token with a line end in it would be another header.
             Some(token) if token.bytes().all(|b| b > b' ' && b < 0x7f) => {
@@ -221,9 +177,8 @@ impl Target {
         stream.flush().await?;
         let mut answer = Vec::new();
         stream.take(ANSWER_BYTES).read_to_end(&mut answer).await?;
-        split_answer(&answer).ok_or_else(|| {
-            std::io::Error::new(std::io::ErrorKind::InvalidData, "the answer is not HTTP")
-        })
+        split_answer(&answer)
+            .ok_or_else(|| std::io::Error::new(std::io::ErrorKind::InvalidData, "the answer is not HTTP"))
     }
 }
 
@@ -247,12 +202,7 @@ mod tests {
 
     fn wish() -> AddMember {
         let address = |port: u16| format!("127.0.0.1:{port}");
-        AddMember {
-            peer: address(17004),
-            client: address(7004),
-            admin: address(8004),
-            role: WantedRole::Voter,
-        }
+        AddMember { peer: address(17004), client: address(7004), admin: address(8004), role: WantedRole::Voter }
     }
 
     /// Answers one connection after the other with what it is given, and returns what was sent to it.
@@ -278,40 +228,25 @@ mod tests {
     }
 
     fn http(status: u16, body: &str) -> String {
-        format!(
-            "HTTP/1.1 {status} X\r\ncontent-length: {}\r\n\r\n{body}",
-            body.len()
-        )
+        format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\n\r\n{body}", body.len())
     }
 
     #[tokio::test]
     async fn tries_the_next_address_and_again_until_it_is_taken_in() {
         let (url, task) = answering(vec![
-            http(
-                503,
-                r#"{"code":"no_leader","message":"no leader","hint":""}"#,
-            ),
-            http(
-                200,
-                r#"{"id":4,"group":"g","incarnation":"i","members":[]}"#,
-            ),
+            http(503, r#"{"code":"no_leader","message":"no leader","hint":""}"#),
+            http(200, r#"{"id":4,"group":"g","incarnation":"i","members":[]}"#),
         ])
         .await;
         let closed = {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             format!("http://{}", listener.local_addr().unwrap())
         };
-        let added = join(&[closed, url], Some("s3cret"), &wish(), None)
-            .await
-            .unwrap();
+        let added = join(&[closed, url], Some("s3cret"), &wish(), None).await.unwrap();
         assert_eq!((added.id, added.incarnation.as_str()), (4, "i"));
         let seen = task.await.unwrap();
         assert_eq!(seen.len(), 2);
-        assert!(
-            seen[1].starts_with("POST /v1/members HTTP/1.1\r\n"),
-            "{}",
-            seen[1]
-        );
+        assert!(seen[1].starts_with("POST /v1/members HTTP/1.1\r\n"), "{}", seen[1]);
         assert!(seen[1].contains("\r\nauthorization: Bearer s3cret\r\n"));
         assert!(seen[1].ends_with(r#""role":"voter"}"#));
     }
@@ -324,20 +259,13 @@ mod tests {
         )])
         .await;
         let error = join(&[url], None, &wish(), None).await.unwrap_err();
-        assert!(
-            error
-                .to_string()
-                .ends_with("refused: member 2 has it. remove it first"),
-            "{error}"
-        );
+        assert!(error.to_string().ends_with("refused: member 2 has it. remove it first"), "{error}");
     }
 
     #[tokio::test]
     async fn patience_ends() {
         let (url, _task) = answering(vec![]).await;
-        let error = join(&[url], None, &wish(), Some(Duration::from_millis(10)))
-            .await
-            .unwrap_err();
+        let error = join(&[url], None, &wish(), Some(Duration::from_millis(10))).await.unwrap_err();
         assert!(matches!(error, JoinError::TimedOut { .. }), "{error}");
     }
 
@@ -345,14 +273,7 @@ mod tests {
     fn addresses_are_checked() {
         assert_eq!(Target::parse("http://a:1/x/").unwrap().prefix, "/x");
         assert_eq!(Target::parse("a:1").unwrap().address, "a:1");
-        for bad in [
-            "https://a:1",
-            "http://a",
-            "ftp://a:1",
-            "http://:1",
-            "http://a:99999",
-            "http://a:1/ b",
-        ] {
+        for bad in ["https://a:1", "http://a", "ftp://a:1", "http://:1", "http://a:99999", "http://a:1/ b"] {
             assert!(Target::parse(bad).is_err(), "{bad}");
         }
         assert!(split_answer(b"SSH-2.0\r\n\r\n").is_none());

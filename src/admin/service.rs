@@ -14,8 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::api::{
-    AddMember, AddedView, AddressView, ApiError, MemberView, MembersView, ProgressView, Request,
-    StatusView, WantedRole,
+    AddMember, AddedView, AddressView, ApiError, MemberView, MembersView, ProgressView, Request, StatusView, WantedRole,
 };
 use super::backend::Backend;
 use crate::metrics::text::Page;
@@ -51,11 +50,7 @@ enum Answer {
 impl AdminService {
     /// Over a member.
     pub fn new(backend: Arc<dyn Backend>) -> Arc<Self> {
-        Arc::new(Self {
-            backend,
-            stopping: AtomicBool::new(false),
-            adding: tokio::sync::Mutex::new(()),
-        })
+        Arc::new(Self { backend, stopping: AtomicBool::new(false), adding: tokio::sync::Mutex::new(()) })
     }
 
     /// From now on this member is not ready: an orderly stop has begun.
@@ -88,11 +83,7 @@ impl AdminService {
 
     async fn at_leader(&self, request: Request) -> Result<Value, ApiError> {
         let mut last = ApiError::no_leader();
-        let patience = if request == Request::Members {
-            LEADER_POLL
-        } else {
-            LEADER_PATIENCE
-        };
+        let patience = if request == Request::Members { LEADER_POLL } else { LEADER_PATIENCE };
         for _ in 0..ATTEMPTS {
             let leader = self.find_leader(patience).await?;
             let result = match leader {
@@ -130,12 +121,7 @@ impl AdminService {
     }
 
     /// Asks one other member, which answers by itself.
-    pub(super) async fn ask(
-        &self,
-        to: MemberId,
-        request: &Request,
-        patience: Duration,
-    ) -> Result<Value, ApiError> {
+    pub(super) async fn ask(&self, to: MemberId, request: &Request, patience: Duration) -> Result<Value, ApiError> {
         let body = Bytes::from(serde_json::to_vec(request).map_err(internal)?);
         let answer = self.backend.call(to, body, patience).await?;
         match serde_json::from_slice(&answer).map_err(internal)? {
@@ -223,45 +209,21 @@ impl AdminService {
     /// All members as this one sees them; with `ask`, each is asked what it has applied.
     async fn members_here(&self, ask: bool) -> MembersView {
         let status = self.backend.status().await;
-        let applied = if ask {
-            self.ask_applied(&status).await
-        } else {
-            BTreeMap::new()
-        };
-        let members = status
-            .members
-            .iter()
-            .map(|m| member_view(m, &status, applied.get(&m.id).copied()))
-            .collect();
-        MembersView {
-            members,
-            leader: status.leader,
-            term: status.term,
-            group: self.backend.local().group(),
-        }
+        let applied = if ask { self.ask_applied(&status).await } else { BTreeMap::new() };
+        let members = status.members.iter().map(|m| member_view(m, &status, applied.get(&m.id).copied())).collect();
+        MembersView { members, leader: status.leader, term: status.term, group: self.backend.local().group() }
     }
 
     async fn ask_applied(&self, status: &GroupStatus) -> BTreeMap<MemberId, u64> {
-        let asked = status
-            .members
-            .iter()
-            .filter(|m| m.id != status.id && m.healthy != Some(false))
-            .map(async |m| {
-                let answer = self
-                    .ask(m.id, &Request::Status, STATUS_PATIENCE)
-                    .await
-                    .ok()?;
-                Some((m.id, answer.get("applied")?.as_u64()?))
-            });
+        let asked = status.members.iter().filter(|m| m.id != status.id && m.healthy != Some(false)).map(async |m| {
+            let answer = self.ask(m.id, &Request::Status, STATUS_PATIENCE).await.ok()?;
+            Some((m.id, answer.get("applied")?.as_u64()?))
+        });
         join_all(asked).await.into_iter().flatten().collect()
     }
 
     async fn add(&self, add: AddMember) -> Result<AddedView, ApiError> {
-        for (what, address) in [
-            ("peer", &add.peer),
-            ("client", &add.client),
-            ("admin", &add.admin),
-        ] {
+        for (what, address) in [("peer", &add.peer), ("client", &add.client), ("admin", &add.admin)] {
             check_address(what, address)?;
         }
         let _one_at_a_time = self.adding.lock().await;
@@ -273,24 +235,15 @@ impl AdminService {
             return self.known_address(known, &status, &add);
         }
         let voter = add.role == WantedRole::Voter;
-        let member = Member {
-            peer: add.peer,
-            client: add.client,
-            admin: add.admin,
-            wants_vote: voter,
-            ..Member::default()
-        };
+        let member =
+            Member { peer: add.peer, client: add.client, admin: add.admin, wants_vote: voter, ..Member::default() };
         let joined = self.backend.add_member(member, voter).await?;
         tracing::info!(member = joined.id, voter, "a member was taken in");
         Ok(AddedView {
             id: joined.id,
             group: joined.cluster.to_string(),
             incarnation: joined.incarnation.to_string(),
-            members: joined
-                .members
-                .iter()
-                .map(|(id, m)| address_view(*id, m))
-                .collect(),
+            members: joined.members.iter().map(|(id, m)| address_view(*id, m)).collect(),
         })
     }
 
@@ -304,29 +257,18 @@ impl AdminService {
     ) -> Result<AddedView, ApiError> {
         let never_heard = !known.voter && known.matched.unwrap_or(0) == 0 && known.id != status.id;
         let wants_the_same = known.member.wants_vote == (add.role == WantedRole::Voter);
-        if never_heard
-            && wants_the_same
-            && known.member.client == add.client
-            && known.member.admin == add.admin
-        {
+        if never_heard && wants_the_same && known.member.client == add.client && known.member.admin == add.admin {
             return Ok(AddedView {
                 id: known.id,
                 group: self.backend.local().group(),
                 incarnation: known.member.incarnation.to_string(),
-                members: status
-                    .members
-                    .iter()
-                    .map(|m| address_view(m.id, &m.member))
-                    .collect(),
+                members: status.members.iter().map(|m| address_view(m.id, &m.member)).collect(),
             });
         }
         Err(ApiError::new(
             409,
             "address_in_use",
-            format!(
-                "member {} already has the peer address {}",
-                known.id, add.peer
-            ),
+            format!("member {} already has the peer address {}", known.id, add.peer),
             format!(
                 "if its disk is lost, remove it first (quorate member remove {}) and join again: it gets a new id",
                 known.id
@@ -371,9 +313,7 @@ fn member_view(member: &MemberStatus, status: &GroupStatus, asked: Option<u64>) 
     let health = match member.healthy {
         _ if here => "ok",
         Some(false) => "unreachable",
-        Some(true) if member.snapshot.is_some() || lag.is_some_and(|lag| lag > LAGGING_ENTRIES) => {
-            "lagging"
-        }
+        Some(true) if member.snapshot.is_some() || lag.is_some_and(|lag| lag > LAGGING_ENTRIES) => "lagging",
         Some(true) => "ok",
         None => "unknown",
     };
@@ -384,35 +324,19 @@ fn member_view(member: &MemberStatus, status: &GroupStatus, asked: Option<u64>) 
         peer: member.member.peer.clone(),
         client: member.member.client.clone(),
         admin: member.member.admin.clone(),
-        applied: if here {
-            Some(status.applied.unwrap_or(0))
-        } else {
-            asked
-        },
-        matched: if here && leads {
-            status.last_log
-        } else {
-            member.matched
-        },
+        applied: if here { Some(status.applied.unwrap_or(0)) } else { asked },
+        matched: if here && leads { status.last_log } else { member.matched },
         lag,
         health: health.to_owned(),
         progress: member.snapshot.map(|s| ProgressView {
             bytes: s.bytes_sent,
-            total: (s.bytes_sent * s.chunks_total)
-                .checked_div(s.chunks_done)
-                .unwrap_or(0)
-                .max(s.bytes_sent),
+            total: (s.bytes_sent * s.chunks_total).checked_div(s.chunks_done).unwrap_or(0).max(s.bytes_sent),
         }),
     }
 }
 
 fn address_view(id: MemberId, member: &Member) -> AddressView {
-    AddressView {
-        id,
-        peer: member.peer.clone(),
-        client: member.client.clone(),
-        admin: member.admin.clone(),
-    }
+    AddressView { id, peer: member.peer.clone(), client: member.client.clone(), admin: member.admin.clone() }
 }
 
 /// Refuses what would leave a group that can't decide anything any more.
@@ -423,11 +347,7 @@ fn removal_keeps_quorum(status: &GroupStatus, id: MemberId) -> Result<(), ApiErr
     if !member.voter {
         return Ok(());
     }
-    let rest: Vec<&MemberStatus> = status
-        .members
-        .iter()
-        .filter(|m| m.voter && m.id != id)
-        .collect();
+    let rest: Vec<&MemberStatus> = status.members.iter().filter(|m| m.voter && m.id != id).collect();
     if rest.is_empty() {
         return Err(ApiError::new(
             409,
@@ -436,19 +356,13 @@ fn removal_keeps_quorum(status: &GroupStatus, id: MemberId) -> Result<(), ApiErr
             "add another voter first, or stop the process to end the group",
         ));
     }
-    let alive = rest
-        .iter()
-        .filter(|m| m.id == status.id || m.healthy != Some(false))
-        .count();
+    let alive = rest.iter().filter(|m| m.id == status.id || m.healthy != Some(false)).count();
     let needed = rest.len() / 2 + 1;
     if alive < needed {
         return Err(ApiError::new(
             409,
             "would_lose_quorum",
-            format!(
-                "of the {} voters that would remain, {alive} can be reached and {needed} are needed",
-                rest.len()
-            ),
+            format!("of the {} voters that would remain, {alive} can be reached and {needed} are needed", rest.len()),
             "bring the unreachable members back first, or remove one of them instead",
         ));
     }
@@ -470,9 +384,7 @@ fn check_address(what: &str, address: &str) -> Result<(), ApiError> {
     }
     if host.is_empty()
         || host.len() > 255
-        || !host
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"-._:[]%".contains(&b))
+        || !host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._:[]%".contains(&b))
     {
         return bad("has no usable host");
     }
@@ -487,12 +399,7 @@ fn to_value<T: Serialize>(view: T) -> Value {
 }
 
 fn internal(error: impl std::fmt::Display) -> ApiError {
-    ApiError::new(
-        500,
-        "internal",
-        error.to_string(),
-        "this is a bug, or the members' versions are too far apart",
-    )
+    ApiError::new(500, "internal", error.to_string(), "this is a bug, or the members' versions are too far apart")
 }
 
 #[cfg(test)]

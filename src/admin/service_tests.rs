@@ -54,18 +54,12 @@ pub(crate) fn group(voters: u64) -> (Arc<World>, Vec<Arc<AdminService>>) {
     let world = Arc::new(World::default());
     world.leader.store(1, SeqCst);
     *world.members.lock() = (1..=voters).map(|id| member(id, true)).collect();
-    let services = (1..=voters)
-        .map(|id| join_world(&world, id, TRUTH))
-        .collect();
+    let services = (1..=voters).map(|id| join_world(&world, id, TRUTH)).collect();
     (world, services)
 }
 
 fn join_world(world: &Arc<World>, id: MemberId, believes: u64) -> Arc<AdminService> {
-    let service = AdminService::new(Arc::new(Fake {
-        id,
-        believes: AtomicU64::new(believes),
-        world: world.clone(),
-    }));
+    let service = AdminService::new(Arc::new(Fake { id, believes: AtomicU64::new(believes), world: world.clone() }));
     world.services.lock().insert(id, service.clone());
     service
 }
@@ -121,11 +115,7 @@ impl Backend for Fake {
                 m.role = Role::Leader;
             }
         }
-        let role = if self.leads() {
-            Role::Leader
-        } else {
-            Role::Follower
-        };
+        let role = if self.leads() { Role::Leader } else { Role::Follower };
         let status = GroupStatus {
             id: self.id,
             role,
@@ -148,11 +138,7 @@ impl Backend for Fake {
             leader_changes: 0,
             batch_units: HistogramSnapshot::default(),
             batch_bytes: HistogramSnapshot::default(),
-            commit_us: HistogramSnapshot {
-                buckets: vec![1, 0, 2],
-                count: 3,
-                sum: 5,
-            },
+            commit_us: HistogramSnapshot { buckets: vec![1, 0, 2], count: 3, sum: 5 },
             apply_us: HistogramSnapshot::default(),
             checkpoints: 0,
             checkpoint_took: None,
@@ -181,12 +167,7 @@ impl Backend for Fake {
                 ..member(id, voter)
             });
             let all = members.iter().map(|m| (m.id, m.member.clone())).collect();
-            Ok(Joined {
-                id,
-                cluster: CLUSTER,
-                incarnation,
-                members: all,
-            })
+            Ok(Joined { id, cluster: CLUSTER, incarnation, members: all })
         })
     }
 
@@ -213,21 +194,10 @@ impl Backend for Fake {
 
     fn barrier(&self) -> BoxFuture<'_, Result<(), ReadError>> {
         let leads = self.leads();
-        Box::pin(async move {
-            if leads {
-                Ok(())
-            } else {
-                Err(ReadError::NotLeader { leader: None })
-            }
-        })
+        Box::pin(async move { if leads { Ok(()) } else { Err(ReadError::NotLeader { leader: None }) } })
     }
 
-    fn call(
-        &self,
-        to: MemberId,
-        body: Bytes,
-        _patience: Duration,
-    ) -> BoxFuture<'_, Result<Bytes, CallError>> {
+    fn call(&self, to: MemberId, body: Bytes, _patience: Duration) -> BoxFuture<'_, Result<Bytes, CallError>> {
         self.world.calls.fetch_add(1, SeqCst);
         let service = self.world.services.lock().get(&to).cloned();
         Box::pin(async move {
@@ -239,12 +209,7 @@ impl Backend for Fake {
 
 fn add(port: u16) -> AddMember {
     let address = |offset: u16| format!("127.0.0.1:{}", port + offset);
-    AddMember {
-        peer: address(10_000),
-        client: address(0),
-        admin: address(1000),
-        role: WantedRole::Voter,
-    }
+    AddMember { peer: address(10_000), client: address(0), admin: address(1000), role: WantedRole::Voter }
 }
 
 async fn members(service: &AdminService) -> MembersView {
@@ -256,10 +221,7 @@ async fn every_member_answers_what_the_leader_knows() {
     let (_world, services) = group(3);
     for service in &services {
         let view = members(service).await;
-        assert_eq!(
-            (view.leader, view.term, view.group.as_str()),
-            (Some(1), 3, CLUSTER.to_string().as_str())
-        );
+        assert_eq!((view.leader, view.term, view.group.as_str()), (Some(1), 3, CLUSTER.to_string().as_str()));
         let roles: Vec<&str> = view.members.iter().map(|m| m.role.as_str()).collect();
         assert_eq!(roles, ["leader", "follower", "follower"]);
         let applied: Vec<Option<u64>> = view.members.iter().map(|m| m.applied).collect();
@@ -277,10 +239,7 @@ async fn without_a_leader_the_members_are_still_told_and_changes_are_refused() {
     let view = members(&services[1]).await;
     assert_eq!((view.leader, view.members.len()), (None, 3));
     tokio::time::pause();
-    let error = services[1]
-        .handle(Request::Promote { id: 3 })
-        .await
-        .unwrap_err();
+    let error = services[1].handle(Request::Promote { id: 3 }).await.unwrap_err();
     assert_eq!((error.status, error.code.as_str()), (503, "no_leader"));
 }
 
@@ -319,36 +278,14 @@ async fn a_member_is_taken_in_once_however_often_it_asks() {
 #[tokio::test]
 async fn addresses_that_nobody_could_reach_are_refused() {
     let (world, services) = group(1);
-    for bad in [
-        "",
-        "127.0.0.1",
-        "127.0.0.1:0",
-        "127.0.0.1:x",
-        ":7000",
-        "0.0.0.0:7000",
-        "[::]:7000",
-        "a b:7000",
-        "a\r\n:1",
-    ] {
-        let add = AddMember {
-            peer: bad.to_owned(),
-            ..add(7004)
-        };
-        assert_eq!(
-            services[0]
-                .handle(Request::Add(add))
-                .await
-                .unwrap_err()
-                .code,
-            "bad_request",
-            "{bad:?}"
-        );
+    for bad in
+        ["", "127.0.0.1", "127.0.0.1:0", "127.0.0.1:x", ":7000", "0.0.0.0:7000", "[::]:7000", "a b:7000", "a\r\n:1"]
+    {
+        let add = AddMember { peer: bad.to_owned(), ..add(7004) };
+        assert_eq!(services[0].handle(Request::Add(add)).await.unwrap_err().code, "bad_request", "{bad:?}");
     }
     assert!(world.changes.lock().is_empty());
-    let add = AddMember {
-        peer: "[::1]:17004".to_owned(),
-        ..add(7004)
-    };
+    let add = AddMember { peer: "[::1]:17004".to_owned(), ..add(7004) };
     services[0].handle(Request::Add(add)).await.unwrap();
 }
 
@@ -356,15 +293,10 @@ async fn addresses_that_nobody_could_reach_are_refused() {
 async fn a_removal_that_would_cost_the_quorum_is_refused_with_the_reason() {
     let (world, services) = group(3);
     world.members.lock()[2].healthy = Some(false);
-    let error = services[1]
-        .handle(Request::Remove { id: 2 })
-        .await
-        .unwrap_err();
+    let error = services[1].handle(Request::Remove { id: 2 }).await.unwrap_err();
     assert_eq!(error.code, "would_lose_quorum");
     assert!(
-        error
-            .message
-            .contains("2 voters that would remain, 1 can be reached and 2 are needed"),
+        error.message.contains("2 voters that would remain, 1 can be reached and 2 are needed"),
         "{}",
         error.message
     );
@@ -372,38 +304,16 @@ async fn a_removal_that_would_cost_the_quorum_is_refused_with_the_reason() {
     assert_eq!(*world.changes.lock(), ["remove 3"]);
 
     let (_world, services) = group(1);
-    assert_eq!(
-        services[0]
-            .handle(Request::Remove { id: 1 })
-            .await
-            .unwrap_err()
-            .code,
-        "would_lose_quorum"
-    );
-    assert_eq!(
-        services[0]
-            .handle(Request::Remove { id: 9 })
-            .await
-            .unwrap_err()
-            .status,
-        404
-    );
+    assert_eq!(services[0].handle(Request::Remove { id: 1 }).await.unwrap_err().code, "would_lose_quorum");
+    assert_eq!(services[0].handle(Request::Remove { id: 9 }).await.unwrap_err().status, 404);
 }
 
 #[tokio::test]
 async fn leadership_moves_on_request_and_the_next_request_finds_the_new_leader() {
     let (world, services) = group(3);
-    let to = services[2]
-        .handle(Request::Transfer(super::super::api::TransferTo {
-            to: Some(2),
-        }))
-        .await
-        .unwrap();
+    let to = services[2].handle(Request::Transfer(super::super::api::TransferTo { to: Some(2) })).await.unwrap();
     assert_eq!(to, json!({"leader": 2}));
-    services[2]
-        .handle(Request::Promote { id: 3 })
-        .await
-        .unwrap();
+    services[2].handle(Request::Promote { id: 3 }).await.unwrap();
     assert_eq!(*world.changes.lock(), ["transfer Some(2)", "promote 3"]);
 }
 
@@ -420,13 +330,7 @@ async fn readiness_follows_the_leader_and_an_orderly_stop() {
     assert!(services[1].livez(false, &[]).await.healthy);
     world.leader.store(0, SeqCst);
     let report = services[2].readyz(true, &[]).await;
-    assert!(
-        report
-            .text
-            .contains("[-]leader failed: no leader is known\n"),
-        "{}",
-        report.text
-    );
+    assert!(report.text.contains("[-]leader failed: no leader is known\n"), "{}", report.text);
     let excluded = ["leader".to_owned(), "read".to_owned()];
     assert!(services[2].readyz(true, &excluded).await.healthy);
 }
@@ -435,8 +339,7 @@ async fn readiness_follows_the_leader_and_an_orderly_stop() {
 async fn garbage_from_a_peer_is_answered_not_obeyed() {
     let (world, services) = group(1);
     for garbage in [&b""[..], b"{}", b"{\"op\":\"explode\"}", &[0xff; 100]] {
-        let answer: Answer =
-            serde_json::from_slice(&services[0].handle_peer(garbage).await).unwrap();
+        let answer: Answer = serde_json::from_slice(&services[0].handle_peer(garbage).await).unwrap();
         assert!(matches!(answer, Answer::Err(error) if error.code == "bad_request"));
     }
     assert!(world.changes.lock().is_empty());

@@ -48,9 +48,7 @@ pub struct CommandStats {
 impl CommandStats {
     /// For `commands` commands.
     pub fn new(commands: usize) -> Self {
-        Self {
-            stats: (0..commands).map(|_| CommandStat::default()).collect(),
-        }
+        Self { stats: (0..commands).map(|_| CommandStat::default()).collect() }
     }
 
     /// Counts `calls` calls that took `nanos` together: a run of the same command in a pipeline is one event.
@@ -60,9 +58,7 @@ impl CommandStats {
         };
         stat.calls.fetch_add(calls, Relaxed);
         stat.nanos.fetch_add(nanos, Relaxed);
-        stat.latency
-            .get_or_init(Histogram::new)
-            .record_many(nanos / calls, calls);
+        stat.latency.get_or_init(Histogram::new).record_many(nanos / calls, calls);
     }
 
     /// Counts a call that was refused (arity, permission, state).

@@ -149,15 +149,8 @@ impl Histogram {
 
     /// How many values were below `2^exponent`.
     pub fn below_power(&self, exponent: u32) -> u64 {
-        let end = if exponent < 2 {
-            1usize << exponent
-        } else {
-            (exponent as usize - 1) * 4
-        };
-        self.buckets[..end.min(BUCKETS)]
-            .iter()
-            .map(|b| b.load(Relaxed))
-            .sum()
+        let end = if exponent < 2 { 1usize << exponent } else { (exponent as usize - 1) * 4 };
+        self.buckets[..end.min(BUCKETS)].iter().map(|b| b.load(Relaxed)).sum()
     }
 
     /// Back to empty.
@@ -192,10 +185,7 @@ mod tests {
         for share in [0.5, 0.9, 0.99] {
             let exact = share * 10_000_000.0;
             let got = histogram.quantile(share) as f64;
-            assert!(
-                got >= exact && got <= exact * 1.26,
-                "{share}: {got} against {exact}"
-            );
+            assert!(got >= exact && got <= exact * 1.26, "{share}: {got} against {exact}");
         }
     }
 
@@ -205,9 +195,7 @@ mod tests {
         for value in [0, 1, 2, 3, 4, 7, 8, 1023, 1024] {
             histogram.record(value);
         }
-        let below: Vec<u64> = [0, 1, 2, 3, 4, 10, 11]
-            .map(|e| histogram.below_power(e))
-            .to_vec();
+        let below: Vec<u64> = [0, 1, 2, 3, 4, 10, 11].map(|e| histogram.below_power(e)).to_vec();
         assert_eq!(below, [1, 2, 4, 6, 7, 8, 9]);
         assert_eq!(histogram.below_power(63), 9);
     }

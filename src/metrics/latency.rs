@@ -49,11 +49,7 @@ impl LatencyMonitor {
 
     /// All events, by name.
     pub fn events(&self) -> Vec<(&'static str, Event)> {
-        self.events
-            .lock()
-            .iter()
-            .map(|(name, event)| (*name, event.clone()))
-            .collect()
+        self.events.lock().iter().map(|(name, event)| (*name, event.clone())).collect()
     }
 
     /// One event's spikes.

@@ -132,11 +132,7 @@ impl Metrics {
 
     /// Error replies by their first word.
     pub fn error_kinds(&self) -> Vec<(String, u64)> {
-        self.error_kinds
-            .lock()
-            .iter()
-            .map(|(k, n)| (k.clone(), *n))
-            .collect()
+        self.error_kinds.lock().iter().map(|(k, n)| (k.clone(), *n)).collect()
     }
 
     /// To be called about every 100 ms: rates and memory.
@@ -157,11 +153,7 @@ impl Metrics {
 
     /// Commands, bytes in and bytes out per second.
     pub fn rates(&self) -> (u64, u64, u64) {
-        (
-            self.ops.per_second(),
-            self.net_in_rate.per_second(),
-            self.net_out_rate.per_second(),
-        )
+        (self.ops.per_second(), self.net_in_rate.per_second(), self.net_out_rate.per_second())
     }
 
     /// CONFIG RESETSTAT.
@@ -197,18 +189,8 @@ impl Metrics {
             Unit::Nanoseconds,
             &self.propose,
         );
-        page.histogram(
-            "quorate_apply_seconds",
-            "Time to apply one entry.",
-            Unit::Nanoseconds,
-            &self.apply,
-        );
-        page.histogram(
-            "quorate_batch_commands",
-            "Commands in one entry.",
-            Unit::Plain,
-            &self.batch_commands,
-        );
+        page.histogram("quorate_apply_seconds", "Time to apply one entry.", Unit::Nanoseconds, &self.apply);
+        page.histogram("quorate_batch_commands", "Commands in one entry.", Unit::Plain, &self.batch_commands);
         page.histogram(
             "quorate_read_barrier_seconds",
             "Time that reads waited for their barrier.",
@@ -216,75 +198,27 @@ impl Metrics {
             &self.barrier,
         );
         let cpu = process::cpu_times();
-        page.gauge(
-            "process_resident_memory_bytes",
-            "Resident memory.",
-            self.refresh_memory() as f64,
-        );
-        page.counters(
-            "process_cpu_seconds_total",
-            "CPU time of the process.",
-            [(Vec::new(), cpu.user + cpu.system)],
-        );
+        page.gauge("process_resident_memory_bytes", "Resident memory.", self.refresh_memory() as f64);
+        page.counters("process_cpu_seconds_total", "CPU time of the process.", [(Vec::new(), cpu.user + cpu.system)]);
     }
 
     fn write_clients(&self, page: &mut Page) {
-        page.gauge(
-            "quorate_clients",
-            "Client connections open now.",
-            self.clients.get() as f64,
-        );
+        page.gauge("quorate_clients", "Client connections open now.", self.clients.get() as f64);
         let counters: [(&str, &str, &Counter); 10] = [
-            (
-                "quorate_connections_total",
-                "Client connections accepted.",
-                &self.connections,
-            ),
-            (
-                "quorate_connections_rejected_total",
-                "Client connections refused.",
-                &self.connections_rejected,
-            ),
+            ("quorate_connections_total", "Client connections accepted.", &self.connections),
+            ("quorate_connections_rejected_total", "Client connections refused.", &self.connections_rejected),
             (
                 "quorate_output_limit_closed_total",
                 "Clients closed for not reading their replies.",
                 &self.output_limit_closed,
             ),
-            (
-                "quorate_network_in_bytes_total",
-                "Bytes read from clients.",
-                &self.net_in,
-            ),
-            (
-                "quorate_network_out_bytes_total",
-                "Bytes written to clients.",
-                &self.net_out,
-            ),
-            (
-                "quorate_proxied_commands_total",
-                "Commands handed to the leader for a client.",
-                &self.proxied,
-            ),
-            (
-                "quorate_error_replies_total",
-                "Error replies sent to clients.",
-                &self.errors,
-            ),
-            (
-                "quorate_keyspace_hits_total",
-                "Keys that reads found.",
-                &self.hits,
-            ),
-            (
-                "quorate_keyspace_misses_total",
-                "Keys that reads did not find.",
-                &self.misses,
-            ),
-            (
-                "quorate_auth_failures_total",
-                "Failed attempts to authenticate.",
-                &self.auth_failures,
-            ),
+            ("quorate_network_in_bytes_total", "Bytes read from clients.", &self.net_in),
+            ("quorate_network_out_bytes_total", "Bytes written to clients.", &self.net_out),
+            ("quorate_proxied_commands_total", "Commands handed to the leader for a client.", &self.proxied),
+            ("quorate_error_replies_total", "Error replies sent to clients.", &self.errors),
+            ("quorate_keyspace_hits_total", "Keys that reads found.", &self.hits),
+            ("quorate_keyspace_misses_total", "Keys that reads did not find.", &self.misses),
+            ("quorate_auth_failures_total", "Failed attempts to authenticate.", &self.auth_failures),
         ];
         for (name, help, counter) in counters {
             page.counter(name, help, counter.get());
@@ -293,11 +227,7 @@ impl Metrics {
 
     fn write_commands(&self, page: &mut Page) {
         let label = |index: usize| vec![("command", self.name(index).to_owned())];
-        let used = || {
-            self.commands
-                .iter()
-                .filter(|(_, s)| s.calls() + s.rejected() > 0)
-        };
+        let used = || self.commands.iter().filter(|(_, s)| s.calls() + s.rejected() > 0);
         page.counters(
             "quorate_commands_total",
             "Commands that ran.",
@@ -317,9 +247,7 @@ impl Metrics {
             "quorate_command_seconds",
             "Time to run a command.",
             Unit::Nanoseconds,
-            self.commands
-                .iter()
-                .filter_map(|(i, s)| Some((label(i), s.latency()?))),
+            self.commands.iter().filter_map(|(i, s)| Some((label(i), s.latency()?))),
         );
     }
 }
@@ -336,10 +264,7 @@ mod tests {
         let mut page = Page::new();
         metrics.write(&mut page);
         let text = page.finish();
-        assert!(
-            text.contains("quorate_commands_total{command=\"config|get\"} 3\n"),
-            "{text}"
-        );
+        assert!(text.contains("quorate_commands_total{command=\"config|get\"} 3\n"), "{text}");
         assert!(!text.contains("command=\"get\""));
         let mut types: Vec<&str> = text.lines().filter(|l| l.starts_with("# TYPE")).collect();
         let all = types.len();

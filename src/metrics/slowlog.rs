@@ -37,11 +37,7 @@ pub struct SlowLog {
 
 impl Default for SlowLog {
     fn default() -> Self {
-        Self {
-            threshold_us: AtomicI64::new(10_000),
-            max_len: AtomicU64::new(128),
-            log: Mutex::default(),
-        }
+        Self { threshold_us: AtomicI64::new(10_000), max_len: AtomicU64::new(128), log: Mutex::default() }
     }
 }
 
@@ -60,26 +56,12 @@ impl SlowLog {
     }
 
     /// Keeps a command.
-    pub fn push<A: AsRef<[u8]>>(
-        &self,
-        at_s: u64,
-        took_us: u64,
-        args: &[A],
-        addr: String,
-        name: String,
-    ) {
+    pub fn push<A: AsRef<[u8]>>(&self, at_s: u64, took_us: u64, args: &[A], addr: String, name: String) {
         let args = shorten(args);
         let mut log = self.log.lock();
         let id = log.0;
         log.0 += 1;
-        log.1.push_front(SlowEntry {
-            id,
-            at_s,
-            took_us,
-            args,
-            addr,
-            name,
-        });
+        log.1.push_front(SlowEntry { id, at_s, took_us, args, addr, name });
         let max = self.max_len.load(Relaxed) as usize;
         log.1.truncate(max);
     }
@@ -106,11 +88,7 @@ impl SlowLog {
 }
 
 fn shorten<A: AsRef<[u8]>>(args: &[A]) -> Vec<Vec<u8>> {
-    let kept = if args.len() > MAX_ARGS {
-        MAX_ARGS - 1
-    } else {
-        args.len()
-    };
+    let kept = if args.len() > MAX_ARGS { MAX_ARGS - 1 } else { args.len() };
     let mut out: Vec<Vec<u8>> = args[..kept]
         .iter()
         .map(|arg| {
@@ -144,10 +122,7 @@ mod tests {
         for i in 0..3u64 {
             log.push(i, i, &["get", "k"], String::new(), String::new());
         }
-        assert_eq!(
-            log.newest(10).iter().map(|e| e.id).collect::<Vec<_>>(),
-            [2, 1]
-        );
+        assert_eq!(log.newest(10).iter().map(|e| e.id).collect::<Vec<_>>(), [2, 1]);
         log.reset();
         log.push(0, 0, &["get"], String::new(), String::new());
         assert_eq!(log.newest(1)[0].id, 3);
@@ -157,9 +132,7 @@ mod tests {
 
     #[test]
     fn long_commands_are_cut_as_redis_cuts_them() {
-        let args: Vec<Vec<u8>> = (0..40)
-            .map(|i| vec![b'a'; if i == 1 { 200 } else { 3 }])
-            .collect();
+        let args: Vec<Vec<u8>> = (0..40).map(|i| vec![b'a'; if i == 1 { 200 } else { 3 }]).collect();
         let cut = shorten(&args);
         assert_eq!(cut.len(), 32);
         assert_eq!(cut[31], b"... (9 more arguments)");

@@ -52,11 +52,7 @@ impl Page {
     }
 
     fn head(&mut self, name: &str, help: &str, kind: &str) {
-        let _ = writeln!(
-            self.out,
-            "# HELP {name} {}\n# TYPE {name} {kind}",
-            help.replace('\n', " ")
-        );
+        let _ = writeln!(self.out, "# HELP {name} {}\n# TYPE {name} {kind}", help.replace('\n', " "));
     }
 
     /// A counter without labels. Its name ends in `_total`.
@@ -122,71 +118,38 @@ impl Page {
         for (labels, histogram) in rows {
             for power in first..=last {
                 let le = format!("{}", (1u64 << power) as f64 * unit.scale());
-                let _ = writeln!(
-                    self.out,
-                    "{name}_bucket{} {}",
-                    braces(&labels, Some(&le)),
-                    histogram.below_power(power)
-                );
+                let _ =
+                    writeln!(self.out, "{name}_bucket{} {}", braces(&labels, Some(&le)), histogram.below_power(power));
             }
             // Recorders may run while this is read: +Inf and count are taken as one, so that the page never
             // contradicts itself.
             let all = histogram.below_power(63);
-            let _ = writeln!(
-                self.out,
-                "{name}_bucket{} {all}",
-                braces(&labels, Some("+Inf"))
-            );
-            let _ = writeln!(
-                self.out,
-                "{name}_sum{} {}",
-                braces(&labels, None),
-                histogram.sum() as f64 * unit.scale()
-            );
+            let _ = writeln!(self.out, "{name}_bucket{} {all}", braces(&labels, Some("+Inf")));
+            let _ = writeln!(self.out, "{name}_sum{} {}", braces(&labels, None), histogram.sum() as f64 * unit.scale());
             let _ = writeln!(self.out, "{name}_count{} {all}", braces(&labels, None));
         }
     }
 
     /// A histogram whose cumulative buckets were counted elsewhere: `(upper bound, count up to it)`, then sum and count.
-    pub fn buckets(
-        &mut self,
-        name: &str,
-        help: &str,
-        buckets: &[(f64, u64)],
-        sum: f64,
-        count: u64,
-    ) {
+    pub fn buckets(&mut self, name: &str, help: &str, buckets: &[(f64, u64)], sum: f64, count: u64) {
         self.head(name, help, "histogram");
         for (le, below) in buckets {
             let _ = writeln!(self.out, "{name}_bucket{{le=\"{le}\"}} {below}");
         }
-        let _ = writeln!(
-            self.out,
-            "{name}_bucket{{le=\"+Inf\"}} {count}\n{name}_sum {sum}\n{name}_count {count}"
-        );
+        let _ = writeln!(self.out, "{name}_bucket{{le=\"+Inf\"}} {count}\n{name}_sum {sum}\n{name}_count {count}");
     }
 }
 
 fn braces(labels: &[(&'static str, String)], le: Option<&str>) -> String {
-    let mut parts: Vec<String> = labels
-        .iter()
-        .map(|(k, v)| format!("{k}=\"{}\"", escape(v)))
-        .collect();
+    let mut parts: Vec<String> = labels.iter().map(|(k, v)| format!("{k}=\"{}\"", escape(v))).collect();
     if let Some(le) = le {
         parts.push(format!("le=\"{le}\""));
     }
-    if parts.is_empty() {
-        String::new()
-    } else {
-        format!("{{{}}}", parts.join(","))
-    }
+    if parts.is_empty() { String::new() } else { format!("{{{}}}", parts.join(",")) }
 }
 
 fn escape(value: &str) -> String {
-    value
-        .replace('\\', "\\\\")
-        .replace('"', "\\\"")
-        .replace('\n', "\\n")
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
 #[cfg(test)]
@@ -202,14 +165,8 @@ mod tests {
         let mut page = Page::new();
         page.histogram("x_seconds", "Some time.", Unit::Nanoseconds, &histogram);
         let text = page.finish();
-        assert!(
-            text.starts_with("# HELP x_seconds Some time.\n# TYPE x_seconds histogram\n"),
-            "{text}"
-        );
-        assert!(
-            text.contains("x_seconds_bucket{le=\"0.000001024\"} 1\n"),
-            "{text}"
-        );
+        assert!(text.starts_with("# HELP x_seconds Some time.\n# TYPE x_seconds histogram\n"), "{text}");
+        assert!(text.contains("x_seconds_bucket{le=\"0.000001024\"} 1\n"), "{text}");
         assert!(text.contains("x_seconds_bucket{le=\"+Inf\"} 3\n"));
         assert!(text.contains("x_seconds_sum 5.0000055\n"));
         let counts: Vec<u64> = text

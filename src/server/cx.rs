@@ -28,11 +28,7 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub type NowFn = fn(&dyn ShellCx, &mut Args<'_>, &mut ReplyBuf) -> Result<(), CmdError>;
 
 /// A server command that may have to wait. The arguments are the whole command, name first.
-pub type LaterFn = for<'a> fn(
-    &'a dyn ShellCx,
-    &'a [&'a [u8]],
-    &'a mut ReplyBuf,
-) -> BoxFuture<'a, Result<(), CmdError>>;
+pub type LaterFn = for<'a> fn(&'a dyn ShellCx, &'a [&'a [u8]], &'a mut ReplyBuf) -> BoxFuture<'a, Result<(), CmdError>>;
 
 /// Which member has to answer a command when the client's member is not the leader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,10 +55,7 @@ pub enum ShellHandler {
 /// The commands that are about the connection. Their facts stand in the shell's table as all others do, and the
 /// session runs them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[allow(
-    missing_docs,
-    reason = "each is the command or subcommand of that name"
-)]
+#[allow(missing_docs, reason = "each is the command or subcommand of that name")]
 pub enum SessionOp {
     Auth,
     Hello,
@@ -139,10 +132,7 @@ pub trait ShellCx: Send + Sync {
     /// Names and values of the settings that match any of the glob patterns, each once.
     fn settings_matching(&self, patterns: &[&[u8]]) -> Vec<(String, String)>;
     /// Sets all pairs or none (CONFIG SET). Settings that replicate go through the log.
-    fn set_settings<'a>(
-        &'a self,
-        pairs: &'a [(&'a [u8], &'a [u8])],
-    ) -> BoxFuture<'a, Result<(), CmdError>>;
+    fn set_settings<'a>(&'a self, pairs: &'a [(&'a [u8], &'a [u8])]) -> BoxFuture<'a, Result<(), CmdError>>;
     /// Writes the settings back to the configuration file (CONFIG REWRITE).
     fn rewrite_settings(&self) -> BoxFuture<'_, Result<(), CmdError>>;
 
@@ -152,11 +142,7 @@ pub trait ShellCx: Send + Sync {
     fn checkpoint_soon(&self);
     /// Waits until `voters` other voters hold, on disk, what this connection has written, or the time is over
     /// (`None`: no limit). Answers how many hold it.
-    fn wait_replicated(
-        &self,
-        voters: u64,
-        timeout: Option<Duration>,
-    ) -> BoxFuture<'_, Result<u64, CmdError>>;
+    fn wait_replicated(&self, voters: u64, timeout: Option<Duration>) -> BoxFuture<'_, Result<u64, CmdError>>;
     /// Hands leadership to that member, or to the best one.
     fn transfer_leader(&self, to: Option<u64>) -> BoxFuture<'_, Result<(), CmdError>>;
     /// Starts an orderly stop. Does not wait for its end.

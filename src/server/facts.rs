@@ -9,7 +9,7 @@ use std::time::Instant;
 pub struct ServerFacts {
     /// 40 hexadecimal digits, new at every start.
     pub run_id: String,
-    /// This member's id, as 40 hexadecimal digits derived from group and member id: stable over restarts.
+    /// What [`node_id`] makes of this member.
     pub node_id: String,
     /// When the process started.
     pub started: Instant,
@@ -84,13 +84,21 @@ pub struct StorageFacts {
     pub failed: bool,
 }
 
+/// A member in the form of a Redis node id: 40 hexadecimal digits, the same wherever and whenever it is asked for.
+pub fn node_id(group: &str, member: u64) -> String {
+    let group: String = group.chars().filter(char::is_ascii_hexdigit).collect();
+    format!("{:0>24}{member:016x}", &group[..group.len().min(24)])
+}
+
+/// A group in the form of a Redis shard or replication id.
+pub fn shard_id(group: &str) -> String {
+    node_id(group, u64::MAX)
+}
+
 /// `host:port` taken apart; the host may be an IPv6 address in brackets.
 pub fn host_port(addr: &str) -> (&str, u16) {
     match addr.rsplit_once(':') {
-        Some((host, port)) => (
-            host.trim_start_matches('[').trim_end_matches(']'),
-            port.parse().unwrap_or(0),
-        ),
+        Some((host, port)) => (host.trim_start_matches('[').trim_end_matches(']'), port.parse().unwrap_or(0)),
         None => (addr, 0),
     }
 }
