@@ -133,7 +133,6 @@ impl WalDriver {
     fn write_ops(&mut self, mut ops: Vec<Op>, sync: bool) {
         let last_op = ops.last().map_or(0, |op| op.id);
         let outcome = self.write_batch(&ops, sync).map_err(|error| self.shared.fail(error));
-        self.count();
         for done in ops.iter_mut().filter_map(|op| op.done.take()) {
             done(outcome.clone().map_err(io::Error::from));
         }
@@ -144,6 +143,7 @@ impl WalDriver {
         } else {
             self.poll_maker(false);
         }
+        self.count();
     }
 
     /// One batch: one write and, with `sync`, one sync.
