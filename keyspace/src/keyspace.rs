@@ -6,7 +6,7 @@
 
 use bytes::{Bytes, BytesMut};
 
-use crate::args::Args;
+use crate::args::{Args, is};
 use crate::cx::{ReadCx, WriteCx};
 use crate::db::{Database, Place};
 use crate::entry::{self, Commands, Entry, KeyList, Unit, Watch};
@@ -155,8 +155,9 @@ impl Keyspace {
         match command.handler {
             Handler::Read(run) => {
                 // Of a subcommand the container's name stands first.
-                let own = args.first().is_some_and(|name| name.eq_ignore_ascii_case(command.meta.name.as_bytes()));
-                run(cx, &mut Args::new(args, if own { 1 } else { 2 }), out)
+                let is = |at: usize| args.get(at).is_some_and(|word| is(word, command.meta.name));
+                let at = if is(1) && !is(0) { 2 } else { 1 };
+                run(cx, &mut Args::new(args, at), out)
             }
             Handler::Container => match resolve_sub(args)? {
                 (Handler::Read(run), at) => run(cx, &mut Args::new(args, at), out),
