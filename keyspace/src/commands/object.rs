@@ -5,6 +5,7 @@ use crate::cx::{ReadCx, Ttl, WriteCx};
 use crate::error::CmdError;
 use crate::hash::Hash;
 use crate::item::{Item, ValueRef};
+use crate::number;
 use crate::rdb::{self, Refused};
 use crate::reply::ReplyBuf;
 use crate::spec::{Arg, Command, Handler, KeySpec, Meta, ReadFn, acl, flag, key};
@@ -51,10 +52,14 @@ fn idletime(cx: &ReadCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Result<
     })
 }
 
-/// Values are shared with views and copies, but that is nobody's business.
+/// Values are shared with views and copies, but that is nobody's business. Small integers show the number by which
+/// Redis marks those that are never freed, for some clients tell them by it.
 fn refcount(cx: &ReadCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Result<(), CmdError> {
-    about(cx, args, out, |_, out| {
-        out.int(1);
+    const SHARED: std::ops::Range<i64> = 0..10_000;
+    about(cx, args, out, |item, out| {
+        let int = item.as_str().filter(|_| item.encoding() == "int").and_then(number::parse_int);
+        let shared = int.is_some_and(|int| SHARED.contains(&int));
+        out.int(if shared { i32::MAX.into() } else { 1 });
         Ok(())
     })
 }
