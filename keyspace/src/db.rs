@@ -46,10 +46,17 @@ impl Row {
     }
 }
 
-/// All slots; rows are made when first written.
+/// Rows are made when first written; the counts let a walk pass over those without keys.
+#[derive(Clone)]
+struct Root {
+    rows: [Option<Arc<Row>>; WIDTH],
+    counts: [usize; WIDTH],
+}
+
+/// All slots.
 #[derive(Clone)]
 pub(crate) struct Slots {
-    rows: Arc<[Option<Arc<Row>>; WIDTH]>,
+    root: Arc<Root>,
     len: u64,
     /// Chunks count as changed at this revision even where the slot says earlier (databases that were swapped).
     floor: u64,
@@ -57,7 +64,7 @@ pub(crate) struct Slots {
 
 impl Default for Slots {
     fn default() -> Self {
-        Self { rows: Arc::new([const { None }; WIDTH]), len: 0, floor: 0 }
+        Self { root: Arc::new(Root { rows: [const { None }; WIDTH], counts: [0; WIDTH] }), len: 0, floor: 0 }
     }
 }
 
@@ -68,13 +75,19 @@ impl Slots {
 
     pub(crate) fn slot(&self, slot: u16) -> Option<&Slot> {
         let slot = usize::from(slot) % SLOTS;
-        self.rows[slot / WIDTH].as_ref().map(|row| &row.slots[slot % WIDTH])
+        self.root.rows[slot / WIDTH].as_ref().map(|row| &row.slots[slot % WIDTH])
     }
 
     fn slot_mut(&mut self, slot: u16) -> &mut Slot {
         let slot = usize::from(slot) % SLOTS;
-        let row = Arc::make_mut(&mut self.rows)[slot / WIDTH].get_or_insert_with(Row::empty);
+        let row = Arc::make_mut(&mut self.root).rows[slot / WIDTH].get_or_insert_with(Row::empty);
         &mut Arc::make_mut(row).slots[slot % WIDTH]
+    }
+
+    fn counted(&mut self, slot: u16, change: isize) {
+        let count = &mut Arc::make_mut(&mut self.root).counts[usize::from(slot) % SLOTS / WIDTH];
+        *count = count.wrapping_add_signed(change);
+        self.len = self.len.wrapping_add_signed(change as i64);
     }
 
     pub(crate) fn get(&self, place: Place<'_>) -> Option<&Item> {
@@ -83,9 +96,15 @@ impl Slots {
 
     /// Slots that hold keys, with the revision at which each last changed.
     pub(crate) fn filled(&self) -> impl Iterator<Item = (u16, u64, &Trie<Item>)> {
-        (0..SLOTS as u16).filter_map(|number| {
-            let (changed_at, keys) = self.filled_slot(number)?;
-            Some((number, changed_at, keys))
+        self.filled_from(0)
+    }
+
+    fn filled_from(&self, first: usize) -> impl Iterator<Item = (u16, u64, &Trie<Item>)> {
+        let rows = (first / WIDTH..WIDTH).filter(|row| self.root.counts[*row] > 0);
+        let numbers = rows.flat_map(move |row| (row * WIDTH).max(first)..(row + 1) * WIDTH);
+        numbers.filter_map(|number| {
+            let (changed_at, keys) = self.filled_slot(number as u16)?;
+            Some((number as u16, changed_at, keys))
         })
     }
 
@@ -103,41 +122,43 @@ impl Slots {
     /// The n-th item of that order.
     pub(crate) fn nth(&self, n: u64) -> Option<&Item> {
         let mut left = usize::try_from(n).ok()?;
-        for (_, _, keys) in self.filled() {
-            if left < keys.len() {
-                return keys.nth(left);
-            }
-            left -= keys.len();
-        }
-        None
+        let mut within = |count: usize| {
+            let here = left < count;
+            left -= if here { 0 } else { count };
+            here
+        };
+        let row = self.root.counts.iter().position(|count| within(*count))?;
+        let slots = &self.root.rows[row].as_ref()?.slots;
+        let slot = slots.iter().find(|slot| within(slot.keys.len()))?;
+        slot.keys.nth(left)
     }
 
     /// Calls `each` for at least `count` items from `cursor` on; the cursor to go on from, 0 at the end.
     pub(crate) fn scan_page<'a>(&'a self, cursor: u64, count: usize, mut each: impl FnMut(&'a Item)) -> u64 {
         let (first, mut hash) = ((cursor >> 32) as usize, cursor as u32);
         let mut seen = 0;
-        for number in first..SLOTS {
-            let slot = self.slot(number as u16).filter(|slot| !slot.keys.is_empty());
-            if let Some(slot) = slot {
-                if seen >= count && number > first {
+        for (number, _, keys) in self.filled_from(first) {
+            let number = usize::from(number);
+            if number > first {
+                if seen >= count {
                     return (number as u64) << 32;
                 }
-                let next = slot.keys.scan_page(hash, count - seen.min(count), |item| {
-                    seen += 1;
-                    each(item);
-                });
-                if let Some(next) = next {
-                    return (number as u64) << 32 | u64::from(next);
-                }
+                hash = 0;
             }
-            hash = 0;
+            let next = keys.scan_page(hash, count - seen, |item| {
+                seen += 1;
+                each(item);
+            });
+            if let Some(next) = next {
+                return (number as u64) << 32 | u64::from(next);
+            }
         }
         0
     }
 
     /// Puts in what a snapshot holds of a slot.
     pub(crate) fn restore_slot(&mut self, number: u16, slot: Slot) {
-        self.len += slot.keys.len() as u64;
+        self.counted(number, slot.keys.len() as isize);
         *self.slot_mut(number) = slot;
     }
 }
@@ -241,7 +262,9 @@ impl Database {
                 new
             }
         });
-        self.slots.len += u64::from(added);
+        if added {
+            self.slots.counted(place.slot, 1);
+        }
         if before != after {
             self.unindex_end(place, before);
             self.index_end(place, after);
@@ -262,7 +285,7 @@ impl Database {
         let slot = self.slots.slot_mut(place.slot);
         slot.changed_at = revision;
         let item = slot.keys.remove(place.hash, place.key)?;
-        self.slots.len -= 1;
+        self.slots.counted(place.slot, -1);
         self.unindex_end(place, item.head().expire_at);
         Some(item)
     }
