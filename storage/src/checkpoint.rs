@@ -344,7 +344,7 @@ impl CheckpointStore {
         let known = writer.group().state.lock().directory.is_some();
         if !known {
             match self.load(group)? {
-                Some(loaded) => loaded.chunks.map(|chunk| chunk.map(drop)).collect::<Result<(), _>>()?,
+                Some(mut loaded) => loaded.chunks.try_for_each(|chunk| chunk.map(drop))?,
                 None => writer.start_empty()?,
             }
         }

@@ -117,7 +117,7 @@ proptest! {
                 let read = reader.chunks.collect::<Result<Model, _>>().unwrap();
                 prop_assert_eq!(&read, &model.as_ref().unwrap().2, "a reader keeps its epoch");
             }
-            let before = std::mem::replace(&mut model, None);
+            let before = model.take();
             if let Some((_, crash)) = round.cut {
                 rows = rows.crash(crash);
                 store = CheckpointStore::over(Arc::new(rows.clone()));

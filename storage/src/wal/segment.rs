@@ -78,7 +78,7 @@ pub(super) fn fill(file: &dyn DiskFile, from: u64, to: u64) -> std::io::Result<(
         let len = (zeros.len() as u64).min(to - at);
         file.write_at(&zeros[..usize::try_from(len).unwrap_or(zeros.len())], at)?;
         at += len;
-        if (at - from) % (8 * FILL_BYTES as u64) == 0 {
+        if (at - from).is_multiple_of(8 * FILL_BYTES as u64) {
             file.sync_data()?;
         }
     }
