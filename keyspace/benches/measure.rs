@@ -64,13 +64,13 @@ fn main() {
     let mut keyspace = Keyspace::new(16, [3, 5]);
     let value = Bytes::from(vec![b'x'; 100]);
     let longer = Bytes::from(vec![b'x'; 101]);
-    let set = |n| vec![Bytes::from_static(b"SET"), key(n), value.clone()];
+    let set = |n| vec![Bytes::from_static(b"SET"), key(n), Bytes::from(vec![b'x'; 100])];
     let empty = resident_bytes();
-    for entry in entries(&set) {
+    for entry in entries(set) {
         keyspace.apply(&entry, true).expect("our own entry");
     }
     println!("{:28} {:16} B a key", "memory", (resident_bytes() - empty) / KEYS);
-    apply_all(&mut keyspace, "SET, same length", &set);
+    apply_all(&mut keyspace, "SET, same length", set);
     apply_all(&mut keyspace, "SET, other length", |n| {
         let value = if n % 2 == 0 { &value } else { &longer };
         vec![Bytes::from_static(b"SET"), key(n + 1), value.clone()]
@@ -81,7 +81,7 @@ fn main() {
     println!("{:28} {:16} ns", "view", (spent_ns() - begun) / 1000);
     let view = keyspace.view();
     views.clear();
-    apply_all(&mut keyspace, "SET, under a view", &set);
+    apply_all(&mut keyspace, "SET, under a view", set);
     let begun = spent_ns();
     let mut bytes = Vec::new();
     view.chunks().for_each(|(chunk, _)| view.encode(chunk, &mut bytes));

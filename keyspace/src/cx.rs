@@ -7,7 +7,7 @@ use crate::db::{Database, Place};
 use crate::error::CmdError;
 use crate::hash::{Hash, HashLimits};
 use crate::hasher::{Hasher, Rng};
-use crate::item::{Collection, Head, Item, NEVER, RAW};
+use crate::item::{Collection, Head, Item, NEVER, RAW, TEXT};
 use crate::keyspace::Space;
 use crate::settings::{Setting, Settings};
 use crate::trie::Keyed;
@@ -249,6 +249,15 @@ impl<'a> WriteCx<'a> {
 
     /// Sets a string, whatever was there before.
     pub fn set_string(&mut self, key: &[u8], value: &[u8], ttl: Ttl) {
+        self.set_string_as(key, value, ttl, 0);
+    }
+
+    /// The same, but OBJECT ENCODING never calls it `int` (INCRBYFLOAT's result).
+    pub(crate) fn set_text(&mut self, key: &[u8], value: &[u8], ttl: Ttl) {
+        self.set_string_as(key, value, ttl, TEXT);
+    }
+
+    fn set_string_as(&mut self, key: &[u8], value: &[u8], ttl: Ttl, flags: u32) {
         let place = self.place(key);
         let (revision, now_ms) = (self.revision, self.now_ms);
         let mut expired = 0;
@@ -260,7 +269,7 @@ impl<'a> WriteCx<'a> {
                 Ttl::Keep if old > now_ms => old,
                 Ttl::Keep | Ttl::Clear => NEVER,
             };
-            let head = Head::new(key, revision, expire_at, 0, now_ms);
+            let head = Head::new(key, revision, expire_at, flags, now_ms);
             match found {
                 Some(item) => {
                     item.set_string(head, value);

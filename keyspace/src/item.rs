@@ -14,6 +14,8 @@ pub(crate) const NEVER: u64 = u64::MAX;
 
 /// Strings that grow in place (APPEND, SETRANGE, SETBIT) are shown as `raw` by OBJECT ENCODING.
 pub(crate) const RAW: u32 = 1;
+/// Strings of digits that Redis doesn't keep as integers.
+pub(crate) const TEXT: u32 = 2;
 /// The longest string that OBJECT ENCODING calls `embstr`.
 const EMBSTR_MAX: usize = 44;
 
@@ -219,7 +221,7 @@ impl Item {
     pub fn encoding(&self) -> &'static str {
         match self.value() {
             ValueRef::Str(_) if self.head().note & RAW != 0 => "raw",
-            ValueRef::Str(bytes) if bytes.len() <= number::INT_LEN && number::parse_int(bytes).is_some() => "int",
+            ValueRef::Str(bytes) if self.head().note & TEXT == 0 && number::parse_int(bytes).is_some() => "int",
             ValueRef::Str(bytes) if bytes.len() <= EMBSTR_MAX => "embstr",
             ValueRef::Str(_) => "raw",
             ValueRef::Hash(hash) => hash.encoding(),

@@ -22,11 +22,7 @@ pub fn parse_int(text: &[u8]) -> Option<i64> {
         // 19 digits can't pass 64 bits.
         n = n * 10 + u64::from(digit - b'0');
     }
-    if negative {
-        0i64.checked_sub_unsigned(n)
-    } else {
-        i64::try_from(n).ok()
-    }
+    if negative { 0i64.checked_sub_unsigned(n) } else { i64::try_from(n).ok() }
 }
 
 /// Decimal digits of an integer.
@@ -59,14 +55,8 @@ pub fn parse_double(text: &[u8]) -> Option<f64> {
         text.parse::<f64>().ok()?
     };
     // A decimal that overflows is a range error for strtod, unless infinity was asked for by name.
-    let named = bare
-        .get(..3)
-        .is_some_and(|word| word.eq_ignore_ascii_case("inf"));
-    if value.is_nan() || (value.is_infinite() && !named) {
-        None
-    } else {
-        Some(value)
-    }
+    let named = bare.get(..3).is_some_and(|word| word.eq_ignore_ascii_case("inf"));
+    if value.is_nan() || (value.is_infinite() && !named) { None } else { Some(value) }
 }
 
 fn hex_double(text: &str) -> Option<f64> {
@@ -88,21 +78,13 @@ fn hex_double(text: &str) -> Option<f64> {
 /// A double in a reply: `%.17g` in its shortest form that reads back the same.
 pub fn format_double(value: f64) -> String {
     if value.is_infinite() {
-        return if value > 0.0 {
-            "inf".into()
-        } else {
-            "-inf".into()
-        };
+        return if value > 0.0 { "inf".into() } else { "-inf".into() };
     }
     if value.is_nan() {
         return "nan".into();
     }
     if value == 0.0 {
-        return if value.is_sign_negative() {
-            "-0".into()
-        } else {
-            "0".into()
-        };
+        return if value.is_sign_negative() { "-0".into() } else { "0".into() };
     }
     let sci = format!("{value:e}");
     let (digits, exponent) = sci.split_once('e').unwrap_or((&sci, "0"));

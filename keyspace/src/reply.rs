@@ -32,29 +32,17 @@ pub struct Mark(usize);
 impl ReplyBuf {
     /// An empty buffer.
     pub fn new(proto: Proto) -> Self {
-        Self {
-            buf: BytesMut::new(),
-            proto,
-            muted: false,
-        }
+        Self { buf: BytesMut::new(), proto, muted: false }
     }
 
     /// One that writes nothing.
     pub fn muted() -> Self {
-        Self {
-            buf: BytesMut::new(),
-            proto: Proto::Resp2,
-            muted: true,
-        }
+        Self { buf: BytesMut::new(), proto: Proto::Resp2, muted: true }
     }
 
     /// Goes on in a buffer that exists already.
     pub fn over(buf: BytesMut, proto: Proto) -> Self {
-        Self {
-            buf,
-            proto,
-            muted: false,
-        }
+        Self { buf, proto, muted: false }
     }
 
     /// The dialect.

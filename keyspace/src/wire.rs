@@ -35,26 +35,17 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn corrupt(&self, why: &'static str) -> Corrupt {
-        Corrupt {
-            what: self.what,
-            why,
-        }
+        Corrupt { what: self.what, why }
     }
 
     pub(crate) fn take(&mut self, n: usize) -> Result<&'a [u8], Corrupt> {
-        let (taken, rest) = self
-            .rest
-            .split_at_checked(n)
-            .ok_or(self.corrupt("ends too early"))?;
+        let (taken, rest) = self.rest.split_at_checked(n).ok_or(self.corrupt("ends too early"))?;
         self.rest = rest;
         Ok(taken)
     }
 
     pub(crate) fn u8(&mut self) -> Result<u8, Corrupt> {
-        let (first, rest) = self
-            .rest
-            .split_first()
-            .ok_or(self.corrupt("ends too early"))?;
+        let (first, rest) = self.rest.split_first().ok_or(self.corrupt("ends too early"))?;
         self.rest = rest;
         Ok(*first)
     }
@@ -99,10 +90,7 @@ impl<'a> Reader<'a> {
     pub(crate) fn count(&mut self, least: usize) -> Result<usize, Corrupt> {
         let n = self.u64()?;
         let room = self.rest.len() / least.max(1);
-        usize::try_from(n)
-            .ok()
-            .filter(|n| *n <= room)
-            .ok_or(self.corrupt("count larger than the bytes"))
+        usize::try_from(n).ok().filter(|n| *n <= room).ok_or(self.corrupt("count larger than the bytes"))
     }
 
     pub(crate) fn bytes(&mut self) -> Result<&'a [u8], Corrupt> {
@@ -111,10 +99,6 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn end(&self) -> Result<(), Corrupt> {
-        if self.rest.is_empty() {
-            Ok(())
-        } else {
-            Err(self.corrupt("bytes left over"))
-        }
+        if self.rest.is_empty() { Ok(()) } else { Err(self.corrupt("bytes left over")) }
     }
 }

@@ -295,3 +295,8 @@ fn string() {
 fn server() {
     file("server.txt");
 }
+
+#[test]
+fn bitmap() {
+    file("bitmap.txt");
+}

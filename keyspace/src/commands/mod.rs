@@ -18,6 +18,7 @@
 //!   what they say; `cx.in_db(n)` is the same command in another database.
 //! * `out.is_muted()`: followers throw replies away, so costly ones need not be computed.
 
+pub mod bitmap;
 pub mod expire;
 pub mod generic;
 pub mod hash;
@@ -31,6 +32,7 @@ use crate::spec::{Command, Handler};
 /// Every table of this crate.
 pub(crate) static TABLES: &[&[Command<Handler>]] = &[
     string::COMMANDS,
+    bitmap::COMMANDS,
     generic::COMMANDS,
     expire::COMMANDS,
     scan::COMMANDS,

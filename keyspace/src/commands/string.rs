@@ -260,7 +260,7 @@ fn incrbyfloat(cx: &mut WriteCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) ->
     let by = LongDouble::parse(by).ok_or(CmdError::NOT_FLOAT)?;
     let sum = old.plus(by).filter(|sum| sum.is_finite()).ok_or(CmdError::NAN_OR_INF)?;
     let text = sum.to_text();
-    cx.set_string(key, text.as_bytes(), Ttl::Keep);
+    cx.set_text(key, text.as_bytes(), Ttl::Keep);
     out.bulk(text.as_bytes());
     Ok(())
 }

@@ -1,0 +1,423 @@
+//! Commands on the bits of strings; bit 0 is the highest of the first byte.
+
+mod field;
+
+use self::field::{bit_offset, bitfield, bitfield_keys, bitfield_ro};
+use crate::args::{Args, is};
+use crate::cx::{ReadCx, Ttl, WriteCx};
+use crate::error::CmdError;
+use crate::reply::ReplyBuf;
+use crate::settings::{Setting, Settings};
+use crate::spec::{Arg, Command, Group, Handler, KeySpec, Meta, acl, flag, key};
+
+const NOT_A_BIT: CmdError = CmdError::fixed("ERR bit is not an integer or out of range");
+
+fn longest(settings: &Settings) -> usize {
+    settings.limit(Setting::ProtoMaxBulkLen)
+}
+
+fn bit_at(bytes: &[u8], offset: usize) -> u8 {
+    bytes.get(offset >> 3).map_or(0, |byte| byte >> (7 - (offset & 7)) & 1)
+}
+
+fn getbit(cx: &ReadCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Result<(), CmdError> {
+    let key = args.next()?;
+    let offset = bit_offset(args.next()?, 0, longest(cx.settings()))?;
+    out.int(bit_at(cx.string(key)?.unwrap_or_default(), offset).into());
+    Ok(())
+}
+
+fn setbit(cx: &mut WriteCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Result<(), CmdError> {
+    let key = args.next()?;
+    let offset = bit_offset(args.next()?, 0, longest(cx.settings()))?;
+    let bit = match args.next()? {
+        b"0" => 0,
+        b"1" => 1,
+        _ => return Err(NOT_A_BIT),
+    };
+    let old = cx.string(key)?.unwrap_or_default();
+    let was = bit_at(old, offset);
+    out.int(was.into());
+    // What changes nothing must not make watchers fail.
+    if old.len() > offset >> 3 && was == bit {
+        return Ok(());
+    }
+    cx.edit_string(key, |bytes| {
+        let at = offset >> 3;
+        if bytes.len() <= at {
+            bytes.resize(at + 1, 0);
+        }
+        let place = 7 - (offset & 7);
+        bytes[at] = bytes[at] & !(1 << place) | bit << place;
+    });
+    Ok(())
+}
+
+/// A part of a string in bits, its end excluded.
+struct Span {
+    from: usize,
+    to: usize,
+}
+
+impl Span {
+    /// Offsets below 0 count from the end; what lies outside is cut off. None where nothing is left.
+    fn of(start: i64, end: i64, length: usize, in_bits: bool) -> Option<Self> {
+        let unit = if in_bits { 1 } else { 8 };
+        let total = (length * 8 / unit) as i64;
+        let from_end = |n: i64| if n < 0 { n.saturating_add(total).max(0) } else { n };
+        let (start, end) = (from_end(start), from_end(end).min(total - 1));
+        (start <= end).then(|| Self { from: start as usize * unit, to: (end as usize + 1) * unit })
+    }
+
+    /// Its bytes, each with the bits that lie in the span set in a mask.
+    fn bytes<'a>(&self, bytes: &'a [u8]) -> impl Iterator<Item = (usize, u8, u8)> + 'a {
+        let (from, to) = (self.from, self.to);
+        (from >> 3..to.div_ceil(8)).map(move |at| {
+            let mut mask = 0xff;
+            if at == from >> 3 {
+                mask &= 0xff >> (from & 7);
+            }
+            if at == to >> 3 {
+                mask &= !(0xff >> (to & 7));
+            }
+            (at, bytes[at], mask)
+        })
+    }
+}
+
+impl Span {
+    fn ones(&self, bytes: &[u8]) -> usize {
+        // The bytes that lie in it whole go eight at a time.
+        let (first, last) = (self.from.div_ceil(8), self.to >> 3);
+        if first >= last {
+            return self.bytes(bytes).map(|(_, byte, mask)| (byte & mask).count_ones() as usize).sum();
+        }
+        let front = Self { from: self.from, to: first * 8 };
+        let back = Self { from: last * 8, to: self.to };
+        let edges = front.bytes(bytes).chain(back.bytes(bytes));
+        ones(&bytes[first..last]) + edges.map(|(_, byte, mask)| (byte & mask).count_ones() as usize).sum::<usize>()
+    }
+}
+
+fn in_bits(args: &mut Args<'_>) -> Result<bool, CmdError> {
+    match args.optional() {
+        None => Ok(false),
+        Some(word) if is(word, "bit") => Ok(true),
+        Some(word) if is(word, "byte") => Ok(false),
+        Some(_) => Err(CmdError::SYNTAX),
+    }
+}
+
+fn ones(bytes: &[u8]) -> usize {
+    let (words, rest) = bytes.as_chunks::<8>();
+    let whole: usize = words.iter().map(|word| u64::from_ne_bytes(*word).count_ones() as usize).sum();
+    whole + rest.iter().map(|byte| byte.count_ones() as usize).sum::<usize>()
+}
+
+fn bitcount(cx: &ReadCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Result<(), CmdError> {
+    let Some(bytes) = cx.string(args.next()?)? else {
+        out.int(0);
+        return Ok(());
+    };
+    if args.is_empty() {
+        out.len(ones(bytes));
+        return Ok(());
+    }
+    if args.remaining() == 1 || args.remaining() > 3 {
+        return Err(CmdError::SYNTAX);
+    }
+    let (start, end) = (args.int()?, args.int()?);
+    if start < 0 && end < 0 && start > end {
+        out.int(0);
+        return Ok(());
+    }
+    let in_bits = in_bits(args)?;
+    let Some(span) = Span::of(start, end, bytes.len(), in_bits) else {
+        out.int(0);
+        return Ok(());
+    };
+    out.len(span.ones(bytes));
+    Ok(())
+}
+
+fn bitpos(cx: &ReadCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Result<(), CmdError> {
+    let key = args.next()?;
+    let bit = args.int()?;
+    if bit != 0 && bit != 1 {
+        return Err(CmdError::fixed("ERR The bit argument must be 1 or 0."));
+    }
+    let Some(bytes) = cx.string(key)? else {
+        out.int(if bit == 1 { -1 } else { 0 });
+        return Ok(());
+    };
+    if args.remaining() > 3 {
+        return Err(CmdError::SYNTAX);
+    }
+    let start = if args.is_empty() { 0 } else { args.int()? };
+    let end_given = !args.is_empty();
+    let end = args.optional();
+    // Redis looks at the unit before it looks at the end.
+    let in_bits = in_bits(args)?;
+    let end = match end {
+        Some(arg) => crate::number::parse_int(arg).ok_or(CmdError::NOT_INTEGER)?,
+        None => -1,
+    };
+    let Some(span) = Span::of(start, end, bytes.len(), in_bits) else {
+        out.int(-1);
+        return Ok(());
+    };
+    let wanted = |byte: u8, mask: u8| if bit == 1 { byte & mask } else { !byte & mask };
+    let hit = span.bytes(bytes).find(|(_, byte, mask)| wanted(*byte, *mask) != 0);
+    out.int(match hit {
+        Some((at, byte, mask)) => (at * 8) as i64 + i64::from(wanted(byte, mask).leading_zeros()),
+        // Without an end, zeros go on for ever behind the string.
+        None if bit == 0 && !end_given => span.to as i64,
+        None => -1,
+    });
+    Ok(())
+}
+
+fn bitop(cx: &mut WriteCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Result<(), CmdError> {
+    let name = args.next()?;
+    let combine: fn(u8, u8) -> u8 = match name {
+        name if is(name, "and") => |a, b| a & b,
+        name if is(name, "or") => |a, b| a | b,
+        name if is(name, "xor") || is(name, "not") => |a, b| a ^ b,
+        _ => return Err(CmdError::SYNTAX),
+    };
+    let target = args.next()?;
+    let not = is(name, "not");
+    if not && args.remaining() != 1 {
+        return Err(CmdError::fixed("ERR BITOP NOT must be called with a single source key."));
+    }
+    let mut result: Vec<u8> = Vec::new();
+    let sources =
+        args.rest().iter().map(|key| cx.string(key).map(Option::unwrap_or_default)).collect::<Result<Vec<_>, _>>()?;
+    let length = sources.iter().map(|source| source.len()).max().unwrap_or(0);
+    for (nth, source) in sources.iter().enumerate() {
+        if nth == 0 {
+            result.extend_from_slice(source);
+            result.resize(length, 0);
+            continue;
+        }
+        // What a source lacks counts as zero bytes.
+        let (both, rest) = result.split_at_mut(source.len());
+        both.iter_mut().zip(*source).for_each(|(byte, other)| *byte = combine(*byte, *other));
+        rest.iter_mut().for_each(|byte| *byte = combine(*byte, 0));
+    }
+    if not {
+        result.iter_mut().for_each(|byte| *byte = !*byte);
+    }
+    if result.is_empty() {
+        cx.remove(target);
+    } else {
+        cx.set_string(target, b"", Ttl::Clear);
+        cx.edit_string(target, |bytes| *bytes = result);
+    }
+    out.len(length);
+    Ok(())
+}
+
+/// The family.
+pub static COMMANDS: &[Command<Handler>] = &[
+    Command {
+        meta: Meta {
+            name: "bitcount",
+            summary: "Counts the bits that are set in a string or a part of it.",
+            since: "2.6.0",
+            group: Group::Bitmap,
+            complexity: "O(N) for a part of N bytes",
+            arity: -2,
+            acl: acl::BITMAP,
+            keys: &[KeySpec::one(key::RO | key::ACCESS)],
+            args: &[
+                Arg::key("key", 0),
+                Arg::block(
+                    "range",
+                    &[
+                        Arg::int("start"),
+                        Arg::int("end"),
+                        Arg::one_of("unit", &[Arg::word("byte", "BYTE"), Arg::word("bit", "BIT")])
+                            .optional()
+                            .since("7.0.0"),
+                    ],
+                )
+                .optional(),
+            ],
+            history: &[("7.0.0", "The unit may be told: `BYTE` or `BIT`.")],
+            ..Meta::BASE
+        },
+        handler: Handler::Read(bitcount),
+        subcommands: &[],
+    },
+    Command {
+        meta: Meta {
+            name: "bitfield",
+            summary: "Reads and changes integers of any width at any bit of a string.",
+            since: "3.2.0",
+            group: Group::Bitmap,
+            complexity: "O(1) for each operation",
+            arity: -2,
+            flags: flag::DENYOOM,
+            acl: acl::BITMAP,
+            keys: &[KeySpec::one(key::RW | key::UPDATE | key::ACCESS | key::VARIABLE_FLAGS)],
+            find_keys: Some(bitfield_keys),
+            args: &[
+                Arg::key("key", 0),
+                Arg::one_of(
+                    "operation",
+                    &[
+                        Arg::block("get-block", &[Arg::string("encoding"), Arg::int("offset")]).token("GET"),
+                        Arg::block(
+                            "write",
+                            &[
+                                Arg::one_of(
+                                    "overflow-block",
+                                    &[Arg::word("wrap", "WRAP"), Arg::word("sat", "SAT"), Arg::word("fail", "FAIL")],
+                                )
+                                .token("OVERFLOW")
+                                .optional(),
+                                Arg::one_of(
+                                    "write-operation",
+                                    &[
+                                        Arg::block(
+                                            "set-block",
+                                            &[Arg::string("encoding"), Arg::int("offset"), Arg::int("value")],
+                                        )
+                                        .token("SET"),
+                                        Arg::block(
+                                            "incrby-block",
+                                            &[Arg::string("encoding"), Arg::int("offset"), Arg::int("increment")],
+                                        )
+                                        .token("INCRBY"),
+                                    ],
+                                ),
+                            ],
+                        ),
+                    ],
+                )
+                .optional()
+                .multiple(),
+            ],
+            ..Meta::BASE
+        },
+        handler: Handler::Write(bitfield),
+        subcommands: &[],
+    },
+    Command {
+        meta: Meta {
+            name: "bitfield_ro",
+            summary: "Reads integers of any width at any bit of a string.",
+            since: "6.0.0",
+            group: Group::Bitmap,
+            complexity: "O(1) for each operation",
+            arity: -2,
+            flags: flag::FAST,
+            acl: acl::BITMAP,
+            keys: &[KeySpec::one(key::RO | key::ACCESS)],
+            args: &[
+                Arg::key("key", 0),
+                Arg::block("get-block", &[Arg::string("encoding"), Arg::int("offset")])
+                    .token("GET")
+                    .optional()
+                    .multiple_token(),
+            ],
+            ..Meta::BASE
+        },
+        handler: Handler::Read(bitfield_ro),
+        subcommands: &[],
+    },
+    Command {
+        meta: Meta {
+            name: "bitop",
+            summary: "Combines strings bit by bit and keeps the result.",
+            since: "2.6.0",
+            group: Group::Bitmap,
+            complexity: "O(N) for strings of up to N bytes",
+            arity: -4,
+            flags: flag::DENYOOM,
+            acl: acl::BITMAP,
+            keys: &[KeySpec::at(2, key::OW | key::UPDATE), KeySpec::range(3, -1, 1, key::RO | key::ACCESS)],
+            args: &[
+                Arg::one_of(
+                    "operation",
+                    &[Arg::word("and", "AND"), Arg::word("or", "OR"), Arg::word("xor", "XOR"), Arg::word("not", "NOT")],
+                ),
+                Arg::key("destkey", 0),
+                Arg::key("key", 1).multiple(),
+            ],
+            ..Meta::BASE
+        },
+        handler: Handler::Write(bitop),
+        subcommands: &[],
+    },
+    Command {
+        meta: Meta {
+            name: "bitpos",
+            summary: "Finds the first set or clear bit of a string or a part of it.",
+            since: "2.8.7",
+            group: Group::Bitmap,
+            complexity: "O(N) for a part of N bytes",
+            arity: -3,
+            acl: acl::BITMAP,
+            keys: &[KeySpec::one(key::RO | key::ACCESS)],
+            args: &[
+                Arg::key("key", 0),
+                Arg::int("bit"),
+                Arg::block(
+                    "range",
+                    &[
+                        Arg::int("start"),
+                        Arg::block(
+                            "end-unit-block",
+                            &[
+                                Arg::int("end"),
+                                Arg::one_of("unit", &[Arg::word("byte", "BYTE"), Arg::word("bit", "BIT")])
+                                    .optional()
+                                    .since("7.0.0"),
+                            ],
+                        )
+                        .optional(),
+                    ],
+                )
+                .optional(),
+            ],
+            history: &[("7.0.0", "The unit may be told: `BYTE` or `BIT`.")],
+            ..Meta::BASE
+        },
+        handler: Handler::Read(bitpos),
+        subcommands: &[],
+    },
+    Command {
+        meta: Meta {
+            name: "getbit",
+            summary: "Reads one bit of a string.",
+            since: "2.2.0",
+            group: Group::Bitmap,
+            arity: 3,
+            flags: flag::FAST,
+            acl: acl::BITMAP,
+            keys: &[KeySpec::one(key::RO | key::ACCESS)],
+            args: &[Arg::key("key", 0), Arg::int("offset")],
+            ..Meta::BASE
+        },
+        handler: Handler::Read(getbit),
+        subcommands: &[],
+    },
+    Command {
+        meta: Meta {
+            name: "setbit",
+            summary: "Sets or clears one bit of a string and gives what it was.",
+            since: "2.2.0",
+            group: Group::Bitmap,
+            arity: 4,
+            flags: flag::DENYOOM,
+            acl: acl::BITMAP,
+            keys: &[KeySpec::one(key::RW | key::ACCESS | key::UPDATE)],
+            args: &[Arg::key("key", 0), Arg::int("offset"), Arg::int("value")],
+            ..Meta::BASE
+        },
+        handler: Handler::Write(setbit),
+        subcommands: &[],
+    },
+];
