@@ -2,16 +2,16 @@
 //!
 //! Numbers are strings too: INCR and its like read and write decimal text.
 
+mod counters;
 mod lcs;
 mod options;
 
+use self::counters::{decr, decrby, incr, incrby, incrbyfloat};
 use self::lcs::lcs;
 use self::options::{Options, Unit, When, moment};
 use crate::args::{Args, is};
 use crate::cx::{ReadCx, Ttl, WriteCx};
 use crate::error::CmdError;
-use crate::longdouble::LongDouble;
-use crate::number;
 use crate::reply::ReplyBuf;
 use crate::spec::{Arg, Command, Deprecated, Group, Handler, KeyAt, KeySpec, Meta, acl, flag, key};
 
@@ -218,51 +218,6 @@ fn range_of(bytes: &[u8], start: i64, end: i64) -> &[u8] {
     let from_end = |n: i64| if n < 0 { n.saturating_add(length).max(0) } else { n };
     let (start, end) = (from_end(start), from_end(end).min(length - 1));
     if start > end { &[] } else { &bytes[start as usize..=end as usize] }
-}
-
-fn add(cx: &mut WriteCx<'_>, key: &[u8], by: i64, out: &mut ReplyBuf) -> Result<(), CmdError> {
-    let old = match cx.string(key)? {
-        Some(text) => number::parse_int(text).ok_or(CmdError::NOT_INTEGER)?,
-        None => 0,
-    };
-    let new = old.checked_add(by).ok_or(CmdError::OVERFLOW)?;
-    let mut digits = [0; number::INT_LEN];
-    cx.set_string(key, number::write_int(new, &mut digits), Ttl::Keep);
-    out.int(new);
-    Ok(())
-}
-
-fn incr(cx: &mut WriteCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Result<(), CmdError> {
-    add(cx, args.next()?, 1, out)
-}
-
-fn decr(cx: &mut WriteCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Result<(), CmdError> {
-    add(cx, args.next()?, -1, out)
-}
-
-fn incrby(cx: &mut WriteCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Result<(), CmdError> {
-    let (key, by) = (args.next()?, args.int()?);
-    add(cx, key, by, out)
-}
-
-fn decrby(cx: &mut WriteCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Result<(), CmdError> {
-    let (key, by) = (args.next()?, args.int()?);
-    let by = by.checked_neg().ok_or(CmdError::fixed("ERR decrement would overflow"))?;
-    add(cx, key, by, out)
-}
-
-fn incrbyfloat(cx: &mut WriteCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Result<(), CmdError> {
-    let (key, by) = (args.next()?, args.next()?);
-    let old = match cx.string(key)? {
-        Some(text) => LongDouble::parse(text).ok_or(CmdError::NOT_FLOAT)?,
-        None => LongDouble::from_int(0),
-    };
-    let by = LongDouble::parse(by).ok_or(CmdError::NOT_FLOAT)?;
-    let sum = old.plus(by).filter(|sum| sum.is_finite()).ok_or(CmdError::NAN_OR_INF)?;
-    let text = sum.to_text();
-    cx.set_text(key, text.as_bytes(), Ttl::Keep);
-    out.bulk(text.as_bytes());
-    Ok(())
 }
 
 /// The family.

@@ -146,7 +146,8 @@ fn parse(args: &mut Args<'_>, longest: usize) -> Result<(Vec<Operation>, usize),
         }
         let get = is(word, "get") && remaining >= 2;
         let set = is(word, "set") && remaining >= 3;
-        if !get && !set && !(is(word, "incrby") && remaining >= 3) {
+        let increase = is(word, "incrby") && remaining >= 3;
+        if !(get || set || increase) {
             return Err(CmdError::SYNTAX);
         }
         let kind = Kind::parse(args.next()?)?;
@@ -154,7 +155,7 @@ fn parse(args: &mut Args<'_>, longest: usize) -> Result<(Vec<Operation>, usize),
         let action = if get {
             Action::Get
         } else {
-            needed = needed.max((offset + kind.bits as usize - 1 >> 3) + 1);
+            needed = needed.max((offset + kind.bits as usize).div_ceil(8));
             let value = args.int()?;
             if set { Action::Set(value) } else { Action::Increase(value) }
         };
