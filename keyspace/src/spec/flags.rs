@@ -53,7 +53,6 @@ pub mod flag {
         (ALLOW_BUSY, "allow_busy"),
         (NO_ASYNC_LOADING, "no_async_loading"),
         (NO_MULTI, "no_multi"),
-        (TOUCHES_ARBITRARY_KEYS, "touches_arbitrary_keys"),
     ];
 }
 
