@@ -18,7 +18,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use quorate_keyspace::keyspace::Keyspace;
 use quorate_keyspace::reply::{Proto, ReplyBuf};
 use quorate_raft::{BoxFuture, CallError, Group, MemberId, Node, ProposeError, ReadError, Service};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::config::ReadMode;
 use crate::engine::Engine;
@@ -126,7 +126,7 @@ impl Executor {
         let deadline = self.deadline();
         loop {
             let attempt = match self.leader_elsewhere() {
-                None => self.write_here(unit.clone()).await,
+                None => self.write_here(unit.clone(), deadline).await,
                 Some(leader) => {
                     let left = deadline.saturating_duration_since(Instant::now());
                     self.ask(leader, &Request::Write(unit.clone()), left, true).await
@@ -161,7 +161,7 @@ impl Executor {
         let deadline = self.deadline();
         loop {
             let attempt = match self.leader_elsewhere() {
-                None => match self.barrier().await {
+                None => match self.barrier(deadline).await {
                     Attempt::Done(Ok(())) => {
                         self.metrics.barrier.record(began.elapsed().as_nanos() as u64);
                         self.run_here(out, &mut run);
@@ -188,7 +188,7 @@ impl Executor {
         let deadline = self.deadline();
         loop {
             let attempt = match self.leader_elsewhere() {
-                None => match self.barrier().await {
+                None => match self.barrier(deadline).await {
                     Attempt::Done(done) => Attempt::Done(done.map(|()| self.revisions_here(keys))),
                     Attempt::Again => Attempt::Again,
                 },
@@ -211,7 +211,7 @@ impl Executor {
         let deadline = self.deadline();
         loop {
             let attempt = match self.leader_elsewhere() {
-                None => match self.barrier().await {
+                None => match self.barrier(deadline).await {
                     Attempt::Done(Ok(())) => return Ok(None),
                     Attempt::Done(Err(error)) => Attempt::Done(Err(error)),
                     Attempt::Again => Attempt::Again,
@@ -261,16 +261,19 @@ impl Executor {
         out.freeze()
     }
 
-    async fn barrier(&self) -> Attempt<()> {
-        match self.group.read_index().await {
-            Ok(()) => Attempt::Done(Ok(())),
-            Err(ReadError::NotLeader { .. } | ReadError::NoQuorum) => Attempt::Again,
-            Err(ReadError::Stopped) => Attempt::Done(Err(stopped())),
+    async fn barrier(&self, deadline: Instant) -> Attempt<()> {
+        match timeout_at(deadline, self.group.read_index()).await {
+            Ok(Ok(())) => Attempt::Done(Ok(())),
+            Ok(Err(ReadError::NotLeader { .. } | ReadError::NoQuorum)) | Err(_) => Attempt::Again,
+            Ok(Err(ReadError::Stopped)) => Attempt::Done(Err(stopped())),
         }
     }
 
-    async fn write_here(&self, unit: Bytes) -> Attempt<Bytes> {
-        match self.group.propose(unit).await {
+    async fn write_here(&self, unit: Bytes, deadline: Instant) -> Attempt<Bytes> {
+        let Ok(proposed) = timeout_at(deadline, self.group.propose(unit)).await else {
+            return Attempt::Done(Err(ExecError::unknown("no majority confirmed it in time")));
+        };
+        match proposed {
             Ok(replies) => Attempt::Done(Ok(replies)),
             Err(ProposeError::NotLeader { .. }) => Attempt::Again,
             Err(ProposeError::Unknown(why)) => Attempt::Done(Err(ExecError::unknown(why))),
@@ -307,18 +310,19 @@ impl Executor {
         if !self.group.is_leader() {
             return Response::NotLeader;
         }
+        let deadline = self.deadline();
         match request {
-            Request::Write(unit) => from_attempt(self.write_here(unit).await),
+            Request::Write(unit) => from_attempt(self.write_here(unit, deadline).await),
             Request::Read { unit, quorum } => {
                 let mode = if quorum { ReadMode::Quorum } else { ReadMode::Lease };
-                self.answer_read(mode, &unit).await
+                self.answer_read(mode, &unit, deadline).await
             }
-            Request::Revisions(keys) => match self.barrier().await {
+            Request::Revisions(keys) => match self.barrier(deadline).await {
                 Attempt::Done(Ok(())) => Response::Done(self.revisions_here(&keys)),
                 Attempt::Done(Err(error)) => Response::Refused(error.to_string()),
                 Attempt::Again => Response::NotLeader,
             },
-            Request::Shell { proto, db, args } => match self.barrier().await {
+            Request::Shell { proto, db, args } => match self.barrier(deadline).await {
                 Attempt::Done(Ok(())) => {
                     let shell = self.shell.read().clone();
                     match shell {
@@ -332,7 +336,7 @@ impl Executor {
         }
     }
 
-    async fn answer_read(&self, mode: ReadMode, unit: &[u8]) -> Response {
+    async fn answer_read(&self, mode: ReadMode, unit: &[u8], deadline: Instant) -> Response {
         let run = || {
             let seed = self.env.random();
             self.engine.with(|keyspace| keyspace.read_unit(self.engine.read_time_ms(keyspace), seed, unit))
@@ -343,7 +347,7 @@ impl Executor {
                 return done_or_refused(replies);
             }
         }
-        match self.barrier().await {
+        match self.barrier(deadline).await {
             Attempt::Done(Ok(())) => done_or_refused(run()),
             Attempt::Done(Err(error)) => Response::Refused(error.to_string()),
             Attempt::Again => Response::NotLeader,
