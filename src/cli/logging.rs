@@ -37,12 +37,12 @@ pub(super) fn init(settings: &Settings) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The libraries below speak a step quieter: an operator wants a line per event, not per step of it.
+/// The libraries below speak some steps quieter: an operator wants a line per event, and openraft has one per attempt.
 fn directives(level: LogLevel) -> anyhow::Result<EnvFilter> {
     let base = match level {
-        LogLevel::Debug => "trace,openraft=debug,sled=info,hyper=info,mio=info",
-        LogLevel::Verbose => "debug,openraft=info,sled=warn,hyper=info,mio=info",
-        LogLevel::Notice => "info,openraft=warn,sled=warn",
+        LogLevel::Debug => "trace,openraft=info,sled=info,hyper=info,mio=info",
+        LogLevel::Verbose => "debug,openraft=warn,sled=warn,hyper=info,mio=info",
+        LogLevel::Notice => "info,openraft=error,sled=warn",
         LogLevel::Warning => "warn,openraft=error,sled=warn",
         LogLevel::Nothing => "off",
     };

@@ -101,6 +101,6 @@ pub(super) fn is_loopback(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
 }
 
-fn is_wildcard(host: &str) -> bool {
+pub(super) fn is_wildcard(host: &str) -> bool {
     host == "*" || host.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_unspecified())
 }

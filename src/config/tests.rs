@@ -189,8 +189,7 @@ fn what_is_open_to_others_must_be_guarded() {
     assert!(refused(&[("peer", "10.0.0.1:17001")]).contains("no secret"));
     assert!(refused(&[("peer", "db1.example:17001")]).contains("no secret"));
     assert!(refused(&[("admin", "0.0.0.0:8001")]).contains("no token"));
-    assert!(refused(&[("admin", "[::]:8001"), ("admin-token", "t")]).contains("advertise-admin"));
-    assert!(refused(&[("bind", "*")]).contains("advertise-client"));
+    assert!(refused(&[("advertise-admin", "0.0.0.0:1")]).contains("advertise-admin"));
     assert!(refused(&[("peer", "0.0.0.0:17001"), ("secret", "s")]).contains("advertise-peer"));
     assert!(refused(&[("peer", "127.0.0.1:7001")]).contains("'port' and 'peer' are the same port 7001"));
     assert!(refused(&[("heartbeat-ms", "200")]).contains("election-timeout-ms"));
@@ -206,6 +205,20 @@ fn what_is_open_to_others_must_be_guarded() {
         ("advertise-client", "db1:7001"),
     ]);
     assert_eq!(open.unwrap().advertise_peer(), "db1:1");
+}
+
+#[test]
+fn others_are_told_an_address_that_they_can_use() {
+    let told = |pairs: &[(&str, &str)]| {
+        let settings = Settings::of(pairs).unwrap();
+        [settings.advertise_client(), settings.advertise_admin(), settings.advertise_peer()]
+    };
+    assert_eq!(told(&[]), ["127.0.0.1:7001", "127.0.0.1:8001", "127.0.0.1:17001"]);
+    assert_eq!(told(&[("bind", "*")])[0], "127.0.0.1:7001");
+    assert_eq!(told(&[("bind", "127.0.0.1 -10.0.0.5")])[0], "10.0.0.5:7001");
+    let open =
+        [("bind", "* -::*"), ("peer", "[fd00::1]:9"), ("secret", "s"), ("admin", "0.0.0.0:8"), ("admin-token", "t")];
+    assert_eq!(told(&open), ["[fd00::1]:7001", "[fd00::1]:8", "[fd00::1]:9"]);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::check::{is_loopback, is_wildcard};
 use super::settings::Settings;
 use super::shapes::{self, BufferLimit};
 use super::table::Id;
@@ -128,14 +129,21 @@ impl Settings {
         }
     }
 
-    /// `advertise-client`: where clients are sent to, `host:port`.
+    /// `advertise-client`: where clients are sent to, `host:port`. Without it: the address that the client port listens
+    /// on, other machines' first; the peers' where it listens on all.
     pub fn advertise_client(&self) -> String {
         if let Some(address) = self.given_text(Id::AdvertiseClient) {
             return address.to_string();
         }
-        let hosts = self.bind();
-        let host = hosts.first().map_or("0.0.0.0", |(host, _)| host.as_str());
-        if host.contains(':') { format!("[{host}]:{}", self.port()) } else { format!("{host}:{}", self.port()) }
+        let bind = self.bind();
+        let hosts = || bind.iter().map(|(host, _)| host.as_str());
+        let beyond = hosts().find(|host| !is_loopback(host) && !is_wildcard(host));
+        let all = bind.is_empty() || hosts().any(is_wildcard);
+        match beyond.or_else(|| hosts().next().filter(|_| !all)) {
+            Some(host) if host.contains(':') => format!("[{host}]:{}", self.port()),
+            Some(host) => format!("{host}:{}", self.port()),
+            None => self.on_the_peers_host(self.port()),
+        }
     }
 
     /// `advertise-peer`: where the other members reach this one, `host:port`.
@@ -143,9 +151,23 @@ impl Settings {
         self.given_text(Id::AdvertisePeer).map_or_else(|| self.peer(), |address| address.to_string())
     }
 
-    /// `advertise-admin`: where this member's admin HTTP is reached, `host:port`.
+    /// `advertise-admin`: where this member's admin HTTP is reached, `host:port`. Without it: where it listens, or on
+    /// the peers' host where it listens on all addresses.
     pub fn advertise_admin(&self) -> String {
-        self.given_text(Id::AdvertiseAdmin).map_or_else(|| self.admin(), |address| address.to_string())
+        if let Some(address) = self.given_text(Id::AdvertiseAdmin) {
+            return address.to_string();
+        }
+        let admin = self.admin();
+        match shapes::split_address(&admin) {
+            Some((host, port)) if is_wildcard(host) => self.on_the_peers_host(port),
+            _ => admin,
+        }
+    }
+
+    fn on_the_peers_host(&self, port: u16) -> String {
+        let peer = self.advertise_peer();
+        let host = peer.rsplit_once(':').map_or("127.0.0.1", |(host, _)| host);
+        format!("{host}:{port}")
     }
 
     /// `join-as`: true for a member that wants no vote.

@@ -22,7 +22,10 @@ use self::dir::{DevDir, Shape};
 use self::story::Story;
 use super::table::table;
 
+/// Until every process answers and one leads; without that there is nothing to show.
 const FIRST_START: Duration = Duration::from_secs(60);
+/// Until all vote.
+const VOTES: Duration = Duration::from_secs(20);
 const TICK: Duration = Duration::from_millis(50);
 /// A member stops in good order within 10 s; then it is killed.
 const STOP: Duration = Duration::from_secs(15);
@@ -65,6 +68,14 @@ enum Message {
     Stop,
     /// What a member's admin HTTP said, or that it did not.
     Seen(Box<watch::Seen>),
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Wait {
+    Reached,
+    /// Told to stop meanwhile.
+    Stopped,
+    TooLong,
 }
 
 impl Dev {
@@ -137,20 +148,31 @@ impl Group {
             watch::member(slot.number, slot.admin_url(), self.sender.clone())?;
             self.children.push(child);
             // One after the other, so that ids come in the order of the ports.
-            if is_new && !self.wait_until(|story| story.answers(slot.number))? {
+            if is_new && self.wait_until(FIRST_START, |story| story.answers(slot.number))? == Wait::Stopped {
                 return Ok(false);
             }
         }
-        let numbers: Vec<u16> = slots.iter().map(|slot| slot.number).collect();
-        self.wait_until(|story| story.has_leader() && numbers.iter().all(|number| story.answers(*number)))
+        let up = self.wait_until(FIRST_START, |story| {
+            story.has_leader() && slots.iter().all(|slot| story.answers(slot.number))
+        })?;
+        match up {
+            Wait::Reached => {}
+            Wait::Stopped => return Ok(false),
+            Wait::TooLong => {
+                let logs: Vec<String> = slots.iter().map(dir::Slot::log_path).collect();
+                bail!("the group did not come up within {} s; see {}", FIRST_START.as_secs(), logs.join(", "));
+            }
+        }
+        // Not all need to vote for the group to work, so this only delays the table.
+        Ok(self.wait_until(VOTES, |story| story.votes() >= slots.len())? != Wait::Stopped)
     }
 
-    /// False if it was told to stop meanwhile. A member that ends here has a reason that its user must see.
-    fn wait_until(&mut self, reached: impl Fn(&Story) -> bool) -> anyhow::Result<bool> {
+    /// A member that ends meanwhile has a reason that its user must see.
+    fn wait_until(&mut self, patience: Duration, reached: impl Fn(&Story) -> bool) -> anyhow::Result<Wait> {
         let begun = Instant::now();
         while !reached(&self.story) {
             match self.messages.recv_timeout(TICK) {
-                Ok(Message::Stop) => return Ok(false),
+                Ok(Message::Stop) => return Ok(Wait::Stopped),
                 Ok(Message::Seen(seen)) => drop(self.story.seen(&seen, Instant::now())),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => bail!("the watching threads are gone"),
@@ -160,12 +182,11 @@ impl Group {
                     bail!("member {} {end}\n{}", child.slot.number, child.last_words());
                 }
             }
-            if begun.elapsed() > FIRST_START {
-                let logs: Vec<String> = self.children.iter().map(|child| child.slot.log_path()).collect();
-                bail!("the group did not come up within {} s; see {}", FIRST_START.as_secs(), logs.join(", "));
+            if begun.elapsed() > patience {
+                return Ok(Wait::TooLong);
             }
         }
-        Ok(true)
+        Ok(Wait::Reached)
     }
 
     fn look_after_children(&mut self) -> anyhow::Result<()> {

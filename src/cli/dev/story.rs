@@ -70,6 +70,11 @@ impl Story {
         self.leader.is_some()
     }
 
+    /// How many vote, as the leader last said.
+    pub(super) fn votes(&self) -> usize {
+        self.group.values().filter(|(votes, _)| *votes).count()
+    }
+
     /// A look at a member.
     pub(super) fn seen(&mut self, seen: &Seen, now: Instant) -> Vec<String> {
         let mut lines = Vec::new();
