@@ -364,6 +364,10 @@ impl Space {
             Handler::Write(run) => run(&mut WriteCx::new(self, self.now_ms, db), &mut args, out),
             Handler::Read(run) => {
                 let seed = self.rng.next_u64();
+                // Nobody is told what it sees, and it changes nothing: the seed alone must be drawn.
+                if out.is_muted() {
+                    return Ok(());
+                }
                 run(&ReadCx::new(self, self.now_ms, seed, db), &mut args, out)
             }
             Handler::Container => Err(CmdError::SYNTAX),
