@@ -94,8 +94,13 @@ fn main() {
         let (hash, field) = (Bytes::from(format!("hash:{}", n % 100)), Bytes::from(format!("f{}", n / 100 % 50)));
         vec![Bytes::from_static(b"HSET"), hash, field, Bytes::from_static(b"value")]
     });
+    apply_all(&mut keyspace, "SET, 10,000 keys", |n| set(n % 10_000));
+    get_all(&keyspace, "GET", (0..KEYS).map(key).collect());
+    get_all(&keyspace, "GET, 10,000 keys", (0..KEYS).map(|n| key(n % 10_000)).collect());
+}
+
+fn get_all(keyspace: &Keyspace, what: &str, keys: Vec<Bytes>) {
     let get = spec::lookup(b"get").expect("the table");
-    let keys: Vec<Bytes> = (0..KEYS).map(key).collect();
     let mut out = ReplyBuf::new(Proto::Resp2);
     let begun = spent_ns();
     for (n, key) in keys.iter().enumerate() {
@@ -104,5 +109,5 @@ fn main() {
             drop(black_box(out.take()));
         }
     }
-    println!("{:28} {:16} ns", "GET", (spent_ns() - begun) / KEYS as u64);
+    println!("{what:28} {:16} ns", (spent_ns() - begun) / KEYS as u64);
 }

@@ -287,7 +287,9 @@ impl<'a> WriteCx<'a> {
         let place = self.place(key);
         self.drop_expired(place);
         let (revision, now_ms) = (self.revision, self.now_ms);
-        if let Some(item) = self.database().get_mut(place, revision) {
+        if self.database().slots.get(place).is_some()
+            && let Some(item) = self.database().get_mut(place, revision)
+        {
             let object = item.value_mut(RAW);
             let result = match &mut object.value {
                 crate::item::Value::Str(bytes) => edit(bytes),
@@ -332,16 +334,17 @@ impl<'a> WriteCx<'a> {
         edit: impl FnOnce(&mut T) -> Result<(bool, R), CmdError>,
     ) -> Result<Option<R>, CmdError> {
         let place = self.place(key);
-        self.drop_expired(place);
         let (revision, now_ms) = (self.revision, self.now_ms);
         // The type is checked first: a slot must not count as changed, nor be copied, for an error.
         match self.database().slots.get(place) {
             None => return Ok(None),
+            Some(item) if item.is_expired(now_ms) => {
+                self.drop_expired(place);
+                return Ok(None);
+            }
             Some(item) => T::from_ref(item.value()).ok_or(CmdError::WRONG_TYPE)?,
         };
-        let Some(item) = self.database().get_mut(place, revision) else {
-            return Ok(None);
-        };
+        let Some(item) = self.database().get_mut(place, revision) else { return Ok(None) };
         let object = item.value_mut(0);
         let collection = T::from_mut(&mut object.value).ok_or(CmdError::WRONG_TYPE)?;
         let (changed, result) = edit(collection)?;
@@ -361,14 +364,16 @@ impl<'a> WriteCx<'a> {
         key: &[u8],
         edit: impl FnOnce(&mut T) -> Result<(bool, R), CmdError>,
     ) -> Result<R, CmdError> {
-        if self.exists(key) {
-            let mut edit = Some(edit);
-            let done = self.edit(key, |value| match edit.take() {
-                Some(edit) => edit(value),
-                None => Err(CmdError::NO_SUCH_KEY),
-            })?;
-            return done.ok_or(CmdError::NO_SUCH_KEY);
-        }
+        let mut edit = Some(edit);
+        let done = self.edit(key, |value| match edit.take() {
+            Some(edit) => edit(value),
+            None => Err(CmdError::NO_SUCH_KEY),
+        })?;
+        let edit = match (done, edit) {
+            (Some(result), _) => return Ok(result),
+            (None, Some(edit)) => edit,
+            (None, None) => return Err(CmdError::NO_SUCH_KEY),
+        };
         let mut value = T::new();
         let (_, result) = edit(&mut value)?;
         if !value.is_empty() {

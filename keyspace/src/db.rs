@@ -271,9 +271,9 @@ impl Database {
         }
     }
 
-    /// The item, to change its value in place. Its expiry must stay: use [`Database::upsert`] for that.
+    /// The item, to change its value in place. Its expiry must stay: use [`Database::upsert`] for that. The caller has
+    /// seen that the key is there, for a miss would mark its slot as changed.
     pub(crate) fn get_mut(&mut self, place: Place<'_>, revision: u64) -> Option<&mut Item> {
-        self.slots.get(place)?;
         let slot = self.slots.slot_mut(place.slot);
         slot.changed_at = revision;
         slot.keys.get_mut(place.hash, place.key)
