@@ -206,3 +206,11 @@ fn the_bytes_of_a_chunk_never_change() {
     );
     assert!(matches!(spec::lookup(b"append").map(|command| command.handler), Some(Handler::Write(_))));
 }
+
+#[test]
+fn views_go_to_other_threads() {
+    fn travels<T: Send + Sync + 'static>() {}
+    travels::<quorate_keyspace::View>();
+    travels::<quorate_keyspace::Keyspace>();
+    travels::<quorate_keyspace::Garbage>();
+}
