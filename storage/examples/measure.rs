@@ -57,12 +57,13 @@ fn wal(dir: &Path) -> Outcome<()> {
     let (wal, _) = Wal::open(Arc::new(OsDisk), &dir, WalConfig::default())?;
     let log = wal.group(1);
     let data = Bytes::from(vec![7; BATCH_BYTES]);
+    let mut index = 0;
     for (name, batches, purge) in
         [("log, one batch at a time", BATCHES, false), ("log, purging, segments used again", 15 * BATCHES, true)]
     {
         let mut times = Vec::new();
         for _ in 0..batches {
-            let index = log.last_index().map_or(1, |last| last + 1);
+            index += 1;
             let (tell, told) = mpsc::channel();
             let start = Instant::now();
             log.append(vec![(index, data.clone())], Box::new(move |result| drop(tell.send(result))));
@@ -77,7 +78,7 @@ fn wal(dir: &Path) -> Outcome<()> {
     let stats = wal.stats();
     let (syncs, sum) = (stats.sync_us.count(), stats.sync_us.sum);
     println!("  of that in the sync: mean {} µs; {} segments used again", sum / syncs, stats.recycled);
-    let first = log.last_index().map_or(1, |last| last + 1);
+    let first = index + 1;
     let start = Instant::now();
     let (tell, told) = mpsc::channel();
     for index in first..first + 100_000 {

@@ -6,15 +6,15 @@
 //! * After a crash the log is what it was after some operation, the last acknowledged one or a later one: never a hole,
 //!   never something that was truncated, never an older vote.
 //! * Bytes that read back differently from how they were written are an error with file and offset; they are never
-//!   served, and never silently dropped if they had been acknowledged ([`recovery`] tells how it knows).
+//!   served, and never silently dropped if they had been acknowledged (`wal/recovery.rs` tells how it knows).
 //! * The first write or sync that fails ends the log: every later call fails. Nothing is retried.
 //!
 //! # How it works
 //!
-//! A call changes the state in memory ([`state`], under one lock) and joins the queue; an entry can be read from then on.
-//! One thread ([`thread`], around the plain struct [`WalDriver`]) takes what waits from all groups, writes it as one batch
-//! with one write and one sync, and calls back in order. Batches go to preallocated files of zeros ([`segment`]) in the
-//! format of [`format`](mod@format); the next file is made ready by a second thread before it is needed.
+//! A call changes the state in memory (`state.rs`, under one lock) and joins the queue; an entry can be read from then on.
+//! One thread (`thread.rs`, around the plain struct [`WalDriver`]) takes what waits from all groups, writes it as one batch
+//! with one write and one sync, and calls back in order. Batches go to preallocated files of zeros (`segment.rs`) in the
+//! format of `format.rs`; the next file is made ready by a second thread before it is needed.
 //!
 //! A committed mark asks for no sync: it rides along, or is written when the log idles.
 //!

@@ -12,7 +12,7 @@ use super::{CheckpointError, Chunk, Directory, Group, Key, Manifest, decode_row,
 pub struct Loaded {
     /// Which commit it is, counted from 1.
     pub epoch: u64,
-    /// The caller's bytes given to [`Writer::commit`].
+    /// The caller's bytes given to [`Writer::commit`](super::Writer::commit).
     pub manifest: Bytes,
     /// How many chunks there are.
     pub chunk_count: u64,

@@ -102,18 +102,34 @@ fn step() -> impl Strategy<Value = Step> {
 /// How a round ends.
 #[derive(Debug, Clone)]
 enum End {
-    PowerCut { after: u64, seed: u64 },
-    FailedSync { after: u64, seed: u64 },
-    FailedWrite { after: u64, seed: u64 },
-    Killed { after: u64 },
+    PowerCut {
+        after: u64,
+        seed: u64,
+    },
+    /// Without a power cut the next process still reads what the disk never got.
+    FailedSync {
+        after: u64,
+        seed: u64,
+        power_cut: bool,
+    },
+    FailedWrite {
+        after: u64,
+        seed: u64,
+        power_cut: bool,
+    },
+    Killed {
+        after: u64,
+    },
     Closed,
 }
 
 fn end() -> impl Strategy<Value = End> {
     prop_oneof![
         6 => (0u64..120, any::<u64>()).prop_map(|(after, seed)| End::PowerCut { after, seed }),
-        1 => (0u64..30, any::<u64>()).prop_map(|(after, seed)| End::FailedSync { after, seed }),
-        1 => (0u64..30, any::<u64>()).prop_map(|(after, seed)| End::FailedWrite { after, seed }),
+        1 => (0u64..30, any::<u64>(), any::<bool>())
+            .prop_map(|(after, seed, power_cut)| End::FailedSync { after, seed, power_cut }),
+        1 => (0u64..30, any::<u64>(), any::<bool>())
+            .prop_map(|(after, seed, power_cut)| End::FailedWrite { after, seed, power_cut }),
         1 => (0u64..120).prop_map(|after| End::Killed { after }),
         1 => Just(End::Closed),
     ]
@@ -250,6 +266,7 @@ fn round(disk: MemDisk, start: Model, steps: &[Step], end: &End, counter: &mut u
     }
     *counter = run.counter;
     let mut disk = match end {
+        End::FailedSync { power_cut: false, .. } | End::FailedWrite { power_cut: false, .. } => disk.restart(),
         End::PowerCut { seed, .. } | End::FailedSync { seed, .. } | End::FailedWrite { seed, .. } => disk.crash(*seed),
         End::Closed => disk.crash(3),
         End::Killed { .. } => disk.restart(),
@@ -269,6 +286,10 @@ fn round(disk: MemDisk, start: Model, steps: &[Step], end: &End, counter: &mut u
     let least = run.acknowledged.load(Ordering::SeqCst);
     let fits = run.history[least..].iter().any(|model| with_all_groups(model) == found);
     assert!(fits, "found {found:?}\nbut acknowledged {least} of {}: {:?}", run.history.len() - 1, run.history[least]);
+    // What recovery reported must be on disk by now, wherever it was read from.
+    let disk = disk.crash(run.counter);
+    let (wal, _driver) = open(&disk).expect("a log that was just recovered opens again");
+    assert_eq!(observe(&wal).unwrap(), found, "recovery served what was not durable");
     (disk.restart(), found)
 }
 

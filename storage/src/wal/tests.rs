@@ -157,6 +157,22 @@ fn a_lagging_group_keeps_its_segments() {
 }
 
 #[test]
+fn what_is_removed_before_it_is_written_does_not_hold_its_segment() {
+    let (wal, mut driver, _) = manual(&MemDisk::new()).unwrap();
+    let log = wal.group(1);
+    for round in 0..40 {
+        append(&log, round * 3 + 1..round * 3 + 4, 3000);
+        if round % 2 == 0 {
+            log.truncate_after(Some(round * 3 + 2), must());
+            append(&log, [round * 3 + 3], 100);
+        }
+        log.purge(round * 3 + 3, Bytes::new(), must());
+        while driver.run_once() {}
+    }
+    assert!(wal.stats().live_segments <= 2, "{:?}", wal.stats());
+}
+
+#[test]
 fn a_failed_sync_ends_the_log_for_everybody() {
     let disk = MemDisk::new();
     let (wal, mut driver, _) = manual(&disk).unwrap();
@@ -405,6 +421,25 @@ fn closing_writes_what_waits_and_takes_no_more() {
     let (_wal, recovered) = Wal::open(Arc::new(OsDisk), temp.path(), small()).unwrap();
     assert_eq!(recovered.groups[&1].entries, Some((1, 50)));
     assert_eq!(recovered.groups[&1].committed.as_deref(), Some(&b"c"[..]));
+}
+
+#[test]
+fn a_panic_on_the_logs_thread_leaves_nobody_waiting() {
+    let temp = tempfile::tempdir().unwrap();
+    let (wal, _) = Wal::open(Arc::new(OsDisk), temp.path(), small()).unwrap();
+    wal.group(1).append(vec![(1, entry(1, 10))], Box::new(|_| panic!("a callback panics")));
+    for index in 2.. {
+        let (done, result) = waiting();
+        wal.group(1).append(vec![(index, entry(index, 10))], done);
+        // It may have been under way in the same batch; then its callback is dropped, which is an answer too.
+        if !matches!(result.recv(), Ok(Ok(()))) {
+            break;
+        }
+    }
+    while wal.failed().is_none() {
+        std::thread::yield_now();
+    }
+    assert!(wal.close().is_err());
 }
 
 #[test]

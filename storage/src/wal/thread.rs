@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::Shared;
 use super::driver::{Position, WalDriver};
 use super::segment::Maker;
+use super::{Shared, WalError};
 
 /// How often a segment that could not be made is tried again while nothing else happens.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -50,7 +50,20 @@ impl Threads {
     }
 }
 
+/// Ends the log if the thread panics (a callback did, most likely): nobody may wait for it for ever.
+struct EndOnPanic<'a>(&'a Shared);
+
+impl Drop for EndOnPanic<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.fail(WalError::Closed);
+            self.0.fail_queue();
+        }
+    }
+}
+
 fn run(shared: &Shared, driver: &mut WalDriver) {
+    let _end = EndOnPanic(shared);
     loop {
         let mut state = shared.state.lock();
         while state.urgent == 0 && !state.closing && state.failed.is_none() {
