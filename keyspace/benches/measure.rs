@@ -7,7 +7,9 @@
 use std::hint::black_box;
 
 use bytes::{Bytes, BytesMut};
-use quorate_keyspace::{Keyspace, Proto, ReplyBuf, Stamp, UnitHead, UnitKind, encode_entry, encode_unit, spec};
+use quorate_keyspace::{
+    Keyspace, Proto, ReplyBuf, Restore, Stamp, UnitHead, UnitKind, encode_entry, encode_unit, spec,
+};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -83,9 +85,20 @@ fn main() {
     views.clear();
     apply_all(&mut keyspace, "SET, under a view", set);
     let begun = spent_ns();
-    let mut bytes = Vec::new();
-    view.chunks().for_each(|(chunk, _)| view.encode(chunk, &mut bytes));
-    println!("{:28} {:16} ms, {} MB", "encode a view", (spent_ns() - begun) / 1_000_000, bytes.len() >> 20);
+    let encode = |chunk| {
+        let mut bytes = Vec::new();
+        view.encode(chunk, &mut bytes);
+        (chunk, bytes)
+    };
+    let chunks: Vec<(u64, Vec<u8>)> = view.chunks().map(|(chunk, _)| encode(chunk)).collect();
+    let size: usize = chunks.iter().map(|(_, bytes)| bytes.len()).sum();
+    println!("{:28} {:16} ms, {} MB", "encode a view", (spent_ns() - begun) / 1_000_000, size >> 20);
+    let begun = spent_ns();
+    let mut restore = Restore::new(&view.header()).expect("our own header");
+    chunks.iter().for_each(|(chunk, bytes)| restore.add(*chunk, bytes).expect("our own chunk"));
+    let restored = Keyspace::from_view(&restore.finish().expect("all chunks"));
+    println!("{:28} {:16} ms, {} keys", "restore it", (spent_ns() - begun) / 1_000_000, restored.dbsize(0));
+    drop(restored);
     drop(view);
     apply_all(&mut keyspace, "INCR on 100 keys", |n| {
         vec![Bytes::from_static(b"INCR"), Bytes::from(format!("counter:{}", n % 100))]
