@@ -56,7 +56,7 @@ pub mod flag {
     ];
 }
 
-/// ACL categories. Only those that don't follow from the flags are written in a table: see [`Command::acl`].
+/// ACL categories. Only those that don't follow from the flags are written in a table: see [`super::Command::acl`].
 pub mod acl {
     #![expect(missing_docs, reason = "they are Redis' own names")]
     pub const KEYSPACE: u32 = 1;
