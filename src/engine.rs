@@ -4,12 +4,13 @@
 
 use std::any::Any;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::RwLock;
 use quorate_keyspace::entry::{Stamp, encode_entry};
-use quorate_keyspace::keyspace::Keyspace;
 use quorate_keyspace::view as keyspace_view;
+use quorate_keyspace::{Garbage, Keyspace, Moment};
 use quorate_raft::{ApplyError, Restore, StateMachine, View};
 use tokio::time::Instant;
 
@@ -21,6 +22,9 @@ pub struct Engine {
     keyspace: RwLock<Keyspace>,
     env: Arc<dyn Env>,
     metrics: Arc<Metrics>,
+    /// The latest time that was given to a read or a stamp. The wall clock may step back; what was read as past due
+    /// must not come alive again for it.
+    latest_ms: AtomicU64,
 }
 
 impl Engine {
@@ -28,7 +32,7 @@ impl Engine {
     ///
     /// Its secret hash seed is drawn here; a member that joins or restarts takes the group's from a snapshot.
     pub fn new(keyspace: Keyspace, env: Arc<dyn Env>, metrics: Arc<Metrics>) -> Self {
-        Self { keyspace: RwLock::new(keyspace), env, metrics }
+        Self { keyspace: RwLock::new(keyspace), env, metrics, latest_ms: AtomicU64::new(0) }
     }
 
     /// Looks at the keyspace under the shared lock. Keep it short: entries wait to be applied.
@@ -36,21 +40,35 @@ impl Engine {
         look(&self.keyspace.read())
     }
 
-    /// The time at which a read sees the keyspace: the clock, but never before the last entry's stamp.
-    pub fn read_time_ms(&self, keyspace: &Keyspace) -> u64 {
-        self.env.wall_ms().max(keyspace.now_ms())
+    /// The time at which reads see the keyspace and proposals are stamped: the wall clock, but never before what it
+    /// was last time. (The keyspace itself never goes back before its last stamp.)
+    pub fn now_ms(&self) -> u64 {
+        let wall = self.env.wall_ms();
+        wall.max(self.latest_ms.fetch_max(wall, Ordering::Relaxed))
+    }
+
+    /// The moment for a batch of reads.
+    pub fn moment(&self) -> Moment {
+        Moment::new(self.now_ms(), self.env.random())
     }
 }
 
 impl StateMachine for Engine {
     fn encode_batch(&self, units: &[Bytes], out: &mut BytesMut) {
-        let stamp = Stamp { time_ms: self.env.wall_ms(), seed: self.env.random() };
+        let stamp = Stamp { time_ms: self.now_ms(), seed: self.env.random() };
         encode_entry(stamp, units, out);
     }
 
     fn apply(&self, entry: &Bytes, want_replies: bool) -> Result<Vec<Bytes>, ApplyError> {
         let began = Instant::now();
-        let replies = self.keyspace.write().apply(entry, want_replies).map_err(|e| ApplyError(e.to_string()))?;
+        let (replies, garbage) = {
+            let mut keyspace = self.keyspace.write();
+            let replies = keyspace.apply(entry, want_replies).map_err(|e| ApplyError(e.to_string()))?;
+            (replies, keyspace.take_garbage())
+        };
+        if let Some(garbage) = garbage {
+            throw_away(garbage);
+        }
         self.metrics.apply.record(began.elapsed().as_nanos() as u64);
         Ok(replies)
     }
@@ -71,6 +89,18 @@ impl StateMachine for Engine {
         let old = std::mem::replace(&mut *self.keyspace.write(), keyspace);
         drop(old);
     }
+}
+
+/// Frees what was flushed where nobody waits for it.
+#[cfg(not(madsim))]
+fn throw_away(garbage: Garbage) {
+    tokio::task::spawn_blocking(move || drop(garbage));
+}
+
+/// The simulator has one thread.
+#[cfg(madsim)]
+fn throw_away(garbage: Garbage) {
+    drop(garbage);
 }
 
 struct KeyspaceView(keyspace_view::View);

@@ -3,6 +3,8 @@
 //! A handler never sees a session, a clock or a socket. Keys past due don't exist for it: a read passes over them,
 //! a write removes them on the way.
 
+use std::cell::Cell;
+
 use crate::db::{Database, Place};
 use crate::error::CmdError;
 use crate::hash::{Hash, HashLimits};
@@ -23,10 +25,54 @@ pub enum Ttl {
     At(u64),
 }
 
+/// The moment at which reads see the keyspace, and what they came across.
+#[derive(Debug)]
+pub struct Moment {
+    /// Milliseconds since 1970.
+    pub now_ms: u64,
+    /// What random choices are drawn from.
+    pub seed: u64,
+    hits: Cell<u64>,
+    misses: Cell<u64>,
+    hidden: Cell<u64>,
+}
+
+impl Moment {
+    /// A moment at which nothing was read yet.
+    pub fn new(now_ms: u64, seed: u64) -> Self {
+        Self { now_ms, seed, hits: Cell::new(0), misses: Cell::new(0), hidden: Cell::new(0) }
+    }
+
+    /// Keys that were looked up and found.
+    pub fn hits(&self) -> u64 {
+        self.hits.get()
+    }
+
+    /// Keys that were looked up and not found.
+    pub fn misses(&self) -> u64 {
+        self.misses.get()
+    }
+
+    /// Those of the misses that are still there, past due. Whoever tells a client that such a key is gone has to have
+    /// it removed first: another leader's clock may be behind, and show it again.
+    pub fn hidden(&self) -> u64 {
+        self.hidden.get()
+    }
+
+    fn count(&self, there: bool, past_due: bool) {
+        let counter = if there && !past_due { &self.hits } else { &self.misses };
+        counter.set(counter.get() + 1);
+        if past_due {
+            self.hidden.set(self.hidden.get() + 1);
+        }
+    }
+}
+
 /// The keyspace, to look at.
 #[derive(Clone, Copy)]
 pub struct ReadCx<'a> {
     space: &'a Space,
+    moment: Option<&'a Moment>,
     now_ms: u64,
     seed: u64,
     db: u16,
@@ -34,7 +80,11 @@ pub struct ReadCx<'a> {
 
 impl<'a> ReadCx<'a> {
     pub(crate) fn new(space: &'a Space, now_ms: u64, seed: u64, db: u16) -> Self {
-        Self { space, now_ms, seed, db }
+        Self { space, moment: None, now_ms, seed, db }
+    }
+
+    pub(crate) fn at(space: &'a Space, moment: &'a Moment, seed: u64, db: u16) -> Self {
+        Self { space, moment: Some(moment), now_ms: moment.now_ms.max(space.now_ms), seed, db }
     }
 
     /// The moment, in milliseconds since 1970.
@@ -78,8 +128,12 @@ impl<'a> ReadCx<'a> {
 
     /// The item of a key.
     pub fn get(&self, key: &[u8]) -> Option<&'a Item> {
-        let item = self.database().slots.get(Place::of(&self.space.hasher, key))?;
-        (!item.is_expired(self.now_ms)).then_some(item)
+        let item = self.database().slots.get(Place::of(&self.space.hasher, key));
+        let past_due = item.is_some_and(|item| item.is_expired(self.now_ms));
+        if let Some(moment) = self.moment {
+            moment.count(item.is_some(), past_due);
+        }
+        item.filter(|_| !past_due)
     }
 
     /// Whether a key exists.

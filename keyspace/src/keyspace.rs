@@ -7,7 +7,7 @@
 use bytes::{Bytes, BytesMut};
 
 use crate::args::{Args, is};
-use crate::cx::{ReadCx, WriteCx};
+use crate::cx::{Moment, ReadCx, WriteCx};
 use crate::db::{Database, Place};
 use crate::entry::{self, Commands, Entry, KeyList, Unit, Watch};
 use crate::error::{CmdError, Corrupt};
@@ -134,7 +134,21 @@ impl Keyspace {
         args: &[&[u8]],
         out: &mut ReplyBuf,
     ) {
-        let cx = ReadCx::new(&self.space, now_ms.max(self.space.now_ms), seed, db);
+        let moment = Moment::new(now_ms, seed);
+        self.read_at(&moment, seed, db, command, args, out);
+    }
+
+    /// Like [`Self::read`], at a moment that counts what was read. `seed` is this command's.
+    pub fn read_at(
+        &self,
+        moment: &Moment,
+        seed: u64,
+        db: u16,
+        command: &Command<Handler>,
+        args: &[&[u8]],
+        out: &mut ReplyBuf,
+    ) {
+        let cx = ReadCx::at(&self.space, moment, seed, db);
         let mark = out.mark();
         if let Err(error) = self.read_one(&cx, command, args, out) {
             out.truncate(mark);
@@ -169,8 +183,8 @@ impl Keyspace {
 
     /// Runs a unit that another member forwards, if it holds reads only: one buffer of replies, as [`Self::apply`]
     /// makes them.
-    pub fn read_unit(&self, now_ms: u64, seed: u64, unit: &[u8]) -> Result<Bytes, Corrupt> {
-        let now_ms = now_ms.max(self.space.now_ms);
+    pub fn read_unit(&self, moment: &Moment, unit: &[u8]) -> Result<Bytes, Corrupt> {
+        let now_ms = moment.now_ms.max(self.space.now_ms);
         let mut commands = entry::open_commands(unit)?;
         let mut out = ReplyBuf::new(commands.proto);
         let mut stale = false;
@@ -188,7 +202,7 @@ impl Keyspace {
         let mut nth = 0;
         while let Some(db) = commands.next_command(&mut args)? {
             match spec::lookup_full(&args) {
-                Ok((command, _)) => self.read(now_ms, seed.wrapping_add(nth), db, command, &args, &mut out),
+                Ok((command, _)) => self.read_at(moment, moment.seed.wrapping_add(nth), db, command, &args, &mut out),
                 Err(error) => out.fail(&error),
             }
             nth += 1;
@@ -204,18 +218,17 @@ impl Keyspace {
     /// Runs a MULTI/EXEC that only reads, all at one moment: an array, or null when a watched key has changed.
     pub fn read_transaction<'c>(
         &self,
-        now_ms: u64,
-        seed: u64,
+        moment: &Moment,
         watches: &[Watch],
         commands: impl ExactSizeIterator<Item = (u16, &'c Command<Handler>, &'c [&'c [u8]])>,
         out: &mut ReplyBuf,
     ) {
-        if watches.iter().any(|watch| self.revision(now_ms, watch.db, &watch.key) != watch.revision) {
+        if watches.iter().any(|watch| self.revision(moment.now_ms, watch.db, &watch.key) != watch.revision) {
             return out.null_array();
         }
         out.array(commands.len());
         for (nth, (db, command, args)) in commands.enumerate() {
-            self.read(now_ms, seed.wrapping_add(nth as u64), db, command, args, out);
+            self.read_at(moment, moment.seed.wrapping_add(nth as u64), db, command, args, out);
         }
     }
 

@@ -30,6 +30,7 @@ pub mod view;
 mod wire;
 
 pub use args::Args;
+pub use cx::Moment;
 pub use entry::{
     Stamp, UnitHead, UnitKind, Watch, encode_entry, encode_expire_unit, encode_found_unit, encode_setting_unit,
     encode_unit,

@@ -15,19 +15,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use quorate_keyspace::keyspace::Keyspace;
 use quorate_keyspace::reply::{Proto, ReplyBuf};
+use quorate_keyspace::{Keyspace, Moment, encode_expire_unit};
 use quorate_raft::{BoxFuture, CallError, Group, MemberId, Node, ProposeError, ReadError, Service};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::config::ReadMode;
 use crate::engine::Engine;
-use crate::env::Env;
 use crate::metrics::Metrics;
 use wire::{Request, Response};
 
 /// How long to wait before looking again for a leader that nobody knows yet.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// Keys that one entry removes at most because they are past due.
+const EXPIRE_KEYS: usize = 1000;
 
 /// Why there is no reply. The text is an error line, complete but for the leading `-`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -61,7 +62,6 @@ pub struct Executor {
     node: Node,
     group: Group,
     engine: Arc<Engine>,
-    env: Arc<dyn Env>,
     metrics: Arc<Metrics>,
     shell: parking_lot::RwLock<Option<Arc<dyn ShellRunner>>>,
     write_timeout_ms: AtomicU64,
@@ -70,7 +70,10 @@ pub struct Executor {
 /// What an attempt came to.
 enum Attempt<T> {
     Done(Result<T, ExecError>),
+    /// Try again in a moment.
     Again,
+    /// Try again: what was in the way is gone.
+    AtOnce,
 }
 
 impl Executor {
@@ -79,7 +82,6 @@ impl Executor {
         node: Node,
         group: Group,
         engine: Arc<Engine>,
-        env: Arc<dyn Env>,
         metrics: Arc<Metrics>,
         write_timeout: Duration,
     ) -> Arc<Self> {
@@ -87,7 +89,6 @@ impl Executor {
             node,
             group,
             engine,
-            env,
             metrics,
             shell: parking_lot::RwLock::new(None),
             write_timeout_ms: AtomicU64::new(write_timeout.as_millis() as u64),
@@ -146,13 +147,14 @@ impl Executor {
         &self,
         mode: ReadMode,
         out: &mut ReplyBuf,
-        mut run: impl FnMut(&Keyspace, u64, u64, &mut ReplyBuf),
+        mut run: impl FnMut(&Keyspace, &Moment, &mut ReplyBuf),
         remote: impl Fn() -> Bytes,
     ) -> Result<(), ExecError> {
         let mark = out.mark();
         if mode == ReadMode::Local || (mode == ReadMode::Lease && self.group.is_leader()) {
-            self.run_here(out, &mut run);
-            if mode == ReadMode::Local || self.group.lease_ready() {
+            let moment = self.run_here(out, &mut run);
+            if mode == ReadMode::Local || self.group.lease_ready() && moment.hidden() == 0 {
+                self.count(&moment);
                 return Ok(());
             }
             out.truncate(mark);
@@ -164,22 +166,30 @@ impl Executor {
                 None => match self.barrier(deadline).await {
                     Attempt::Done(Ok(())) => {
                         self.metrics.barrier.record(began.elapsed().as_nanos() as u64);
-                        self.run_here(out, &mut run);
-                        return Ok(());
+                        let moment = self.run_here(out, &mut run);
+                        if moment.hidden() == 0 {
+                            self.count(&moment);
+                            return Ok(());
+                        }
+                        out.truncate(mark);
+                        self.remove_past_due(deadline).await
                     }
                     Attempt::Done(Err(error)) => Attempt::Done(Err(error)),
-                    Attempt::Again => Attempt::Again,
+                    Attempt::Again | Attempt::AtOnce => Attempt::Again,
                 },
                 Some(leader) => {
                     let request = Request::Read { unit: remote(), quorum: mode == ReadMode::Quorum };
                     self.ask(leader, &request, deadline.saturating_duration_since(Instant::now()), false).await
                 }
             };
-            if let Attempt::Done(result) = attempt {
-                out.raw(&result?);
-                return Ok(());
+            match attempt {
+                Attempt::Done(result) => {
+                    out.raw(&result?);
+                    return Ok(());
+                }
+                Attempt::Again => self.pause_before_retry(deadline).await?,
+                Attempt::AtOnce => {}
             }
-            self.pause_before_retry(deadline).await?;
         }
     }
 
@@ -190,7 +200,7 @@ impl Executor {
             let attempt = match self.leader_elsewhere() {
                 None => match self.barrier(deadline).await {
                     Attempt::Done(done) => Attempt::Done(done.map(|()| self.revisions_here(keys))),
-                    Attempt::Again => Attempt::Again,
+                    Attempt::Again | Attempt::AtOnce => Attempt::Again,
                 },
                 Some(leader) => {
                     let left = deadline.saturating_duration_since(Instant::now());
@@ -214,7 +224,7 @@ impl Executor {
                 None => match self.barrier(deadline).await {
                     Attempt::Done(Ok(())) => return Ok(None),
                     Attempt::Done(Err(error)) => Attempt::Done(Err(error)),
-                    Attempt::Again => Attempt::Again,
+                    Attempt::Again | Attempt::AtOnce => Attempt::Again,
                 },
                 Some(leader) => {
                     let left = deadline.saturating_duration_since(Instant::now());
@@ -245,15 +255,58 @@ impl Executor {
         Ok(())
     }
 
-    fn run_here(&self, out: &mut ReplyBuf, run: &mut impl FnMut(&Keyspace, u64, u64, &mut ReplyBuf)) {
-        let seed = self.env.random();
-        self.engine.with(|keyspace| run(keyspace, self.engine.read_time_ms(keyspace), seed, out));
+    fn run_here(&self, out: &mut ReplyBuf, run: &mut impl FnMut(&Keyspace, &Moment, &mut ReplyBuf)) -> Moment {
+        let moment = self.engine.moment();
+        self.engine.with(|keyspace| run(keyspace, &moment, out));
+        moment
+    }
+
+    fn count(&self, moment: &Moment) {
+        if moment.hits() > 0 {
+            self.metrics.hits.add(moment.hits());
+        }
+        if moment.misses() > 0 {
+            self.metrics.misses.add(moment.misses());
+        }
+    }
+
+    /// Has the keys that are past due by now removed by an entry of the log.
+    ///
+    /// A read that found such a key must not answer that it is gone before this is done: if leadership moved to a
+    /// member whose clock is behind, the key would be seen again.
+    async fn remove_past_due(&self, deadline: Instant) -> Attempt<Bytes> {
+        let due = self.engine.with(|keyspace| keyspace.due(self.engine.now_ms(), EXPIRE_KEYS));
+        if due.is_empty() {
+            return Attempt::AtOnce;
+        }
+        let unit = encode_expire_unit(due.iter().map(|(db, key)| (*db, &key[..])));
+        match self.write_here(unit, deadline).await {
+            Attempt::Done(Ok(_)) => Attempt::AtOnce,
+            // Whatever became of it, the read has not happened: it may look again.
+            Attempt::Done(Err(ExecError::Unknown(_))) | Attempt::Again | Attempt::AtOnce => Attempt::Again,
+            Attempt::Done(Err(error)) => Attempt::Done(Err(error)),
+        }
+    }
+
+    /// Proposes the removal of keys past due, a batch at a time, until there are none (active expiry). The leader's
+    /// work; what could not be removed stays hidden and is proposed again.
+    pub async fn expire(&self) {
+        loop {
+            let due = self.engine.with(|keyspace| keyspace.due(self.engine.now_ms(), EXPIRE_KEYS));
+            if due.is_empty() {
+                return;
+            }
+            let unit = encode_expire_unit(due.iter().map(|(db, key)| (*db, &key[..])));
+            if self.write(unit).await.is_err() || due.len() < EXPIRE_KEYS {
+                return;
+            }
+        }
     }
 
     fn revisions_here(&self, keys: &[(u16, Bytes)]) -> Bytes {
         let mut out = BytesMut::with_capacity(8 * keys.len());
         self.engine.with(|keyspace| {
-            let now = self.engine.read_time_ms(keyspace);
+            let now = self.engine.now_ms();
             for (db, key) in keys {
                 out.put_u64(keyspace.revision(now, *db, key));
             }
@@ -320,7 +373,7 @@ impl Executor {
             Request::Revisions(keys) => match self.barrier(deadline).await {
                 Attempt::Done(Ok(())) => Response::Done(self.revisions_here(&keys)),
                 Attempt::Done(Err(error)) => Response::Refused(error.to_string()),
-                Attempt::Again => Response::NotLeader,
+                Attempt::Again | Attempt::AtOnce => Response::NotLeader,
             },
             Request::Shell { proto, db, args } => match self.barrier(deadline).await {
                 Attempt::Done(Ok(())) => {
@@ -331,26 +384,42 @@ impl Executor {
                     }
                 }
                 Attempt::Done(Err(error)) => Response::Refused(error.to_string()),
-                Attempt::Again => Response::NotLeader,
+                Attempt::Again | Attempt::AtOnce => Response::NotLeader,
             },
         }
     }
 
     async fn answer_read(&self, mode: ReadMode, unit: &[u8], deadline: Instant) -> Response {
         let run = || {
-            let seed = self.env.random();
-            self.engine.with(|keyspace| keyspace.read_unit(self.engine.read_time_ms(keyspace), seed, unit))
+            let moment = self.engine.moment();
+            let replies = self.engine.with(|keyspace| keyspace.read_unit(&moment, unit));
+            (replies, moment)
         };
         if mode == ReadMode::Lease {
-            let replies = run();
-            if self.group.lease_ready() {
+            let (replies, moment) = run();
+            if self.group.lease_ready() && moment.hidden() == 0 {
+                self.count(&moment);
                 return done_or_refused(replies);
             }
         }
-        match self.barrier(deadline).await {
-            Attempt::Done(Ok(())) => done_or_refused(run()),
-            Attempt::Done(Err(error)) => Response::Refused(error.to_string()),
-            Attempt::Again => Response::NotLeader,
+        loop {
+            let attempt = match self.barrier(deadline).await {
+                Attempt::Done(Ok(())) => {
+                    let (replies, moment) = run();
+                    if moment.hidden() == 0 {
+                        self.count(&moment);
+                        return done_or_refused(replies);
+                    }
+                    self.remove_past_due(deadline).await
+                }
+                Attempt::Done(Err(error)) => Attempt::Done(Err(error)),
+                Attempt::Again | Attempt::AtOnce => Attempt::Again,
+            };
+            match attempt {
+                Attempt::AtOnce => {}
+                Attempt::Done(Err(error)) => return Response::Refused(error.to_string()),
+                Attempt::Done(Ok(_)) | Attempt::Again => return Response::NotLeader,
+            }
         }
     }
 }
@@ -371,7 +440,7 @@ fn from_attempt(attempt: Attempt<Bytes>) -> Response {
         Attempt::Done(Ok(replies)) => Response::Done(replies),
         Attempt::Done(Err(ExecError::NotDone(line))) => Response::Refused(line),
         Attempt::Done(Err(ExecError::Unknown(line))) => Response::Unknown(line),
-        Attempt::Again => Response::NotLeader,
+        Attempt::Again | Attempt::AtOnce => Response::NotLeader,
     }
 }
 

@@ -65,7 +65,12 @@ impl Found {
 }
 
 /// The member of this directory; a new one if there is none and `start` says how to get one.
-pub(super) async fn find_or_make(dir: &DataDir, settings: &Settings, start: Start, me: &Member) -> anyhow::Result<Found> {
+pub(super) async fn find_or_make(
+    dir: &DataDir,
+    settings: &Settings,
+    start: Start,
+    me: &Member,
+) -> anyhow::Result<Found> {
     if let Some(stored) = dir.identity()? {
         let found = Found::from_stored(&stored)?;
         check_log(dir, &found)?;
@@ -75,9 +80,7 @@ pub(super) async fn find_or_make(dir: &DataDir, settings: &Settings, start: Star
         return Ok(found);
     }
     let found = match start {
-        Start::Bootstrap => {
-            Found { cluster: Uuid::new_v4(), member: 1, incarnation: Uuid::new_v4(), flags: BEGINNING }
-        }
+        Start::Bootstrap => Found { cluster: Uuid::new_v4(), member: 1, incarnation: Uuid::new_v4(), flags: BEGINNING },
         Start::Join(urls) => {
             let wish = AddMember {
                 peer: me.peer.clone(),

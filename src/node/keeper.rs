@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_keyspace::{encode_expire_unit, encode_found_unit, encode_setting_unit};
+use quorate_keyspace::{encode_found_unit, encode_setting_unit};
 use tokio::time::sleep;
 
 use super::shell::Factory;
@@ -15,8 +15,6 @@ use crate::metrics::Metrics;
 
 /// How often keys past due are looked for, and rates are sampled.
 const TICK: Duration = Duration::from_millis(100);
-/// Keys removed by one unit at most.
-const EXPIRE_KEYS: usize = 1000;
 
 /// Starts the work; it goes on for the life of the process.
 pub(super) fn start(
@@ -31,7 +29,7 @@ pub(super) fn start(
             if executor.group().is_leader() {
                 found(&executor, &settings, &*env).await;
                 if shell.active_expire() {
-                    expire(&executor, &*env).await;
+                    executor.expire().await;
                 }
             }
             follow_settings(&executor, &settings);
@@ -58,21 +56,6 @@ async fn found(executor: &Executor, settings: &Settings, env: &dyn Env) {
         // A failure is not the end: the next leader, or the next tick, does it.
         if let Err(error) = executor.write(unit).await {
             tracing::warn!(%error, "the keyspace is not founded yet");
-            return;
-        }
-    }
-}
-
-/// Proposes the removal of keys past due, until there are none or leadership is lost.
-async fn expire(executor: &Executor, env: &dyn Env) {
-    loop {
-        let due = executor.engine().with(|keyspace| keyspace.due(env.wall_ms(), EXPIRE_KEYS));
-        if due.is_empty() {
-            return;
-        }
-        let unit = encode_expire_unit(due.iter().map(|(db, key)| (*db, &key[..])));
-        if executor.write(unit).await.is_err() || due.len() < EXPIRE_KEYS {
-            // What could not be removed now stays hidden and is proposed again.
             return;
         }
     }

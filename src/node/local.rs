@@ -1,9 +1,11 @@
 //! What the admin service and INFO tell of this process beside its group.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
-use quorate_raft::{Member, Node};
+use quorate_raft::{Group, Member, Node};
+use quorate_storage::wal::Buckets;
 
 use crate::admin::Local;
 use crate::engine::Engine;
@@ -25,9 +27,34 @@ pub(super) struct LocalFacts {
     pub(super) node: Node,
 }
 
+/// What is remembered of the last checkpoint, for INFO's persistence section.
+#[derive(Default)]
+pub(super) struct LastCheckpoint {
+    at_s: AtomicU64,
+    index: AtomicU64,
+}
+
+impl LastCheckpoint {
+    /// A checkpoint up to that index is on disk.
+    pub(super) fn note(&self, index: u64, at_s: u64) {
+        self.index.store(index, Relaxed);
+        self.at_s.store(at_s, Relaxed);
+    }
+}
+
 /// Log and checkpoint, as INFO shows them.
-pub(super) fn storage_facts(_node: &Node) -> StorageFacts {
-    StorageFacts::default()
+pub(super) fn storage_facts(node: &Node, group: &Group, last: &LastCheckpoint) -> StorageFacts {
+    let wal = node.wal_stats();
+    StorageFacts {
+        log_bytes: wal.live_bytes,
+        log_segments: wal.live_segments,
+        fsyncs: wal.sync_us.count(),
+        fsync_us: wal.sync_us.sum,
+        last_checkpoint_s: last.at_s.load(Relaxed),
+        entries_since_checkpoint: group.applied_index().unwrap_or(0).saturating_sub(last.index.load(Relaxed)),
+        failed: wal.sync_failures > 0,
+        ..StorageFacts::default()
+    }
 }
 
 impl Local for LocalFacts {
@@ -48,7 +75,7 @@ impl Local for LocalFacts {
     }
 
     fn disk_failure(&self) -> Option<String> {
-        None
+        (self.node.wal_stats().sync_failures > 0).then(|| "a sync of the log has failed".to_owned())
     }
 
     fn metrics(&self, page: &mut Page) {
@@ -64,6 +91,33 @@ impl Local for LocalFacts {
         page.gauges("quorate_db_keys", "Keys in a database", keys);
         let expiring = databases.iter().map(|(db, info)| (label(db), info.expires as f64));
         page.gauges("quorate_db_keys_expiring", "Keys of a database that have a time to live", expiring);
-        let _ = &self.node;
+        let wal = self.node.wal_stats();
+        bounded_histogram(page, "quorate_log_sync_seconds", "Time of one sync of the log", &wal.sync_us, 1e-6);
+        bounded_histogram(
+            page,
+            "quorate_log_batch_bytes",
+            "Bytes written by one sync of the log",
+            &wal.batch_bytes,
+            1.0,
+        );
+        bounded_histogram(page, "quorate_log_batch_operations", "Operations in one sync", &wal.batch_ops, 1.0);
+        page.gauge("quorate_log_bytes", "Bytes of the log that are needed", wal.live_bytes as f64);
+        page.gauge("quorate_log_disk_bytes", "Bytes of the log's files", wal.disk_bytes as f64);
+        page.gauge("quorate_log_segments", "Files of the log that are in use", wal.live_segments as f64);
+        page.gauge("quorate_log_queue_bytes", "Bytes that wait for the log", wal.queue_bytes as f64);
+        page.counter("quorate_log_sync_failures_total", "Syncs of the log that failed", wal.sync_failures);
     }
+}
+
+/// The storage room counts values up to each bound, and those above the last.
+fn bounded_histogram(page: &mut Page, name: &str, help: &str, of: &Buckets, scale: f64) {
+    let mut below = 0;
+    let bounds = of.bounds.iter().zip(&of.counts);
+    let cumulated: Vec<(f64, u64)> = bounds
+        .map(|(bound, count)| {
+            below += count;
+            (*bound as f64 * scale, below)
+        })
+        .collect();
+    page.buckets(name, help, &cumulated, of.sum as f64 * scale, of.count());
 }

@@ -29,9 +29,10 @@ use crate::env::{Env, SystemEnv};
 use crate::executor::Executor;
 use crate::metrics::Metrics;
 use crate::server::catalog;
-use crate::server::facts::ServerFacts;
+use crate::server::facts::{ServerFacts, node_id};
 use crate::session::registry::Clients;
 use crate::session::{self, Listener, Shared};
+use local::LastCheckpoint;
 use shell::{Stop, StopRequest};
 
 /// The only group of a node, until there is sharding.
@@ -140,15 +141,10 @@ async fn bring_up(settings: &Settings, start: Start, env: Arc<dyn Env>, stop: Ar
     let group = node.open_group(GROUP, engine.clone(), found.start(me.clone())).await?;
     identity::settle(&dir, &found)?;
 
-    let executor = Executor::new(
-        node.clone(),
-        group.clone(),
-        engine.clone(),
-        env.clone(),
-        metrics.clone(),
-        settings.write_timeout(),
-    );
+    let executor =
+        Executor::new(node.clone(), group.clone(), engine.clone(), metrics.clone(), settings.write_timeout());
     let clients = Arc::new(Clients::default());
+    let last_checkpoint = Arc::new(LastCheckpoint::default());
     let facts = server_facts(settings, &found, started, &path, &*env);
     let shell = shell::Factory::new(shell::Parts {
         node: node.clone(),
@@ -161,6 +157,7 @@ async fn bring_up(settings: &Settings, start: Start, env: Arc<dyn Env>, stop: Ar
         clients: clients.clone(),
         facts,
         stop,
+        last_checkpoint: last_checkpoint.clone(),
     });
     executor.set_shell(Arc::new(shell::Shell(shell.clone())));
     let local = Arc::new(local::LocalFacts {
@@ -175,14 +172,18 @@ async fn bring_up(settings: &Settings, start: Start, env: Arc<dyn Env>, stop: Ar
     });
     let admin = AdminService::new(Arc::new(LiveBackend::new(node.clone(), group.clone(), local)));
     node.serve(PEER_SERVICE, Arc::new(PeerFace(admin.clone())));
-    tokio::spawn(narrate(group.clone()));
-    keeper::start(executor.clone(), settings.clone(), shell.clone(), env, metrics.clone());
+    tokio::spawn(narrate(group.clone(), last_checkpoint, env.clone()));
+    keeper::start(executor.clone(), settings.clone(), shell.clone(), env.clone(), metrics.clone());
 
-    let shared = Arc::new(Shared { executor, clients: clients.clone(), metrics, settings: settings.clone(),
+    let shared = Arc::new(Shared {
+        env,
+        executor,
+        clients: clients.clone(),
+        metrics,
+        settings: settings.clone(),
         shell: Arc::new(shell::Shell(shell)),
     });
-    let listeners: Vec<Listener> =
-        client_ports.into_iter().map(|port| session::listen(shared.clone(), port)).collect();
+    let listeners: Vec<Listener> = client_ports.into_iter().map(|port| session::listen(shared.clone(), port)).collect();
     let admin_stop = Arc::new(Notify::new());
     let stopped = admin_stop.clone();
     let bounds = HttpConfig::new(settings.admin_token().map(|token| token.to_string()));
@@ -208,7 +209,9 @@ impl Running {
         for listener in &self.listeners {
             listener.stop();
         }
-        if !request.now && self.group.is_leader() && self.group.members().iter().filter(|(_, _, votes)| *votes).count() > 1
+        if !request.now
+            && self.group.is_leader()
+            && self.group.members().iter().filter(|(_, _, votes)| *votes).count() > 1
         {
             match self.group.transfer(None).await {
                 Ok(to) => tracing::info!(to, "leadership handed over"),
@@ -248,8 +251,11 @@ async fn bind_clients(settings: &Settings) -> anyhow::Result<Vec<TcpListener>> {
     let mut ports = Vec::new();
     let mut last = None;
     for (host, optional) in settings.bind() {
-        let addr =
-            if host.contains(':') { format!("[{host}]:{}", settings.port()) } else { format!("{host}:{}", settings.port()) };
+        let addr = if host.contains(':') {
+            format!("[{host}]:{}", settings.port())
+        } else {
+            format!("{host}:{}", settings.port())
+        };
         match bind(&addr, "the client port", "port").await {
             Ok(port) => ports.push(port),
             Err(error) if optional => last = Some(error),
@@ -269,16 +275,21 @@ async fn bind(addr: &str, what: &str, setting: &str) -> anyhow::Result<TcpListen
     })
 }
 
-fn server_facts(settings: &Settings, found: &identity::Found, started: Instant, path: &Path, env: &dyn Env) -> ServerFacts {
+fn server_facts(
+    settings: &Settings,
+    found: &identity::Found,
+    started: Instant,
+    path: &Path,
+    env: &dyn Env,
+) -> ServerFacts {
     let hex = |numbers: [u64; 3]| {
         let mut text: String = numbers.iter().map(|n| format!("{n:016x}")).collect();
         text.truncate(40);
         text
     };
-    let (high, low) = found.cluster.as_u64_pair();
     ServerFacts {
+        node_id: node_id(&found.cluster.to_string(), found.member),
         run_id: hex([env.random(), env.random(), env.random()]),
-        node_id: hex([high ^ found.member, low, found.member << 32]),
         started,
         group: found.cluster.to_string(),
         member: found.member,
@@ -292,7 +303,7 @@ fn server_facts(settings: &Settings, found: &identity::Found, started: Instant, 
 }
 
 /// One line per event that an operator cares about.
-async fn narrate(group: Group) {
+async fn narrate(group: Group, last_checkpoint: Arc<LastCheckpoint>, env: Arc<dyn Env>) {
     let mut events = group.events();
     while let Some(event) = events.next().await {
         match event {
@@ -305,7 +316,10 @@ async fn narrate(group: Group) {
             Event::MemberRemoved { id } => tracing::info!(id, "member removed"),
             Event::SnapshotSent { to, bytes } => tracing::info!(to, bytes, "snapshot sent"),
             Event::SnapshotInstalled { index, bytes } => tracing::info!(index, bytes, "snapshot installed"),
-            Event::Checkpoint { index } => tracing::info!(index, "checkpoint"),
+            Event::Checkpoint { index } => {
+                last_checkpoint.note(index, env.wall_ms() / 1000);
+                tracing::info!(index, "checkpoint");
+            }
             Event::Removed => tracing::warn!(
                 "this member was removed from its group and gets nothing any more: stop it; to take part again it needs \
                  an empty directory and --join"

@@ -12,6 +12,7 @@ use quorate_keyspace::{Keyspace, encode_setting_unit};
 use quorate_raft::{ChangeError, Group, GroupStatus, Node};
 use tokio::sync::Notify;
 
+use super::local::LastCheckpoint;
 use crate::config::{REPLICATED, Settings, specs};
 use crate::engine::Engine;
 use crate::env::Env;
@@ -68,6 +69,7 @@ pub(super) struct Parts {
     pub(super) clients: Arc<Clients>,
     pub(super) facts: ServerFacts,
     pub(super) stop: Arc<Stop>,
+    pub(super) last_checkpoint: Arc<LastCheckpoint>,
 }
 
 /// Makes a view for each command.
@@ -177,7 +179,8 @@ impl ShellCx for View {
     }
 
     fn storage(&self) -> StorageFacts {
-        super::local::storage_facts(&self.parts().node)
+        let parts = self.parts();
+        super::local::storage_facts(&parts.node, &parts.group, &parts.last_checkpoint)
     }
 
     fn metrics(&self) -> &Arc<Metrics> {

@@ -29,6 +29,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::Instant;
 
 use crate::config::{FollowerMode, ReadMode, Settings};
+use crate::env::Env;
 use crate::executor::{ExecError, Executor};
 use crate::metrics::Metrics;
 use crate::resp::{Command, Limits, Parser, skip_reply};
@@ -39,12 +40,15 @@ use state::{ReplyMode, State};
 
 pub use listener::{Listener, listen};
 
+const OUT_OF_MEMORY: CmdError = CmdError::fixed("OOM command not allowed when used memory > 'maxmemory'.");
 /// Commands run in one go at most, so that one client's pipeline can't hold the others up.
 const BATCH_COMMANDS: usize = 1024;
 /// Bytes of commands run in one go at most (one command may be larger).
 const BATCH_BYTES: usize = 1 << 20;
 /// Replies are sent when there are so many bytes of them, even in the middle of a batch.
 const FLUSH_BYTES: usize = 256 << 10;
+/// Reads run under one look at the lock at most.
+const READ_COMMANDS: usize = 128;
 /// Room made in the read buffer before each read.
 const READ_BYTES: usize = 16 << 10;
 /// An output buffer that has grown beyond this is given back after use.
@@ -64,6 +68,8 @@ pub struct Shared {
     pub clients: Arc<Clients>,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// The clock.
+    pub env: Arc<dyn Env>,
     /// Settings.
     pub settings: Settings,
     /// What server commands see.
@@ -208,6 +214,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         if bytes.is_empty() {
             return Ok(());
         }
+        if bytes.len() > KEEP_OUTPUT_BYTES && self.over_output_limit(bytes.len()) {
+            return Err(std::io::ErrorKind::ConnectionAborted.into());
+        }
         self.shared.metrics.net_out.add(bytes.len() as u64);
         let large = bytes.len() > KEEP_OUTPUT_BYTES;
         tokio::select! {
@@ -224,6 +233,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
             self.out.clear();
         }
         Ok(())
+    }
+
+    /// `client-output-buffer-limit`: whether the replies that wait are too many. Redis closes the connection then.
+    fn over_output_limit(&self, bytes: usize) -> bool {
+        let hard = self.shared.settings.client_output_buffer_limits()[0].hard_bytes;
+        let over = hard > 0 && bytes as u64 > hard;
+        if over {
+            self.shared.metrics.output_limit_closed.inc();
+            tracing::warn!(client = self.client.id, bytes, "closed: its replies are over client-output-buffer-limit");
+        }
+        over
     }
 
     /// A single command in any state of the connection.
@@ -282,6 +302,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         if self.must_redirect(class) && self.redirect(commands, found) {
             return;
         }
+        if class == Class::Write && self.out_of_memory(commands, found) {
+            return;
+        }
         self.shared.clients.may_run(class == Class::Write).await;
         let began = Instant::now();
         let start = self.out.bytes().len();
@@ -292,7 +315,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
                 let unit = encode_unit(head, commands.iter().map(|c| (db, c.args())));
                 self.shared.executor.write(unit).await.map(|replies| self.out.raw(&replies))
             }
-            _ => self.reads(commands, found).await,
+            _ => {
+                self.reads_in_pieces(commands, found).await;
+                Ok(())
+            }
         };
         if let Err(error) = &done {
             for _ in commands {
@@ -302,7 +328,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         self.account(commands, found, began, start);
     }
 
-    async fn reads(&mut self, commands: &[Command], found: &[Result<Found, CmdError>]) -> Result<(), ExecError> {
+    /// Reads of one run, a bounded number of commands and bytes of replies at a time: a client must not make the
+    /// member hold a pipeline's worth of large values. An error of the socket shows at the next flush.
+    async fn reads_in_pieces(&mut self, commands: &[Command], found: &[Result<Found, CmdError>]) {
+        let mut at = 0;
+        while at < commands.len() {
+            let end = commands.len().min(at + READ_COMMANDS);
+            match self.reads(&commands[at..end], &found[at..end]).await {
+                Ok(done) => at += done,
+                Err(error) => {
+                    for _ in at..end {
+                        self.out.error(&error.to_string());
+                    }
+                    at = end;
+                }
+            }
+            if self.out.bytes().len() >= FLUSH_BYTES && self.flush().await.is_err() {
+                self.state.closing = true;
+                return;
+            }
+        }
+    }
+
+    /// Runs reads; answers how many of them are answered now, at least one.
+    async fn reads(&mut self, commands: &[Command], found: &[Result<Found, CmdError>]) -> Result<usize, ExecError> {
+        let mut done = commands.len();
         let db = self.state.db;
         let proto = self.state.proto;
         let mode = self.read_mode();
@@ -311,10 +361,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
             .read(
                 mode,
                 &mut self.out,
-                |keyspace, now, seed, out| {
-                    for (command, found) in commands.iter().zip(found) {
+                |keyspace, moment, out| {
+                    let begin = out.bytes().len();
+                    for (nth, (command, found)) in commands.iter().zip(found).enumerate() {
                         let found = found.as_ref().expect("a run holds only commands that were found");
-                        keyspace.read(now, seed, db, found.keyspace(), &slices(command), out);
+                        let seed = moment.seed.wrapping_add(nth as u64);
+                        keyspace.read_at(moment, seed, db, found.keyspace(), &slices(command), out);
+                        done = nth + 1;
+                        if out.bytes().len() - begin >= FLUSH_BYTES {
+                            break;
+                        }
                     }
                 },
                 || {
@@ -322,7 +378,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
                     encode_unit(head, commands.iter().map(|c| (db, c.args())))
                 },
             )
-            .await
+            .await?;
+        Ok(done)
     }
 
     fn read_mode(&self) -> ReadMode {
@@ -332,7 +389,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
     /// Counts a run: calls and time per command, errors by kind, and what was slow.
     fn account(&mut self, commands: &[Command], found: &[Result<Found, CmdError>], began: Instant, start: usize) {
         let metrics = &self.shared.metrics;
-        let nanos = began.elapsed().as_nanos() as u64 / commands.len() as u64;
+        let took = began.elapsed();
+        let nanos = took.as_nanos() as u64 / commands.len() as u64;
+        if metrics.slowlog.wants(took.as_micros() as u64) {
+            self.note_slow(commands, found, took);
+        }
         let mut at = 0;
         let indexes: SmallVec<[usize; 16]> = found.iter().flatten().map(|found| found.entry.index).collect();
         while at < indexes.len() {
@@ -340,7 +401,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
             metrics.commands.called(indexes[at], same as u64, nanos * same as u64);
             at += same;
         }
-        let replies = &self.out.bytes()[start..];
+        // A large run has sent some of its replies already; errors are looked for in what is left.
+        let replies = self.out.bytes().get(start..).unwrap_or_default();
         // Looking for errors reply by reply only where one may be.
         if replies.first() == Some(&b'-') || memchr::memmem::find(replies, b"\r\n-").is_some() {
             for (reply, index) in split_replies(replies).zip(&indexes) {
@@ -352,11 +414,36 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         }
     }
 
+    /// A run that took long goes into the slow log as its first command; single commands are what one looks for there.
+    fn note_slow(&self, commands: &[Command], found: &[Result<Found, CmdError>], took: Duration) {
+        let skip = found[0].as_ref().is_ok_and(|found| found.entry.has(flag::SKIP_SLOWLOG));
+        if commands.len() == 1 && !skip {
+            let (at_s, took_us) = (self.shared.env.wall_ms() / 1000, took.as_micros() as u64);
+            let (addr, name) = (self.client.addr.to_string(), self.client.view().name);
+            self.shared.metrics.slowlog.push(at_s, took_us, commands[0].args(), addr, name);
+        }
+    }
+
     /// Whether the client is to be sent to the leader (`follower-mode redirect`).
     fn must_redirect(&self, class: Class) -> bool {
         self.shared.settings.follower_mode() == FollowerMode::Redirect
             && !(self.state.read_only && class == Class::Read)
             && !self.shared.executor.group().is_leader()
+    }
+
+    /// Refuses a run with a command that may need more memory while `maxmemory` is used up. The figure is this member's,
+    /// sampled a few times a second: all members hold the same keys. Nothing of the run is done.
+    fn out_of_memory(&mut self, commands: &[Command], found: &[Result<Found, CmdError>]) -> bool {
+        let limit = self.shared.settings.maxmemory();
+        let denied = |found: &Result<Found, CmdError>| found.as_ref().is_ok_and(|f| f.entry.has(flag::DENYOOM));
+        if limit == 0 || self.shared.metrics.memory.get() <= limit || !found.iter().any(denied) {
+            return false;
+        }
+        for _ in commands {
+            self.out.fail(&OUT_OF_MEMORY);
+            self.shared.metrics.error_reply(OUT_OF_MEMORY.text().as_bytes());
+        }
+        true
     }
 
     /// Answers `-MOVED` to each command that names a key. False: none does, and the run is to be served through the

@@ -147,12 +147,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
             .read(
                 self.read_mode(),
                 out,
-                |keyspace, now, seed, out| {
+                |keyspace, moment, out| {
                     let args: Vec<(u16, Slices<'_>)> =
                         plan.keyspace().map(|(queued, _)| (queued.db, slices(&queued.command))).collect();
                     let found: Vec<_> = plan.keyspace().map(|(_, found)| found.keyspace()).collect();
                     let commands = args.iter().zip(found).map(|((db, args), command)| (*db, command, &args[..]));
-                    keyspace.read_transaction(now, seed, plan.watches, commands, out);
+                    keyspace.read_transaction(moment, plan.watches, commands, out);
                 },
                 unit,
             )
