@@ -47,7 +47,7 @@ fn info<'a>(cx: &'a dyn ShellCx, _: &'a [&'a [u8]], out: &'a mut ReplyBuf) -> Bo
 
 fn myid(cx: &dyn ShellCx, _args: &mut Args<'_>, out: &mut ReplyBuf) -> Result<(), CmdError> {
     enabled(cx)?;
-    out.bulk(node_id(&cx.server().group, cx.server().member).as_bytes());
+    out.bulk(cx.server().node_id.as_bytes());
     Ok(())
 }
 

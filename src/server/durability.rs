@@ -141,7 +141,7 @@ pub(super) static TABLE: &[Command<ShellHandler>] = &[
                 group: Group::Scripting,
                 complexity: "O(N) with N the number of functions",
                 arity: -2,
-                flags: flag::NOSCRIPT,
+                flags: flag::WRITE | flag::NOSCRIPT,
                 acl: acl::SCRIPTING,
                 args: &[Arg::one_of("flush-type", &[Arg::word("async", "ASYNC"), Arg::word("sync", "SYNC")]).optional()],
                 tips: &["request_policy:all_shards", "response_policy:all_succeeded"],

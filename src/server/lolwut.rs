@@ -55,7 +55,7 @@ pub(super) static TABLE: &[Command<ShellHandler>] = &[Command {
         since: "5.0.0",
         group: Group::Server,
         arity: -1,
-        flags: flag::FAST,
+        flags: flag::READONLY | flag::FAST,
         args: &[Arg::int("version").token("VERSION").optional()],
         ..Meta::BASE
     },

@@ -191,6 +191,7 @@ pub(super) static TABLE: &[Command<ShellHandler>] = &[Command {
                 group: Group::Server,
                 complexity: "O(N) with N the number of samples",
                 arity: -3,
+                flags: flag::READONLY,
                 keys: &[KeySpec::at(2, key::RO)],
                 args: &[Arg::key("key", 0), Arg::int("count").token("SAMPLES").optional()],
                 ..Meta::BASE
