@@ -311,3 +311,15 @@ fn secrets_are_not_printed() {
     assert!(!format!("{settings:?}").contains("hunter"));
     assert!(Settings::is_sensitive(b"RequirePass") && !Settings::is_sensitive(b"port"));
 }
+
+#[test]
+fn the_settings_of_the_group_are_those_that_the_keyspace_knows() {
+    let keyspace = quorate_keyspace::Settings::default();
+    for spec in specs().filter(|spec| spec.has(REPLICATED)) {
+        assert!(keyspace.by_name(spec.name).is_some(), "the keyspace does not know {}", spec.name);
+    }
+    let settings = Settings::default();
+    for (name, _) in keyspace.all() {
+        assert!(settings.set_replicated(name, &get(&settings, name)), "{name} is not replicated here");
+    }
+}

@@ -99,16 +99,18 @@ impl Settings {
         self.natural(Id::Port) as u16
     }
 
-    /// `bind`: the addresses, and whether each may be missing on this machine. Empty: all interfaces.
+    /// `bind`: the addresses, and whether each may be missing on this machine. Empty: none.
     pub fn bind(&self) -> Vec<(String, bool)> {
         let text = self.text(Id::Bind);
         let words = text.split_ascii_whitespace();
         words
-            .map(|word| match word.strip_prefix('-') {
-                Some(host) => (host.to_owned(), true),
-                None => (word.to_owned(), false),
+            .map(|word| word.strip_prefix('-').map_or((word, false), |host| (host, true)))
+            .map(|(host, optional)| match host {
+                // Redis' way of saying all addresses of one kind.
+                "*" => ("0.0.0.0".to_owned(), optional),
+                "::*" => ("::".to_owned(), optional),
+                host => (host.to_owned(), optional),
             })
-            .map(|(host, optional)| (if host == "*" { "0.0.0.0".to_owned() } else { host }, optional))
             .collect()
     }
 
