@@ -81,6 +81,13 @@ pub struct Metrics {
     error_kinds: Mutex<BTreeMap<String, u64>>,
 }
 
+impl Default for Metrics {
+    /// Counts everything but commands.
+    fn default() -> Self {
+        Self::new(Vec::new())
+    }
+}
+
 impl Metrics {
     /// For commands of these full names, in order of their dense index.
     pub fn new(names: Vec<String>) -> Self {

@@ -21,7 +21,7 @@ fn get(cx: &dyn ShellCx, args: &mut Args<'_>, out: &mut ReplyBuf) -> Result<(), 
 fn set<'a>(cx: &'a dyn ShellCx, args: &'a [&'a [u8]], out: &'a mut ReplyBuf) -> BoxFuture<'a, Result<(), CmdError>> {
     Box::pin(async move {
         let words = &args[2..];
-        if words.len() % 2 != 0 {
+        if !words.len().is_multiple_of(2) {
             return Err(CmdError::arity("config|set"));
         }
         let pairs: Vec<(&[u8], &[u8])> = words.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
