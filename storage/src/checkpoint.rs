@@ -17,7 +17,7 @@
 //! every row that counts, so it can be kept up to date without reading, and a row that is missing, changed or left over
 //! from a checkpoint that was given up shows.
 //!
-//! The order of a commit: data rows, sync, manifest, sync, removal of old rows. A removal that a crash undoes leaves rows
+//! The order of a commit: data rows, sync, manifest, sync, the epoch's number in a file of its own, removal of old rows. A removal that a crash undoes leaves rows
 //! that no longer count; a row that says "removed" is itself only removed after the next sync.
 //!
 //! This module must never know what a chunk holds.
@@ -229,12 +229,19 @@ impl Group {
     }
 
     fn manifest(&self) -> Result<Option<Manifest>, CheckpointError> {
-        let Some(bytes) = self.rows.get(&manifest_key(self.id)).map_err(CheckpointError::Store)? else {
-            return Ok(None);
+        let bytes = self.rows.get(&manifest_key(self.id)).map_err(CheckpointError::Store)?;
+        let decode = |bytes: Vec<u8>| codec::decode::<Manifest>(MANIFEST_VERSION, &bytes, MAX_MANIFEST_BYTES);
+        let manifest = match bytes.map(decode).transpose() {
+            Ok(manifest) => manifest,
+            Err(error) => return Err(self.corrupt(format!("its manifest: {error}"))),
         };
-        match codec::decode(MANIFEST_VERSION, &bytes, MAX_MANIFEST_BYTES) {
-            Ok(manifest) => Ok(Some(manifest)),
-            Err(error) => Err(self.corrupt(format!("its manifest: {error}"))),
+        let found = manifest.as_ref().map_or(0, |manifest| manifest.epoch);
+        match self.rows.witness(self.id) {
+            Ok(Some(committed)) if committed > found => {
+                Err(self.corrupt(format!("the store fell back from epoch {committed} to {found}")))
+            }
+            Ok(_) => Ok(manifest),
+            Err(error) => Err(self.corrupt(format!("the number of its epoch: {error}"))),
         }
     }
 

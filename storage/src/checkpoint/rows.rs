@@ -35,6 +35,16 @@ pub trait Rows: Send + Sync + 'static {
     /// # Errors
     /// What the store or the disk said. Nothing since the last sync may then be counted on.
     fn sync(&self) -> Result<(), String>;
+    /// Keeps a number for a group apart from the rows; durable when it returns.
+    ///
+    /// # Errors
+    /// What the disk said; the old number is then kept, or the new one.
+    fn set_witness(&self, group: u64, epoch: u64) -> Result<(), String>;
+    /// The number kept for a group.
+    ///
+    /// # Errors
+    /// If there is one that cannot be read.
+    fn witness(&self, group: u64) -> Result<Option<u64>, String>;
     /// Bytes on disk.
     fn disk_bytes(&self) -> u64;
 }
@@ -44,6 +54,7 @@ struct MemState {
     now: BTreeMap<Vec<u8>, Vec<u8>>,
     durable: BTreeMap<Vec<u8>, Vec<u8>>,
     changes: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    witnesses: BTreeMap<u64, u64>,
     operations_left: Option<u64>,
     off: bool,
 }
@@ -84,7 +95,8 @@ impl MemRows {
         }
         // Whoever still holds the old handle writes to nothing.
         state.off = true;
-        let state = MemState { now: durable.clone(), durable, ..MemState::default() };
+        let witnesses = state.witnesses.clone();
+        let state = MemState { now: durable.clone(), durable, witnesses, ..MemState::default() };
         Self { state: Arc::new(Mutex::new(state)) }
     }
 
@@ -170,6 +182,17 @@ impl Rows for MemRows {
         state.durable = state.now.clone();
         state.changes.clear();
         Ok(())
+    }
+
+    fn set_witness(&self, group: u64, epoch: u64) -> Result<(), String> {
+        let mut state = self.state.lock();
+        state.spend()?;
+        state.witnesses.insert(group, epoch);
+        Ok(())
+    }
+
+    fn witness(&self, group: u64) -> Result<Option<u64>, String> {
+        Ok(self.state.lock().witnesses.get(&group).copied())
     }
 
     fn disk_bytes(&self) -> u64 {

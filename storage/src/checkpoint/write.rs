@@ -190,6 +190,8 @@ impl Writer {
         let row = codec::encode(MANIFEST_VERSION, &row).map_err(|error| CheckpointError::Store(error.to_string()))?;
         group.rows.put(&manifest_key(group.id), &row).map_err(CheckpointError::Store)?;
         group.rows.sync().map_err(CheckpointError::Store)?;
+        // Last: a number ahead of the manifest would be taken for damage.
+        group.rows.set_witness(group.id, self.epoch).map_err(CheckpointError::Store)?;
         if settled {
             next.garbage.extend(old_tombstones)
         } else {
