@@ -71,6 +71,11 @@ impl Child {
         }))
     }
 
+    /// It has ended and [`Child::ended`] has not been told yet.
+    pub(super) fn has_ended(&mut self) -> bool {
+        self.running && matches!(self.process.try_wait(), Ok(Some(_)))
+    }
+
     pub(super) fn is_running(&mut self) -> bool {
         let _ = self.ended();
         self.running

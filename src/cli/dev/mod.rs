@@ -128,10 +128,11 @@ impl Group {
         let slots = self.dir.slots();
         let is_new = slots.iter().all(|slot| !slot.has_identity());
         say(format_args!(
-            "{} {} members in {}",
+            "{} {} members in {}; connect with redis-cli -p {}",
             if is_new { "Starting a new group of" } else { "Starting again:" },
             slots.len(),
-            self.options.dir.display()
+            self.options.dir.display(),
+            slots[0].port
         ));
         for slot in slots.clone() {
             // On a directory that has an identity these flags say nothing.
@@ -145,6 +146,7 @@ impl Group {
             arguments.extend(origin);
             arguments.extend(self.options.serve_flags.iter().cloned());
             let child = Child::start(slot.clone(), arguments)?;
+            say(format_args!("  member {}: process {}, port {}", slot.number, child.pid(), slot.port));
             watch::member(slot.number, slot.admin_url(), self.sender.clone())?;
             self.children.push(child);
             // One after the other, so that ids come in the order of the ports.
@@ -163,8 +165,23 @@ impl Group {
                 bail!("the group did not come up within {} s; see {}", FIRST_START.as_secs(), logs.join(", "));
             }
         }
-        // Not all need to vote for the group to work, so this only delays the table.
-        Ok(self.wait_until(VOTES, |story| story.votes() >= slots.len())? != Wait::Stopped)
+        self.wait_for_votes(slots.len())
+    }
+
+    /// Not all need to vote for the group to work, so this only delays the table, and nothing that happens meanwhile is
+    /// an error any more. False if it was told to stop meanwhile.
+    fn wait_for_votes(&mut self, all: usize) -> anyhow::Result<bool> {
+        let begun = Instant::now();
+        let patient = |group: &mut Self| begun.elapsed() < VOTES && !group.children.iter_mut().any(|c| c.has_ended());
+        while self.story.votes() < all && patient(self) {
+            match self.messages.recv_timeout(TICK) {
+                Ok(Message::Stop) => return Ok(false),
+                Ok(Message::Seen(seen)) => drop(self.story.seen(&seen, Instant::now())),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => bail!("the watching threads are gone"),
+            }
+        }
+        Ok(true)
     }
 
     /// A member that ends meanwhile has a reason that its user must see.
