@@ -71,7 +71,12 @@ impl Target {
 
 /// Runs what the command line asks for. `run` is the server: it returns when the member has stopped.
 pub fn main(run: impl FnOnce(Settings, Start, Leash) -> anyhow::Result<()>) -> ExitCode {
-    match Cli::parse().command {
+    let command = Cli::parse().command;
+    if !matches!(command, Command::Serve(_) | Command::Dev(_)) {
+        // A reader that has seen enough (`| head`) ends the program, not in a panic.
+        sigpipe::reset();
+    }
+    match command {
         Command::Serve(serve) => report(serve.run(run)),
         Command::Dev(dev) => report(dev.run()),
         Command::Status(status) => answer(&status.target, status.run()),

@@ -101,7 +101,7 @@ settings! {
     WriteTimeout "write-timeout", Kind::Millis(1, INT_MAX), "5000", NONE,
         "How long a command may wait for a leader and a majority (milliseconds, or 5s)";
     HeartbeatMs "heartbeat-ms", Kind::Int(1, 60_000), "50", PINNED, "Milliseconds between the leader's heartbeats";
-    ElectionTimeoutMs "election-timeout-ms", Kind::Int(10, 600_000), "300", PINNED,
+    ElectionTimeoutMs "election-timeout-ms", Kind::Int(10, 600_000), "250", PINNED,
         "Milliseconds without a leader after which a member asks for an election; the longest is half as much again";
     ShutdownTimeout "shutdown-timeout", Kind::Int(0, INT_MAX), "10", NONE,
         "Seconds that an orderly stop may take";
