@@ -26,6 +26,8 @@ use crate::wire::{Reader, put_member};
 pub(crate) const SERVICE: u8 = 255;
 /// A change takes two entries; more time than this means that the majority is gone.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// The pause before a change that could not be begun is tried again.
+const RETRY_EVERY: Duration = Duration::from_millis(30);
 /// How long a change waits for the one before it.
 const ALONE_PATIENCE: Duration = Duration::from_secs(2);
 /// How long the old leader waits for the new one, and for the target to catch up.
@@ -144,24 +146,44 @@ impl Inner {
 
     /// Writes a command to the replicated state of this room and returns its answer.
     async fn system(&self, command: SystemCommand) -> Result<Bytes, ChangeError> {
-        let write = self.raft.client_write(Data::System(command.encode()));
-        match tokio::time::timeout(PATIENCE, write).await {
-            Ok(Ok(response)) => Ok(response.data.into_iter().next().unwrap_or_default()),
-            Ok(Err(error)) => Err(self.write_error(error, false)),
-            Err(_) => Err(ChangeError::Unknown("no majority answered in time".into())),
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let write = self.raft.client_write(Data::System(command.encode()));
+            let error = match tokio::time::timeout(deadline - Instant::now(), write).await {
+                Ok(Ok(response)) => return Ok(response.data.into_iter().next().unwrap_or_default()),
+                Ok(Err(error)) => self.write_error(error, false),
+                Err(_) => return Err(ChangeError::Unknown("no majority answered in time".into())),
+            };
+            let again = matches!(error, ChangeError::NotLeader { leader: None });
+            if !again || self.leading().is_err() || Instant::now() + RETRY_EVERY >= deadline {
+                return Err(error);
+            }
+            tokio::time::sleep(RETRY_EVERY).await;
         }
     }
 
     /// Changes the membership, in as many steps as that takes.
     pub(crate) async fn change(&self, changes: Changes, retain: bool) -> Result<(), ChangeError> {
-        let before = *self.metrics().membership_config.log_id();
-        match tokio::time::timeout(PATIENCE, self.raft.change_membership(changes, retain)).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => {
-                let begun = *self.metrics().membership_config.log_id() != before;
-                Err(self.write_error(error, begun))
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let before = *self.metrics().membership_config.log_id();
+            let left = deadline - Instant::now();
+            let attempt = self.raft.change_membership(changes.clone(), retain);
+            let error = match tokio::time::timeout(left, attempt).await {
+                Ok(Ok(_)) => return Ok(()),
+                Ok(Err(error)) => {
+                    let begun = *self.metrics().membership_config.log_id() != before;
+                    self.write_error(error, begun)
+                }
+                Err(_) => return Err(ChangeError::Unknown("no majority answered in time".into())),
+            };
+            // Nothing was begun, and it may be possible in a moment: the change before this one is not
+            // committed yet, or no majority has answered since this member was elected.
+            let again = matches!(error, ChangeError::Busy | ChangeError::NotLeader { leader: None });
+            if !again || self.leading().is_err() || Instant::now() + RETRY_EVERY >= deadline {
+                return Err(error);
             }
-            Err(_) => Err(ChangeError::Unknown("no majority answered in time".into())),
+            tokio::time::sleep(RETRY_EVERY).await;
         }
     }
 
@@ -210,8 +232,12 @@ impl Inner {
             self.change(ChangeMembers::RemoveNodes(BTreeSet::from([id])), false).await?;
             return self.bury(id).await;
         }
-        let answering = self.answering(&metrics);
-        majority_stays(&voters, &answering, id).map_err(ChangeError::Refused)?;
+        // A leader that has just been elected has heard nobody yet: give them the time to answer.
+        let enough = |m: &Metrics| majority_stays(&voters, &self.answering(m), id);
+        let answered = self.wait_for(Instant::now() + self.silence(), |m| enough(m).is_ok()).await;
+        if answered.is_none() {
+            enough(&self.metrics()).map_err(ChangeError::Refused)?;
+        }
         if id == self.me.member {
             let leader = self.hand_over(None).await?;
             return self.ask(leader, Ask::Remove(id)).await;

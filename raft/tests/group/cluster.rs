@@ -74,6 +74,16 @@ pub async fn eventually<T>(what: &str, mut is: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+/// What `status` says; it never waits.
+pub fn now<T>(future: impl Future<Output = T>) -> T {
+    let mut future = std::pin::pin!(future);
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    match future.as_mut().poll(&mut cx) {
+        std::task::Poll::Ready(value) => value,
+        std::task::Poll::Pending => panic!("status waited"),
+    }
+}
+
 impl Cluster {
     pub async fn new(size: u64) -> Self {
         Self::with_limits(size, Limits::default()).await
@@ -211,14 +221,13 @@ impl Cluster {
         self.running[&seen_by].group.members().into_iter().filter(|m| m.2).map(|m| m.0).collect()
     }
 
+    /// Waits until everybody knows that the member votes, and the change is finished.
     pub async fn wait_voter(&self, id: MemberId) {
-        eventually("a new voter", || {
-            self.running
-                .values()
-                .all(|r| r.group.members().iter().any(|(m, _, voter)| *m == id && *voter))
-                .then_some(())
-        })
-        .await;
+        let settled = |group: &Group| {
+            let seen = now(group.status());
+            !seen.membership_changing && seen.members.iter().any(|m| m.id == id && m.voter)
+        };
+        eventually("a new voter", || self.running.values().all(|r| settled(&r.group)).then_some(())).await;
     }
 
     /// Proposes on whoever leads, again and again, as long as that is certain to be the first time.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use quorate_raft::{ChangeError, Event, Identity, Member};
 use uuid::Uuid;
 
-use crate::cluster::{Cluster, LONG, addresses, eventually};
+use crate::cluster::{Cluster, LONG, addresses, eventually, now};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn members_join_catch_up_vote_and_their_ids_are_never_used_again() {
@@ -148,24 +148,14 @@ async fn a_removal_that_would_cost_the_majority_is_refused_with_the_reason() {
     cluster.kill(others[0]);
     let group = cluster.running[&leader].group.clone();
     eventually("its silence", || {
-        let now = futures_now(group.status());
-        now.members.iter().any(|m| m.id == others[0] && m.healthy == Some(false)).then_some(())
+        let seen = now(group.status());
+        seen.members.iter().any(|m| m.id == others[0] && m.healthy == Some(false)).then_some(())
     })
     .await;
     let error = group.remove(others[1]).await.unwrap_err();
     assert!(error.to_string().contains("silent"), "{error}");
     group.remove(others[0]).await.unwrap();
     assert_eq!(cluster.voters(leader).len(), 2);
-}
-
-/// `status` never waits.
-fn futures_now<T>(future: impl Future<Output = T>) -> T {
-    let mut future = std::pin::pin!(future);
-    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
-    match future.as_mut().poll(&mut cx) {
-        std::task::Poll::Ready(value) => value,
-        std::task::Poll::Pending => panic!("status waited"),
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -185,9 +175,11 @@ async fn a_member_with_an_empty_disk_under_its_old_id_is_refused() {
     let impostor = &cluster.running[&lost].group;
     assert_eq!(impostor.applied_index(), None, "nothing was sent to it");
     assert!(impostor.leader().is_none());
-    let status = cluster.running[&leader].group.status().await;
-    let seen = status.members.iter().find(|m| m.id == lost).unwrap();
-    assert_eq!(seen.healthy, Some(false));
+    eventually("its silence", || {
+        let seen = now(cluster.running[&leader].group.status());
+        seen.members.iter().any(|m| m.id == lost && m.healthy == Some(false)).then_some(())
+    })
+    .await;
     // What the message says to do works: remove it, and join as a new member.
     cluster.running.remove(&lost);
     cluster.running[&leader].group.remove(lost).await.unwrap();

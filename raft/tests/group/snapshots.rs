@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use quorate_raft::Limits;
 
-use crate::cluster::{Cluster, eventually};
+use crate::cluster::{Cluster, eventually, now};
 
 /// A log that is cut soon.
 fn small() -> Limits {
@@ -121,10 +121,7 @@ async fn a_snapshot_on_its_way_costs_no_election_and_survives_the_loss_of_its_re
     let new = cluster.join(true).await;
     eventually("the first pieces", || {
         let group = &cluster.running[&new].group;
-        let mut future = std::pin::pin!(group.status());
-        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
-        let std::task::Poll::Ready(status) = future.as_mut().poll(&mut cx) else { return None };
-        (status.applied.is_some() || group.leader().is_some()).then_some(())
+        (now(group.status()).applied.is_some() || group.leader().is_some()).then_some(())
     })
     .await;
     cluster.kill(new);
