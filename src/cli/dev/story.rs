@@ -58,8 +58,11 @@ impl Story {
         id.map_or_else(|| number.to_string(), |id| id.to_string())
     }
 
+    /// What it said last, or what the leader knows better.
     pub(super) fn role(&self, number: u16) -> String {
-        self.members.get(&number).map_or_else(String::new, |member| member.role.clone())
+        let Some(member) = self.members.get(&number) else { return String::new() };
+        let votes = member.id.and_then(|id| self.group.get(&id)).is_some_and(|(votes, _)| *votes);
+        if votes && member.role == "learner" { "follower".to_owned() } else { member.role.clone() }
     }
 
     pub(super) fn answers(&self, number: u16) -> bool {
