@@ -143,7 +143,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
             }
             SessionOp::ClientSetInfo => self.set_info(&args[0], &args[1])?,
             SessionOp::ClientInfo => {
-                self.publish_view();
                 let line = format!("{}\n", self.client.line(Instant::now()));
                 self.out.verbatim("txt", line.as_bytes());
             }
@@ -221,7 +220,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
 
     fn list(&mut self, args: &[Bytes]) -> Result<(), CmdError> {
         let filter = Filter::parse_list(args)?;
-        self.publish_view();
         let now = Instant::now();
         let mut text = String::new();
         for client in self.shared.clients.list() {
@@ -292,14 +290,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
     }
 
     /// Shows others, and ourselves, the state as it is in the middle of a batch.
-    pub(super) fn publish_view(&mut self) {
-        let state = &self.state;
+    pub(super) fn publish_view(&mut self, running: &'static str) {
+        let (state, unread) = (&self.state, self.unread[0] as u64);
         self.client.update(|view| {
             view.db = state.db;
             view.proto = state.proto;
             view.multi = state.multi.as_ref().map(|multi| multi.queued.len());
             view.watching = state.watches.len();
             view.read_only = state.read_only;
+            view.input_bytes = unread;
+            view.last_command = running;
             view.active = Instant::now();
         });
     }

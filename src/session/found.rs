@@ -67,6 +67,12 @@ impl Found {
         }
     }
 
+    /// Leaves a transaction, in whatever way.
+    pub(crate) fn ends_multi(&self) -> bool {
+        use SessionOp::{Discard, Exec, Quit, Reset};
+        matches!(self.session_op(), Some(Exec | Discard | Quit | Reset))
+    }
+
     /// Runs at once even between MULTI and EXEC.
     pub(crate) fn runs_in_multi(&self) -> bool {
         use SessionOp::{Discard, Exec, Multi, Quit, Reset, Watch};

@@ -9,6 +9,7 @@
 
 mod client;
 mod found;
+mod gate;
 mod listener;
 mod ops;
 pub mod registry;
@@ -23,12 +24,12 @@ use bytes::BytesMut;
 use quorate_keyspace::entry::{UnitHead, UnitKind, encode_unit};
 use quorate_keyspace::error::CmdError;
 use quorate_keyspace::reply::ReplyBuf;
-use quorate_keyspace::spec::{self, flag};
+use quorate_keyspace::spec::flag;
 use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::Instant;
 
-use crate::config::{FollowerMode, ReadMode, Settings};
+use crate::config::{ReadMode, Settings};
 use crate::env::Env;
 use crate::executor::{ExecError, Executor};
 use crate::metrics::Metrics;
@@ -40,7 +41,6 @@ use state::{ReplyMode, State};
 
 pub use listener::{Listener, listen};
 
-const OUT_OF_MEMORY: CmdError = CmdError::fixed("OOM command not allowed when used memory > 'maxmemory'.");
 /// Commands run in one go at most, so that one client's pipeline can't hold the others up.
 const BATCH_COMMANDS: usize = 1024;
 /// Bytes of commands run in one go at most (one command may be larger).
@@ -89,6 +89,8 @@ struct Session<S> {
     client: Arc<Client>,
     state: State,
     out: ReplyBuf,
+    /// Bytes of requests that had come when the present batch was cut off them, and those behind the batch.
+    unread: [usize; 2],
 }
 
 /// Serves one connection until either side closes it.
@@ -96,7 +98,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send>(shared: Arc<
     let authenticated = shared.settings.requirepass().is_none();
     let state = State::new(authenticated);
     let out = ReplyBuf::new(state.proto);
-    let mut session = Session { shared, stream, client, state, out };
+    let mut session = Session { shared, stream, client, state, out, unread: [0; 2] };
     // An error of the socket ends this connection and concerns nobody else.
     let _ = session.run().await;
     let _ = session.stream.shutdown().await;
@@ -120,7 +122,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
             }
             self.shared.metrics.net_in.add(read as u64);
             loop {
+                self.unread[0] = input.len();
                 let broken = self.parse(&mut parser, &mut input, &mut batch);
+                self.unread[1] = input.len();
                 let none = batch.is_empty();
                 self.run_batch(&batch).await?;
                 batch.clear();
@@ -162,7 +166,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
                     }
                 }
                 Ok(None) => break,
-                Err(error) => return Some(error.to_string()),
+                Err(error) => return Some(error.reply()),
             }
         }
         None
@@ -170,6 +174,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
 
     async fn run_batch(&mut self, batch: &[Command]) -> std::io::Result<()> {
         if batch.is_empty() {
+            self.client.update(|view| view.input_bytes = self.unread[1] as u64);
             return Ok(());
         }
         let found: SmallVec<[Result<Found, CmdError>; 16]> = batch.iter().map(|c| find(&slices(c))).collect();
@@ -193,14 +198,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
             }
         }
         let last = found.iter().rev().find_map(|found| found.as_ref().ok()).map(|found| found.entry.full_name.as_str());
-        let (state, output) = (&self.state, self.out.bytes().len() as u64);
+        let (state, unread) = (&self.state, self.unread[1] as u64);
         self.client.update(|view| {
             view.db = state.db;
             view.proto = state.proto;
             view.multi = state.multi.as_ref().map(|multi| multi.queued.len());
             view.watching = state.watches.len();
             view.read_only = state.read_only;
-            view.output_bytes = output;
+            view.input_bytes = unread;
             view.active = Instant::now();
             if let Some(last) = last {
                 view.last_command = last;
@@ -219,6 +224,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         }
         self.shared.metrics.net_out.add(bytes.len() as u64);
         let large = bytes.len() > KEEP_OUTPUT_BYTES;
+        if large {
+            self.client.update(|view| view.output_bytes = bytes.len() as u64);
+        }
         tokio::select! {
             biased;
             () = self.client.killed() => return Err(std::io::ErrorKind::ConnectionAborted.into()),
@@ -228,6 +236,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
             } => sent?,
         }
         if large {
+            self.client.update(|view| view.output_bytes = 0);
             self.out = ReplyBuf::new(self.state.proto);
         } else {
             self.out.clear();
@@ -252,9 +261,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         let skipped = self.state.reply;
         self.one_in_any_state(command, found).await;
         // CLIENT REPLY OFF and SKIP swallow what the command said, CLIENT REPLY itself included.
-        if matches!(skipped, ReplyMode::Skip | ReplyMode::Off) && self.state.reply != ReplyMode::On
-            || skipped == ReplyMode::Skip
-        {
+        // What switches replies on is answered.
+        if skipped != ReplyMode::On && self.state.reply != ReplyMode::On {
             self.out.truncate(mark);
         }
         self.state.reply = match (skipped, self.state.reply) {
@@ -272,6 +280,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         let flags = found.entry.flags;
         if !self.state.authenticated && flags & flag::NO_AUTH == 0 {
             return self.refuse(&CmdError::fixed("NOAUTH Authentication required."), Some(found));
+        }
+        if self.state.multi.is_some()
+            && let Some(error) = self.unfit_for_multi(found)
+        {
+            return self.refuse(&error, Some(found));
+        }
+        if let Some(error) = self.exec_out_of_memory(found) {
+            return self.refuse(&error, Some(found));
+        }
+        if !self.unpaused(self.may_change(found)).await {
+            return;
         }
         if self.state.multi.is_some() && !found.runs_in_multi() {
             return self.queue(command, found);
@@ -305,7 +324,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         if class == Class::Write && self.out_of_memory(commands, found) {
             return;
         }
-        self.shared.clients.may_run(class == Class::Write).await;
+        if !self.unpaused(class == Class::Write).await {
+            return;
+        }
         let began = Instant::now();
         let start = self.out.bytes().len();
         let db = self.state.db;
@@ -343,7 +364,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
                     at = end;
                 }
             }
-            if self.out.bytes().len() >= FLUSH_BYTES && self.flush().await.is_err() {
+            // Replies that CLIENT REPLY swallows must not slip out early.
+            let heard = self.state.reply == ReplyMode::On;
+            if heard && self.out.bytes().len() >= FLUSH_BYTES && self.flush().await.is_err() {
                 self.state.closing = true;
                 return;
             }
@@ -422,55 +445,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
             let (addr, name) = (self.client.addr.to_string(), self.client.view().name);
             self.shared.metrics.slowlog.push(at_s, took_us, commands[0].args(), addr, name);
         }
-    }
-
-    /// Whether the client is to be sent to the leader (`follower-mode redirect`).
-    fn must_redirect(&self, class: Class) -> bool {
-        self.shared.settings.follower_mode() == FollowerMode::Redirect
-            && !(self.state.read_only && class == Class::Read)
-            && !self.shared.executor.group().is_leader()
-    }
-
-    /// Refuses a run with a command that may need more memory while `maxmemory` is used up. The figure is this member's,
-    /// sampled a few times a second: all members hold the same keys. Nothing of the run is done.
-    fn out_of_memory(&mut self, commands: &[Command], found: &[Result<Found, CmdError>]) -> bool {
-        let limit = self.shared.settings.maxmemory();
-        let denied = |found: &Result<Found, CmdError>| found.as_ref().is_ok_and(|f| f.entry.has(flag::DENYOOM));
-        if limit == 0 || self.shared.metrics.memory.get() <= limit || !found.iter().any(denied) {
-            return false;
-        }
-        for _ in commands {
-            self.out.fail(&OUT_OF_MEMORY);
-            self.shared.metrics.error_reply(OUT_OF_MEMORY.text().as_bytes());
-        }
-        true
-    }
-
-    /// Answers `-MOVED` to each command that names a key. False: none does, and the run is to be served through the
-    /// leader after all.
-    fn redirect(&mut self, commands: &[Command], found: &[Result<Found, CmdError>]) -> bool {
-        let keys: SmallVec<[Option<u16>; 16]> = commands
-            .iter()
-            .zip(found)
-            .map(|(command, found)| {
-                let args = slices(command);
-                let found = found.as_ref().ok()?;
-                let (first, _) = *spec::keys_of(found.entry.meta, &args)?.first()?;
-                Some(quorate_keyspace::slot_of(args[first]))
-            })
-            .collect();
-        if keys.iter().all(Option::is_none) {
-            return false;
-        }
-        for key in keys {
-            let line = match (self.shared.executor.group().leader(), key) {
-                (Some((_, leader)), slot) => format!("MOVED {} {}", slot.unwrap_or(0), leader.client),
-                (None, _) => "CLUSTERDOWN No leader is known at the moment; nothing was done".into(),
-            };
-            self.out.error(&line);
-            self.shared.metrics.error_reply(line.as_bytes());
-        }
-        true
     }
 
     /// A command of the shell's table.

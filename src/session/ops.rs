@@ -76,6 +76,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
                 self.out.ok();
                 Ok(())
             }
+            SessionOp::ClientInfo | SessionOp::ClientList => {
+                self.publish_view(&found.entry.full_name);
+                self.client_op(op, args)
+            }
             _ => self.client_op(op, args),
         }
     }

@@ -42,7 +42,7 @@ pub struct ClientView {
     pub last_command: &'static str,
     /// Bytes waiting in the input buffer.
     pub input_bytes: u64,
-    /// Bytes that the last batch of replies took.
+    /// Bytes of replies that wait to be sent, when they are many.
     pub output_bytes: u64,
     /// When the last command came.
     pub active: Instant,
@@ -117,7 +117,7 @@ impl Client {
             Proto::Resp3 => 3,
         };
         format!(
-            "id={} addr={} laddr={} fd=-1 name={} age={} idle={} flags={} db={} sub=0 psub=0 ssub=0 multi={} watch={} \
+            "id={} addr={} laddr={} fd=-1 name={} age={} idle={} flags={} db={} sub=0 psub=0 ssub=0 multi={} \
              qbuf={} qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll=0 omem={} tot-mem={} events=r cmd={} \
              user=default redir=-1 resp={} lib-name={} lib-ver={}",
             self.id,
@@ -129,7 +129,6 @@ impl Client {
             flags,
             view.db,
             view.multi.map_or(-1, |queued| queued as i64),
-            view.watching,
             view.input_bytes,
             view.output_bytes,
             view.input_bytes + view.output_bytes,
@@ -150,6 +149,22 @@ pub enum PauseKind {
     All,
 }
 
+/// Counts a connection for as long as it is held back, also when its wait is given up.
+struct Held<'a>(&'a AtomicU64);
+
+impl<'a> Held<'a> {
+    fn new(count: &'a AtomicU64) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// All connections of this member.
 #[derive(Debug, Default)]
 pub struct Clients {
@@ -157,6 +172,8 @@ pub struct Clients {
     open: Mutex<BTreeMap<u64, Arc<Client>>>,
     pause: Mutex<Option<(PauseKind, Instant)>>,
     unpaused: Notify,
+    /// Connections that a pause holds back now.
+    held_back: AtomicU64,
     /// Connections accepted since the start (INFO `total_connections_received`).
     pub accepted: AtomicU64,
     /// Connections refused for `maxclients` (INFO `rejected_connections`).
@@ -213,7 +230,8 @@ impl Clients {
 
     /// Counts for INFO.
     pub fn totals(&self) -> ClientTotals {
-        let mut totals = ClientTotals::default();
+        let mut totals =
+            ClientTotals { blocked: self.held_back.load(Ordering::Relaxed), ..ClientTotals::default() };
         for client in self.open.lock().values() {
             let view = client.view.lock();
             totals.connected += 1;
@@ -257,6 +275,7 @@ impl Clients {
             let woken = self.unpaused.notified();
             match self.paused() {
                 Some((kind, until)) if write || kind == PauseKind::All => {
+                    let _held = Held::new(&self.held_back);
                     tokio::select! {
                         biased;
                         () = woken => {}

@@ -36,6 +36,8 @@ pub struct Multi {
 pub struct Queued {
     /// The database it is for.
     pub db: u16,
+    /// Its flags.
+    pub flags: u32,
     /// The command.
     pub command: Command,
 }

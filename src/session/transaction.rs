@@ -21,10 +21,6 @@ use crate::server::SessionOp;
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
     /// Keeps a command for EXEC.
     pub(super) fn queue(&mut self, command: &Command, found: &Found) {
-        use quorate_keyspace::spec::flag;
-        if found.entry.flags & flag::NO_MULTI != 0 {
-            return self.refuse(&CmdError::fixed("ERR Command not allowed inside a transaction"), Some(found));
-        }
         if found.class != Class::Shell && self.must_redirect(found.class) {
             let found = Ok(*found);
             if self.redirect(std::slice::from_ref(command), std::slice::from_ref(&found)) {
@@ -36,7 +32,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         }
         let databases = self.shared.settings.databases();
         if let Some(multi) = &mut self.state.multi {
-            multi.queued.push(Queued { db: multi.db, command: command.clone() });
+            multi.queued.push(Queued { db: multi.db, flags: found.entry.flags, command: command.clone() });
             // A SELECT counts for what is queued behind it; whether it is right is told by EXEC.
             if found.class == Class::Shell
                 && found.session_op() == Some(SessionOp::Select)
@@ -103,7 +99,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
             .map(|queued| find(&slices(&queued.command)))
             .collect::<Result<_, _>>()?;
         let writes = found.iter().any(|found| found.class == Class::Write);
-        self.shared.clients.may_run(writes).await;
         let began = Instant::now();
         let start = self.out.bytes().len();
         let all_keyspace = found.iter().all(|found| found.class != Class::Shell);

@@ -80,3 +80,54 @@ fn expiry_looks_the_same_from_every_member() {
         (conns[0].cmd("DBSIZE").unwrap() == Value::Int(1)).then_some(())
     });
 }
+
+#[test]
+fn a_pause_holds_commands_back_and_info_counts_those_who_wait() {
+    let cluster = three_members();
+    let member = &cluster.members[cluster.follower()];
+    let blocked = |conn: &mut quorate_testkit::Conn| {
+        let info = conn.cmd("INFO clients").unwrap();
+        let text = info.as_text().expect("text");
+        text.lines().find_map(|line| line.strip_prefix("blocked_clients:").map(str::to_owned)).expect("the field")
+    };
+    let mut control = member.conn();
+    assert_eq!(control.cmd("CLIENT PAUSE 100000 WRITE").unwrap(), Value::ok());
+    // Reads, and transactions of reads, go on.
+    let mut reader = member.conn();
+    for line in ["MULTI", "GET k", "PING"] {
+        reader.cmd(line).unwrap();
+    }
+    assert_eq!(reader.cmd("EXEC").unwrap(), Value::Array(vec![Value::Null, Value::Simple("PONG".into())]));
+    assert_eq!(blocked(&mut control), "0");
+    // A write waits, and so does one that is to be queued.
+    let (mut writer, mut queuer) = (member.conn(), member.conn());
+    queuer.cmd("MULTI").unwrap();
+    writer.send(&["SET", "k", "v"]).unwrap();
+    queuer.send(&["SET", "q", "v"]).unwrap();
+    quorate_testkit::wait_until("both wait", || (blocked(&mut control) == "2").then_some(()));
+    assert_eq!(reader.cmd("GET k").unwrap(), Value::Null);
+    assert_eq!(control.cmd("CLIENT UNPAUSE").unwrap(), Value::ok());
+    assert_eq!(writer.read().unwrap(), Value::ok());
+    assert_eq!(queuer.read().unwrap(), Value::Simple("QUEUED".into()));
+    assert_eq!(blocked(&mut control), "0");
+    // A pause of everything holds a PING back too, for as long as it lasts.
+    assert_eq!(control.cmd("CLIENT PAUSE 300 ALL").unwrap(), Value::ok());
+    let began = std::time::Instant::now();
+    assert_eq!(reader.cmd("PING").unwrap(), Value::Simple("PONG".into()));
+    assert!(began.elapsed().as_millis() >= 200, "PING waited {:?} only", began.elapsed());
+}
+
+#[test]
+fn client_list_shows_the_command_that_runs() {
+    let cluster = three_members();
+    let mut conn = cluster.members[cluster.follower()].conn();
+    conn.cmd("PING").unwrap();
+    for (line, name) in [("CLIENT INFO", "client|info"), ("CLIENT LIST", "client|list")] {
+        let reply = conn.cmd(line).unwrap();
+        let text = reply.as_text().expect("text");
+        // The request: *2 $6 CLIENT $4 LIST, with its line ends.
+        for field in [format!("cmd={name}"), "qbuf=26".into(), "omem=0".into(), "resp=2".into()] {
+            assert!(text.split_whitespace().any(|found| found == field), "{field} in {text}");
+        }
+    }
+}

@@ -55,6 +55,9 @@ fn cases() -> Vec<Vec<u8>> {
         b"*1\r\n$5\r\nMULTI\r\n*1\r\n$abc\r\n",
         b"CLIENT REPLY OFF\r\nPING\r\nCLIENT REPLY ON\r\nPING\r\n",
         b"CLIENT REPLY SKIP\r\nPING\r\nPING\r\n",
+        b"CLIENT REPLY SKIP\r\nCLIENT REPLY ON\r\nPING\r\n",
+        b"CLIENT REPLY SKIP\r\nCLIENT REPLY SKIP\r\nPING\r\nPING\r\n",
+        b"CLIENT REPLY OFF\r\nCLIENT REPLY SKIP\r\nPING\r\nCLIENT REPLY ON\r\nPING\r\n",
         b"HELLO 3\r\nPING\r\nGET nothing\r\n",
     ]
     .iter()
@@ -65,6 +68,8 @@ fn cases() -> Vec<Vec<u8>> {
     cases.push([&b"ECHO "[..], &[b'a'; 60_000], b"\r\n"].concat());
     cases.push([&b"*"[..], &[b'1'; 70_000]].concat());
     cases.push([&b"*1\r\n$"[..], &[b'1'; 70_000]].concat());
+    // Replies of more bytes than wait in memory must not slip past CLIENT REPLY.
+    cases.push(b"SETRANGE k 400000 x\r\nCLIENT REPLY OFF\r\nGET k\r\nGET k\r\nCLIENT REPLY ON\r\n".to_vec());
     let pipeline = "*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1\r\nv\r\n*2\r\n$3\r\nGET\r\n$1\r\nk\r\n".repeat(500);
     cases.push(pipeline.into_bytes());
     cases

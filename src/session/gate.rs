@@ -1,0 +1,114 @@
+//! What can keep a command from running here and now: `maxmemory`, CLIENT PAUSE, and a leader elsewhere.
+
+use quorate_keyspace::error::CmdError;
+use quorate_keyspace::spec::{self, flag};
+use smallvec::SmallVec;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::found::{Class, Found};
+use super::{Session, slices};
+use crate::config::FollowerMode;
+use crate::resp::Command;
+use crate::server::SessionOp;
+
+/// What CLIENT PAUSE WRITE holds back.
+const MAY_CHANGE: u32 = flag::WRITE | flag::MAY_REPLICATE;
+const OUT_OF_MEMORY: CmdError = CmdError::fixed("OOM command not allowed when used memory > 'maxmemory'.");
+const EXEC_OUT_OF_MEMORY: CmdError = CmdError::fixed(
+    "EXECABORT Transaction discarded because of: OOM command not allowed when used memory > 'maxmemory'.",
+);
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
+    /// What forbids a command between MULTI and EXEC. While memory is used up nothing may be queued: what waits for EXEC
+    /// takes memory too.
+    pub(super) fn unfit_for_multi(&self, found: &Found) -> Option<CmdError> {
+        if found.entry.has(flag::NO_MULTI) {
+            return Some(CmdError::fixed("ERR Command not allowed inside a transaction"));
+        }
+        (!found.ends_multi() && self.memory_is_used_up()).then_some(OUT_OF_MEMORY)
+    }
+
+    /// Whether a command with any of these flags waits for EXEC.
+    fn queued(&self, flags: u32) -> bool {
+        let multi = self.state.multi.iter();
+        multi.flat_map(|multi| &multi.queued).any(|queued| queued.flags & flags != 0)
+    }
+
+    /// Waits while CLIENT PAUSE holds commands back. False: the connection was closed meanwhile, and nothing may run.
+    pub(super) async fn unpaused(&self, writes: bool) -> bool {
+        tokio::select! {
+            biased;
+            () = self.client.killed() => false,
+            () = self.shared.clients.may_run(writes) => true,
+        }
+    }
+
+    /// EXEC of what may need memory while memory is used up. The connection is out of the transaction then.
+    pub(super) fn exec_out_of_memory(&mut self, found: &Found) -> Option<CmdError> {
+        let is_exec = found.session_op() == Some(SessionOp::Exec);
+        if !is_exec || !self.queued(flag::DENYOOM) || !self.memory_is_used_up() {
+            return None;
+        }
+        self.state.multi = None;
+        self.state.watches.clear();
+        Some(EXEC_OUT_OF_MEMORY)
+    }
+
+    /// Whether CLIENT PAUSE WRITE holds this back. EXEC is what it runs.
+    pub(super) fn may_change(&self, found: &Found) -> bool {
+        found.entry.has(MAY_CHANGE) || found.session_op() == Some(SessionOp::Exec) && self.queued(MAY_CHANGE)
+    }
+
+    /// Whether the client is to be sent to the leader (`follower-mode redirect`).
+    pub(super) fn must_redirect(&self, class: Class) -> bool {
+        self.shared.settings.follower_mode() == FollowerMode::Redirect
+            && !(self.state.read_only && class == Class::Read)
+            && !self.shared.executor.group().is_leader()
+    }
+
+    /// Refuses a run with a command that may need more memory while `maxmemory` is used up. The figure is this member's,
+    /// sampled a few times a second: all members hold the same keys. Nothing of the run is done.
+    pub(super) fn out_of_memory(&mut self, commands: &[Command], found: &[Result<Found, CmdError>]) -> bool {
+        let denied = |found: &Result<Found, CmdError>| found.as_ref().is_ok_and(|f| f.entry.has(flag::DENYOOM));
+        if !self.memory_is_used_up() || !found.iter().any(denied) {
+            return false;
+        }
+        for _ in commands {
+            self.out.fail(&OUT_OF_MEMORY);
+            self.shared.metrics.error_reply(OUT_OF_MEMORY.text().as_bytes());
+        }
+        true
+    }
+
+    fn memory_is_used_up(&self) -> bool {
+        let limit = self.shared.settings.maxmemory();
+        limit != 0 && self.shared.metrics.memory.get() > limit
+    }
+
+    /// Answers `-MOVED` to each command that names a key. False: none does, and the run is to be served through the
+    /// leader after all.
+    pub(super) fn redirect(&mut self, commands: &[Command], found: &[Result<Found, CmdError>]) -> bool {
+        let keys: SmallVec<[Option<u16>; 16]> = commands
+            .iter()
+            .zip(found)
+            .map(|(command, found)| {
+                let args = slices(command);
+                let found = found.as_ref().ok()?;
+                let (first, _) = *spec::keys_of(found.entry.meta, &args)?.first()?;
+                Some(quorate_keyspace::slot_of(args[first]))
+            })
+            .collect();
+        if keys.iter().all(Option::is_none) {
+            return false;
+        }
+        for key in keys {
+            let line = match (self.shared.executor.group().leader(), key) {
+                (Some((_, leader)), slot) => format!("MOVED {} {}", slot.unwrap_or(0), leader.client),
+                (None, _) => "CLUSTERDOWN No leader is known at the moment; nothing was done".into(),
+            };
+            self.out.error(&line);
+            self.shared.metrics.error_reply(line.as_bytes());
+        }
+        true
+    }
+}
