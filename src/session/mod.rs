@@ -94,7 +94,11 @@ struct Session<S> {
 }
 
 /// Serves one connection until either side closes it.
-pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send>(shared: Arc<Shared>, stream: S, client: Arc<Client>) {
+pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send>(
+    shared: Arc<Shared>,
+    stream: S,
+    client: Arc<Client>,
+) {
     let authenticated = shared.settings.requirepass().is_none();
     let state = State::new(authenticated);
     let out = ReplyBuf::new(state.proto);
@@ -181,8 +185,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         let mut at = 0;
         while at < batch.len() && !self.state.closing && !self.client.is_killed() {
             let class = found[at].as_ref().map(|found| found.class).unwrap_or(Class::Shell);
-            let plain =
-                self.state.authenticated && self.state.multi.is_none() && self.state.reply == ReplyMode::On;
+            let plain = self.state.authenticated && self.state.multi.is_none() && self.state.reply == ReplyMode::On;
             let mut end = at + 1;
             if plain && class != Class::Shell {
                 while end < batch.len() && found[end].as_ref().is_ok_and(|found| found.class == class) {
@@ -519,9 +522,7 @@ pub(crate) async fn run_shell(
     out: &mut ReplyBuf,
 ) -> Result<(), CmdError> {
     match found.shell() {
-        ShellHandler::Now(_, run) => {
-            run(cx, &mut quorate_keyspace::args::Args::new(args, found.first_arg), out)
-        }
+        ShellHandler::Now(_, run) => run(cx, &mut quorate_keyspace::args::Args::new(args, found.first_arg), out),
         ShellHandler::Later(_, run) => run(cx, args, out).await,
         ShellHandler::Session(_) | ShellHandler::Container => Err(CmdError::SYNTAX),
     }

@@ -230,8 +230,7 @@ impl Clients {
 
     /// Counts for INFO.
     pub fn totals(&self) -> ClientTotals {
-        let mut totals =
-            ClientTotals { blocked: self.held_back.load(Ordering::Relaxed), ..ClientTotals::default() };
+        let mut totals = ClientTotals { blocked: self.held_back.load(Ordering::Relaxed), ..ClientTotals::default() };
         for client in self.open.lock().values() {
             let view = client.view.lock();
             totals.connected += 1;

@@ -11,9 +11,9 @@ use quorate_keyspace::reply::ReplyBuf;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
+use super::found::{Class, Found, find};
 use super::state::{Multi, Queued};
 use super::{Session, Slices, slices, split_replies};
-use super::found::{Class, Found, find};
 use crate::executor::ExecError;
 use crate::resp::Command;
 use crate::server::SessionOp;
@@ -93,11 +93,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         if multi.broken {
             return Err(CmdError::fixed("EXECABORT Transaction discarded because of previous errors."));
         }
-        let found: Vec<Found> = multi
-            .queued
-            .iter()
-            .map(|queued| find(&slices(&queued.command)))
-            .collect::<Result<_, _>>()?;
+        let found: Vec<Found> =
+            multi.queued.iter().map(|queued| find(&slices(&queued.command))).collect::<Result<_, _>>()?;
         let writes = found.iter().any(|found| found.class == Class::Write);
         let began = Instant::now();
         let start = self.out.bytes().len();
