@@ -57,7 +57,7 @@ fn members_without_the_secret_are_kept_out() {
 
 #[test]
 fn the_admin_port_asks_for_its_token() {
-    let cluster = Cluster::start(ClusterOptions::new(BINARY).members(1).args("--admin-token open-sesame"));
+    let cluster = Cluster::start(ClusterOptions::new(BINARY).members(1).admin_token("open-sesame"));
     let admin = cluster.members[0].admin;
     let ask = |headers: &[(&str, &str)]| {
         let body = json!({});

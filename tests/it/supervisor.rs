@@ -37,6 +37,11 @@ impl Dev {
                 (http::get(self.admin(at), "/readyz").ok()?.status == 200).then_some(())
             });
         }
+        wait_until("every member votes", || {
+            let members = http::get(self.admin(0), "/v1/members").ok()?.json();
+            let voters = members["members"].as_array()?.iter().filter(|member| member["voter"] == true);
+            (voters.count() == 3 && self.leader().is_some()).then_some(())
+        });
     }
 
     fn process(&mut self) -> &mut Process {

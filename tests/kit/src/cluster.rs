@@ -7,9 +7,11 @@ use crate::resp::Conn;
 use crate::{PATIENCE, wait_for, wait_until};
 use rustix::process::Signal;
 use serde_json::{Value as Json, json};
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
+use std::time::Duration;
 use tempfile::TempDir;
 
 /// How to start a group.
@@ -21,13 +23,15 @@ pub struct ClusterOptions {
     pub members: usize,
     /// More arguments of `quorate serve`, the same for every member.
     pub args: Vec<String>,
+    /// The admin token, told to every member and used by this side.
+    pub admin_token: Option<String>,
 }
 
 impl ClusterOptions {
     /// Three members with default settings.
     #[must_use]
     pub fn new(binary: impl AsRef<Path>) -> ClusterOptions {
-        ClusterOptions { binary: binary.as_ref().to_path_buf(), members: 3, args: Vec::new() }
+        ClusterOptions { binary: binary.as_ref().to_path_buf(), members: 3, args: Vec::new(), admin_token: None }
     }
 
     /// That many members.
@@ -41,6 +45,16 @@ impl ClusterOptions {
     #[must_use]
     pub fn args(mut self, args: &str) -> ClusterOptions {
         self.args.extend(args.split_whitespace().map(str::to_owned));
+        self
+    }
+}
+
+impl ClusterOptions {
+    /// The admin port asks for this token.
+    #[must_use]
+    pub fn admin_token(mut self, token: &str) -> ClusterOptions {
+        self.args.extend(["--admin-token".to_owned(), token.to_owned()]);
+        self.admin_token = Some(token.to_owned());
         self
     }
 }
@@ -59,6 +73,7 @@ pub struct Member {
     process: Option<Process>,
     command: Vec<String>,
     binary: PathBuf,
+    admin_token: Option<String>,
 }
 
 impl Member {
@@ -72,7 +87,8 @@ impl Member {
         command.extend(["--admin".to_owned(), admin.to_string()]);
         command.extend(origin.iter().cloned());
         command.extend(args.iter().cloned());
-        Member { client, peer, admin, dir, process: None, command, binary: binary.to_path_buf() }
+        let binary = binary.to_path_buf();
+        Member { client, peer, admin, dir, process: None, command, binary, admin_token: None }
     }
 
     /// Starts the process (again), with the same arguments each time.
@@ -178,16 +194,26 @@ impl Member {
         Conn::open(self.client).unwrap_or_else(|error| panic!("no connection to {}: {error}", self.client))
     }
 
+    /// A GET of its admin port, with the token if there is one.
+    ///
+    /// # Errors
+    /// As [`http::get`].
+    pub fn ask(&self, path: &str) -> io::Result<Answer> {
+        let bearer = self.admin_token.as_ref().map(|token| format!("Bearer {token}"));
+        let headers: Vec<(&str, &str)> = bearer.iter().map(|bearer| ("Authorization", bearer.as_str())).collect();
+        http::request(self.admin, "GET", path, None, &headers, Duration::from_secs(10))
+    }
+
     /// `GET /v1/status`; `None` when it doesn't answer well.
     #[must_use]
     pub fn status(&self) -> Option<Json> {
-        http::get(self.admin, "/v1/status").ok().filter(Answer::is_ok).map(|answer| answer.json())
+        self.ask("/v1/status").ok().filter(Answer::is_ok).map(|answer| answer.json())
     }
 
     /// `GET /v1/members`; `None` when it doesn't answer well.
     #[must_use]
     pub fn members(&self) -> Option<Vec<Json>> {
-        let answer = http::get(self.admin, "/v1/members").ok().filter(Answer::is_ok)?;
+        let answer = self.ask("/v1/members").ok().filter(Answer::is_ok)?;
         answer.json()["members"].as_array().cloned()
     }
 
@@ -246,7 +272,8 @@ impl Cluster {
         let root = tempfile::Builder::new().prefix("quorate-test-").tempdir().expect("a temporary folder");
         let mut ports = PortBlock::take();
         let origin = ["--bootstrap".to_owned()];
-        let first = Member::new(&options.binary, root.path().join("m1"), &mut ports, &origin, &options.args);
+        let mut first = Member::new(&options.binary, root.path().join("m1"), &mut ports, &origin, &options.args);
+        first.admin_token.clone_from(&options.admin_token);
         Cluster { members: vec![first], ports, options, root }
     }
 
@@ -257,7 +284,8 @@ impl Cluster {
             origin.extend(["--join".to_owned(), member.admin_url()]);
         }
         let dir = self.root.path().join(format!("m{}", self.members.len() + 1));
-        let member = Member::new(&self.options.binary, dir, &mut self.ports, &origin, &self.options.args);
+        let mut member = Member::new(&self.options.binary, dir, &mut self.ports, &origin, &self.options.args);
+        member.admin_token.clone_from(&self.options.admin_token);
         self.members.push(member);
         self.members.len() - 1
     }
