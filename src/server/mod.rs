@@ -10,6 +10,7 @@ pub mod cx;
 pub mod facts;
 
 mod acl;
+mod client;
 mod cluster;
 mod command;
 mod config;
@@ -36,6 +37,7 @@ pub const REDIS_VERSION: &str = "7.2.5";
 static TABLES: &[&[Command<ShellHandler>]] = &[
     connection::TABLE,
     acl::TABLE,
+    client::TABLE,
     cluster::TABLE,
     command::TABLE,
     config::TABLE,
