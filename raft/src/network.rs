@@ -26,10 +26,11 @@ use parking_lot::Mutex;
 
 use crate::counters::Counters;
 use crate::events::Event;
+use crate::runtime::Instant;
 use crate::state_machine::SnapshotData;
 use crate::status::SnapshotProgress;
 use crate::transport::rpc::{put_append, put_transfer, put_vote_request, read_append_answer, read_vote_response};
-use crate::transport::{Exchange, Kind, Lane, Lost, Peer, Transport, put_begin, put_end, put_piece};
+use crate::transport::{Exchange, HeldPeer, Kind, Lane, Lost, Transport, put_begin, put_end, put_piece};
 use crate::types::{GroupId, LogId, Member, MemberId, TypeConfig, Vote};
 use crate::wire::{Malformed, Reader};
 
@@ -65,7 +66,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
         Client {
             group: self.group,
             target,
-            peer: self.transport.peer(target, node),
+            peer: self.transport.hold(target, node),
             lane: Lane::Log,
             counters: self.counters.clone(),
             sending: self.sending.clone(),
@@ -83,7 +84,8 @@ impl RaftNetworkFactory<TypeConfig> for Network {
 pub(crate) struct Client {
     group: GroupId,
     target: MemberId,
-    peer: Arc<Peer>,
+    /// Held: openraft knows a member before the directory does, and for a while longer.
+    peer: HeldPeer,
     /// All requests of a stream take one lane: they must not overtake each other.
     lane: Lane,
     counters: Arc<Counters>,
@@ -175,8 +177,17 @@ impl RaftNetworkV2<TypeConfig> for Client {
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
         Box::pin(async move {
-            let mut exchange =
-                self.peer.open(self.group, option.soft_ttl()).await.map_err(|lost| unreachable(&lost))?;
+            let patience = option.soft_ttl();
+            let late = Instant::now() + patience;
+            let mut exchange = match self.peer.open(self.group, patience).await {
+                Ok(exchange) => exchange,
+                Err(lost) => {
+                    // openraft's pause between attempts doesn't count for streams that could not be
+                    // opened: without one here it would ask again at once, and for ever.
+                    tokio::time::sleep(late - Instant::now()).await;
+                    return Err(unreachable(&lost));
+                }
+            };
             exchange.at_end(Some(Kind::AppendEnd));
             let appending = Appending {
                 exchange,

@@ -69,6 +69,8 @@ pub(crate) struct Shared {
     groups: Mutex<BTreeMap<GroupId, Arc<Port>>>,
     services: Mutex<BTreeMap<u8, Arc<dyn Service>>>,
     peers: Mutex<BTreeMap<MemberId, Arc<Peer>>>,
+    /// How many hold each connection, whether or not the directory knows the peer. Locked before `peers`.
+    holders: Mutex<BTreeMap<MemberId, usize>>,
     inbound: Mutex<BTreeMap<u64, inbound::Handle>>,
     next_inbound: AtomicU64,
     on_refused: Mutex<Vec<OnRefused>>,
@@ -83,12 +85,56 @@ impl Shared {
         }
     }
 
+    /// Lets go the connections to whoever is no member and is held by nobody.
+    fn drop_strangers(&self, others: &BTreeMap<MemberId, Member>) {
+        let holders = self.holders.lock();
+        self.peers.lock().retain(|id, peer| {
+            let stays = others.contains_key(id) || holders.contains_key(id);
+            if !stays {
+                peer.stop();
+            }
+            stays
+        });
+    }
+
     fn port(&self, group: GroupId) -> Option<Arc<Port>> {
         self.groups.lock().get(&group).cloned()
     }
 
     fn service(&self, service: u8) -> Option<Arc<dyn Service>> {
         self.services.lock().get(&service).cloned()
+    }
+}
+
+/// A connection that stays as long as this is held.
+pub(crate) struct HeldPeer {
+    id: MemberId,
+    peer: Arc<Peer>,
+    shared: Arc<Shared>,
+}
+
+impl std::ops::Deref for HeldPeer {
+    type Target = Peer;
+    fn deref(&self) -> &Peer {
+        &self.peer
+    }
+}
+
+impl Drop for HeldPeer {
+    fn drop(&mut self) {
+        let last = {
+            let mut holders = self.shared.holders.lock();
+            match holders.get_mut(&self.id) {
+                Some(n) if *n > 1 => {
+                    *n -= 1;
+                    false
+                }
+                _ => holders.remove(&self.id).is_some(),
+            }
+        };
+        if last {
+            self.shared.drop_strangers(&self.shared.directory.others());
+        }
     }
 }
 
@@ -115,6 +161,7 @@ impl Transport {
             groups: Mutex::default(),
             services: Mutex::default(),
             peers: Mutex::default(),
+            holders: Mutex::default(),
             inbound: Mutex::default(),
             next_inbound: AtomicU64::new(0),
             on_refused: Mutex::default(),
@@ -162,6 +209,13 @@ impl Transport {
         peer
     }
 
+    /// The connection to a peer for somebody who keeps it, whatever the directory says meanwhile.
+    pub(crate) fn hold(&self, id: MemberId, member: &Member) -> HeldPeer {
+        let mut holders = self.shared.holders.lock();
+        *holders.entry(id).or_default() += 1;
+        HeldPeer { id, peer: self.peer(id, member), shared: self.shared.clone() }
+    }
+
     /// Whether a member is connected, as far as this node has tried.
     pub(crate) fn is_connected(&self, id: MemberId) -> bool {
         self.shared.peers.lock().get(&id).is_some_and(|p| p.is_connected())
@@ -173,13 +227,7 @@ impl Transport {
         for (id, member) in &others {
             self.peer(*id, member);
         }
-        self.shared.peers.lock().retain(|id, peer| {
-            let stays = others.contains_key(id);
-            if !stays {
-                peer.stop();
-            }
-            stays
-        });
+        self.shared.drop_strangers(&others);
         for handle in self.shared.inbound.lock().values() {
             if self.shared.directory.is_removed(handle.from) {
                 handle.say_goodbye(Refusal::Removed, &format!("member {} was removed from the group", handle.from));
@@ -228,5 +276,32 @@ impl Transport {
         self.shared.groups.lock().clear();
         self.shared.services.lock().clear();
         self.shared.on_refused.lock().clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Identity;
+    use uuid::Uuid;
+
+    #[tokio::test]
+    async fn a_connection_that_is_held_stays_although_the_directory_does_not_know_the_peer() {
+        let me = Identity { cluster: Uuid::from_u128(1), member: 1, incarnation: Uuid::from_u128(2) };
+        let transport = Transport::listen(Directory::new(me), "127.0.0.1:0", String::new(), 1 << 20).await.unwrap();
+        let member = Member { peer: "127.0.0.1:1".into(), ..Member::default() };
+        // openraft makes two clients of a member that joins before its entry is applied here.
+        let (one, two) = (transport.hold(2, &member), transport.hold(2, &member));
+        transport.refresh();
+        assert!(!one.is_stopped());
+        drop(one);
+        transport.refresh();
+        assert!(!two.is_stopped());
+        let peer = two.peer.clone();
+        drop(two);
+        assert!(peer.is_stopped(), "nobody needs it any more");
+        let again = transport.hold(2, &member);
+        assert!(!again.is_stopped(), "and whoever needs it again gets a new one");
+        transport.stop();
     }
 }

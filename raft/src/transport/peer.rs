@@ -247,6 +247,12 @@ impl Peer {
         self.changed.notify_waiters();
     }
 
+    /// Whether it was let go.
+    #[cfg(test)]
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stopped.load(SeqCst)
+    }
+
     fn live(&self) -> Option<Arc<Connection>> {
         self.connection.lock().clone().filter(|c| !c.closed.load(SeqCst))
     }
