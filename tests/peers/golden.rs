@@ -5,11 +5,12 @@
 //!
 //! - `@b `: on a second connection, which knows nothing of the first one's transaction;
 //! - `~sorted `: the reply's order is free; `~shape `: its type and length count; `~kind `: its type counts;
-//! - `~near N `: an integer, at most N apart.
+//! - `~near N `: an integer, at most N apart;
+//! - `~but REPLY `: ours differs on purpose, and answers this (escapes as in redis-cli, the last line end left out).
 
 use crate::pair::Pair;
 use quorate_testkit::Conn;
-use quorate_testkit::resp::{Value, decode};
+use quorate_testkit::resp::{Value, decode, split_line};
 use std::io;
 
 const FILES: [(&str, &str); 5] = [
@@ -26,6 +27,7 @@ enum Compare {
     Shape,
     Kind,
     Near(i64),
+    But(Vec<u8>),
 }
 
 fn run_file(name: &str, protocol: u8, pair: &Pair) -> Vec<String> {
@@ -40,6 +42,7 @@ fn run_file(name: &str, protocol: u8, pair: &Pair) -> Vec<String> {
                 conn.cmd("HELLO 3").expect("HELLO 3");
             }
         }
+        let mut before = Vec::new();
         for line in block.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
             let (sides, rest) = match line.strip_prefix("@b ") {
                 Some(rest) => (&mut seconds, rest),
@@ -47,10 +50,13 @@ fn run_file(name: &str, protocol: u8, pair: &Pair) -> Vec<String> {
             };
             let (compare, command) = marks(rest);
             let [genuine, ours] = sides.each_mut().map(|conn| reply(conn, command));
-            if !same(&compare, &genuine, &ours) {
-                let (genuine, ours) = (show(&genuine), show(&ours));
-                differences.push(format!("RESP{protocol} {name}: {line}\n    redis {genuine}\n    ours  {ours}"));
+            let on_purpose = pair.both_are_genuine() && matches!(compare, Compare::But(_));
+            if !on_purpose && !same(&compare, &genuine, &ours) {
+                let (before, genuine, ours) = (before.join("; "), show(&genuine), show(&ours));
+                let what = format!("{line}\n    after {before}\n    redis {genuine}\n    ours  {ours}");
+                differences.push(format!("RESP{protocol} {name}: {what}"));
             }
+            before.push(line);
             if genuine.is_empty() || ours.is_empty() {
                 // A side has closed the connection: nothing more can be said on it.
                 break;
@@ -72,6 +78,11 @@ fn marks(line: &str) -> (Compare, &str) {
             let (distance, rest) = rest.split_once(' ').expect("~near N line");
             (Compare::Near(distance.parse().expect("a number behind ~near")), rest)
         }
+        "but" => {
+            let (reply, rest) = rest.split_once(' ').expect("~but REPLY line");
+            let reply = split_line(&format!("\"{reply}\\r\\n\"")).concat();
+            (Compare::But(reply), rest)
+        }
         _ => panic!("no such mark: {line}"),
     }
 }
@@ -86,6 +97,9 @@ fn reply(conn: &mut Conn, command: &str) -> Vec<u8> {
 }
 
 fn same(compare: &Compare, genuine: &[u8], ours: &[u8]) -> bool {
+    if let Compare::But(reply) = compare {
+        return genuine != ours && ours == reply;
+    }
     if genuine == ours {
         return true;
     }
@@ -95,7 +109,7 @@ fn same(compare: &Compare, genuine: &[u8], ours: &[u8]) -> bool {
         return false;
     }
     match compare {
-        Compare::Exact => false,
+        Compare::Exact | Compare::But(_) => false,
         Compare::Sorted => sorted(&one) == sorted(&two),
         Compare::Shape => shape(&one) == shape(&two),
         Compare::Kind => true,

@@ -45,6 +45,11 @@ impl Pair {
         [self.genuine.addr, other]
     }
 
+    /// Whether no server of ours takes part.
+    pub fn both_are_genuine(&self) -> bool {
+        matches!(self.other, Other::Genuine(_))
+    }
+
     /// A connection to each.
     pub fn conns(&self) -> [Conn; 2] {
         self.addrs().map(|addr| Conn::open(addr).expect("both servers answer"))

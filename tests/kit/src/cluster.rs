@@ -81,7 +81,8 @@ impl Member {
     #[must_use]
     pub fn new(binary: &Path, dir: PathBuf, ports: &mut PortBlock, origin: &[String], args: &[String]) -> Member {
         let [client, peer, admin] = [(); 3].map(|()| SocketAddr::from(([127, 0, 0, 1], ports.next_port())));
-        let mut command = vec!["serve".to_owned(), "--dir".to_owned(), dir.display().to_string()];
+        let mut command = ["serve", "--exit-with-parent", "--dir"].map(str::to_owned).to_vec();
+        command.push(dir.display().to_string());
         command.extend(["--port".to_owned(), client.port().to_string()]);
         command.extend(["--peer".to_owned(), peer.to_string()]);
         command.extend(["--admin".to_owned(), admin.to_string()]);

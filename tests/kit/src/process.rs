@@ -35,7 +35,8 @@ impl Process {
     /// When it can't be started.
     pub fn spawn_command(mut command: Command, output: &Path) -> io::Result<Process> {
         let file = File::options().create(true).append(true).open(output)?;
-        command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
+        // A pipe that nobody writes to: a server that watches it learns when the test is gone, however it went.
+        command.stdin(Stdio::piped()).stdout(file.try_clone()?).stderr(file);
         let child = command.spawn()?;
         let name = command.get_program().to_string_lossy().into_owned();
         Ok(Process { name, child, output: output.to_path_buf(), leads_group: false })
