@@ -1,7 +1,7 @@
 //! The admin interface: status, membership, leadership, health and metrics of a member.
 //!
 //! [`service::AdminService`] does the work and knows no HTTP: the simulator calls it directly. [`http`] is its face on
-//! a port of its own, and the only place that names axum. [`join`] is the other end: a new member that asks a group to
+//! a port of its own, and the only place that names axum. [`mod@join`] is the other end: a new member that asks a group to
 //! take it in.
 //!
 //! Every member answers everything. What needs the leader goes to the leader as a call between peers, at most one hop:

@@ -2,7 +2,7 @@
 //! the facts of the commands that the session runs itself.
 //!
 //! They are declared as the keyspace's commands are, one entry of the table at the foot of a family's file each.
-//! [`catalog`] joins both rooms' tables; whoever wants to know a command by name asks it. A handler sees a
+//! [`mod@catalog`] joins both rooms' tables; whoever wants to know a command by name asks it. A handler sees a
 //! [`cx::ShellCx`] and its arguments, never a socket or a Raft group.
 
 pub mod catalog;
