@@ -8,7 +8,7 @@ use quorate::env::SystemEnv;
 use quorate::metrics::Metrics;
 use quorate::resp::{Limits, Parser, encode_command};
 use quorate_keyspace::entry::{Stamp, encode_entry};
-use quorate_keyspace::{Keyspace, Proto, UnitHead, UnitKind, encode_found_unit, encode_unit};
+use quorate_keyspace::{Keyspace, Moment, Proto, UnitHead, UnitKind, encode_found_unit, encode_unit};
 use quorate_raft::{Group, Identity, Member, Node, NodeConfig, Start};
 use std::hint::black_box;
 use std::sync::Arc;
@@ -92,7 +92,7 @@ fn apply(criterion: &mut Criterion) {
     let gets: Vec<Vec<Vec<u8>>> = numbers().map(|number| vec![b"GET".to_vec(), key(number)]).collect();
     let gets = unit(&gets);
     group.bench_function("256 GETs", |bencher| {
-        bencher.iter(|| black_box(keyspace.read_unit(1_700_000_000_000, 1, &gets)));
+        bencher.iter(|| black_box(keyspace.read_unit(&Moment::new(1_700_000_000_000, 1), &gets)));
     });
     group.finish();
 }
@@ -103,7 +103,7 @@ async fn group_of_one(dir: &std::path::Path) -> (Node, Group) {
     let node = Node::open(config).await.expect("a node");
     let peer = node.peer_addr().to_string();
     let me = Member { peer, incarnation: identity.incarnation, wants_vote: true, ..Member::default() };
-    let engine = Engine::new(Keyspace::new(16, SEED), Arc::new(SystemEnv), Arc::new(Metrics::default()));
+    let engine = Engine::new(Keyspace::new(16, SEED), Arc::new(SystemEnv), Arc::new(Metrics::new(Vec::new())));
     let group = node.open_group(0, Arc::new(engine), Start::Bootstrap(me)).await.expect("a group");
     group.wait_leader(Duration::from_secs(30)).await.expect("it leads itself");
     group.propose(encode_found_unit(16, SEED)).await.expect("the first entry");
