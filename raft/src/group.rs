@@ -1,6 +1,8 @@
 //! The handle on one Raft group, and what stands behind it.
 
 use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::Duration;
@@ -8,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use openraft::async_runtime::WatchReceiver;
 use parking_lot::Mutex;
+use quorate_storage::disk::{Disk, write_file_atomically};
 use quorate_storage::wal::GroupLog;
 use tokio::sync::Notify;
 use uuid::Uuid;
@@ -84,6 +87,7 @@ pub(crate) struct Inner {
     pub(crate) lease: Lease,
     pub(crate) counters: Arc<Counters>,
     pub(crate) sending: Sending,
+    pub(crate) marker: Marker,
     /// What this member's own addresses are now.
     pub(crate) own: Member,
     pub(crate) known: Mutex<Known>,
@@ -95,6 +99,29 @@ pub(crate) struct Inner {
     pub(crate) failure: Mutex<Option<String>>,
     pub(crate) failed: Notify,
     pub(crate) removed: AtomicBool,
+}
+
+/// A file which says that this directory has held a log of the group.
+///
+/// A member whose log and checkpoint are gone has forgotten what it promised. Without the file it would look like
+/// one that has just joined.
+pub(crate) struct Marker {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) path: PathBuf,
+}
+
+impl Marker {
+    pub(crate) fn exists(&self) -> bool {
+        self.disk.open(&self.path).is_ok()
+    }
+
+    /// Blocks.
+    pub(crate) fn write(&self) -> io::Result<()> {
+        if self.exists() {
+            return Ok(());
+        }
+        write_file_atomically(&*self.disk, &self.path, b"this directory holds the log of a group\n")
+    }
 }
 
 /// What the keeper has told last.

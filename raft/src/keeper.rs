@@ -12,10 +12,10 @@ use openraft::{ChangeMembers, ServerState};
 use crate::events::Event;
 use crate::group::{Inner, Known};
 use crate::lease::LeaseFacts;
-use crate::runtime::Instant;
+use crate::runtime::{self, Instant};
 use crate::system::SystemCommand;
 use crate::transport::{GroupView, Refusal};
-use crate::types::{Data, Member, MemberId, Metrics};
+use crate::types::{Data, Member, MemberId, Membership, Metrics};
 
 /// The least time between two looks at openraft's metrics, which change with every batch.
 const LOOK_EVERY: Duration = Duration::from_millis(3);
@@ -36,6 +36,7 @@ struct Keeper {
     members: BTreeMap<MemberId, Member>,
     voters: BTreeSet<MemberId>,
     was_member: bool,
+    marked: bool,
     duties_at: Instant,
     duty: Arc<AtomicBool>,
     checkpoint_at: Instant,
@@ -52,6 +53,7 @@ pub(crate) async fn keep(inner: Arc<Inner>) {
         members: BTreeMap::new(),
         voters: BTreeSet::new(),
         was_member: false,
+        marked: false,
         duties_at: now,
         duty: Arc::new(AtomicBool::new(false)),
         checkpoint_at: now,
@@ -90,6 +92,7 @@ impl Keeper {
         self.tell_members(metrics);
         if Instant::now() >= self.duties_at {
             self.duties_at = Instant::now() + DUTY_EVERY;
+            self.mark();
             self.checkpoint(metrics);
             self.cut(metrics);
             self.lead(metrics);
@@ -137,9 +140,12 @@ impl Keeper {
 
     fn tell_members(&mut self, metrics: &Metrics) {
         let inner = &self.inner;
+        // openraft's first words are empty ones, from before it has begun; a group that is open is not.
+        if metrics.membership_config.log_id().is_none() {
+            return;
+        }
         let effective = metrics.membership_config.membership();
-        let mut members: BTreeMap<MemberId, Member> =
-            effective.nodes().map(|(id, member)| (*id, member.clone())).collect();
+        let members: BTreeMap<MemberId, Member> = effective.nodes().map(|(id, member)| (*id, member.clone())).collect();
         let voters: BTreeSet<MemberId> = effective.voter_ids().collect();
         let version = inner.machine.version();
         if version == self.version && members == self.members && voters == self.voters {
@@ -152,16 +158,10 @@ impl Keeper {
             && !members.contains_key(&me)
             && metrics.committed_membership_config.get_node(&me).is_none();
         self.was_member |= members.contains_key(&me);
-        self.members = members.clone();
+        self.members = members;
         self.voters = voters;
-        for (id, member) in metrics.committed_membership_config.nodes() {
-            members.entry(*id).or_insert_with(|| member.clone());
-        }
-        let system = inner.machine.applied().system;
-        let view = GroupView { members, removed: system.removed, next_member: system.next_member };
-        if inner.transport.directory().update(inner.id, view) {
-            inner.transport.refresh();
-        }
+        let committed = metrics.committed_membership_config.membership();
+        inner.publish_members(effective, committed);
         if gone {
             inner.was_removed();
         }
@@ -178,6 +178,24 @@ impl Keeper {
         for id in self.members.keys().filter(|id| !members.contains_key(id)) {
             counters.emit(Event::MemberRemoved { id: *id });
         }
+    }
+
+    /// Writes down, once, that there is a log here that must never be missed.
+    fn mark(&mut self) {
+        let inner = &self.inner;
+        if self.marked || inner.machine.applied_index().is_none() {
+            return;
+        }
+        self.marked = true;
+        let inner = inner.clone();
+        tokio::spawn(async move {
+            let job = inner.clone();
+            let written = runtime::blocking(move || job.marker.write()).await;
+            if let Err(error) = written.and_then(|w| w) {
+                // Only a later loss of the log would be noticed less surely.
+                tracing::warn!(group = inner.id, %error, "the beginning of the log could not be noted");
+            }
+        });
     }
 
     /// Asks for a checkpoint when the log has grown, or when it is time.
@@ -301,6 +319,17 @@ enum Duty {
 }
 
 impl Inner {
+    /// Tells the transport who is who.
+    pub(crate) fn publish_members(&self, effective: &Membership, committed: &Membership) {
+        // Both: a change that is not committed may yet be undone, and who it concerns must be heard for that.
+        let members = committed.nodes().chain(effective.nodes()).map(|(id, m)| (*id, m.clone())).collect();
+        let system = self.machine.applied().system;
+        let view = GroupView { members, removed: system.removed, next_member: system.next_member };
+        if self.transport.directory().update(self.id, view) {
+            self.transport.refresh();
+        }
+    }
+
     async fn perform(self: &Arc<Self>, duty: Duty) {
         // Somebody changes something already; there will be another look.
         let Ok(_one) = self.changing.try_lock() else { return };

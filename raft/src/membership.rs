@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -240,10 +241,23 @@ impl Inner {
         }
         if id == self.me.member {
             let leader = self.hand_over(None).await?;
-            return self.ask(leader, Ask::Remove(id)).await;
+            let asked = self.ask(leader, Ask::Remove(id)).await;
+            if asked.is_err() && self.hears_of_its_removal().await {
+                return Ok(());
+            }
+            return asked;
         }
         self.change(ChangeMembers::RemoveVoters(BTreeSet::from([id])), false).await?;
         self.bury(id).await
+    }
+
+    /// The connection of a removed member is closed, sometimes before the answer has gone out on it.
+    async fn hears_of_its_removal(&self) -> bool {
+        let deadline = Instant::now() + ALONE_PATIENCE;
+        while !self.removed.load(SeqCst) && Instant::now() < deadline {
+            tokio::time::sleep(RETRY_EVERY).await;
+        }
+        self.removed.load(SeqCst)
     }
 
     /// Remembers that the member is gone for good. Should this fail, the member is out all the same; it

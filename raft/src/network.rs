@@ -18,8 +18,8 @@ use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError
 use openraft::network::v2::RaftNetworkV2;
 use openraft::network::{Backoff, RPCOption, RaftNetworkFactory};
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult, TransferLeaderRequest,
-    VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError, StreamAppendResult,
+    TransferLeaderRequest, VoteRequest, VoteResponse,
 };
 use openraft::type_config::alias;
 use parking_lot::Mutex;
@@ -50,12 +50,31 @@ const PIECE_PATIENCE: Duration = Duration::from_secs(30);
 /// Snapshots on their way, for status.
 pub(crate) type Sending = Arc<Mutex<std::collections::BTreeMap<MemberId, SnapshotProgress>>>;
 
+/// How far each member's log is known to reach, and under which leadership that was learnt.
+pub(crate) type Matched = Arc<Mutex<std::collections::BTreeMap<MemberId, Reach>>>;
+
+/// One member's.
+pub(crate) struct Reach {
+    under: Vote,
+    index: u64,
+    /// Its loss was reported already.
+    reported: bool,
+}
+
+fn reached(matched: &Matched, target: MemberId, under: Vote, index: u64) {
+    let mut all = matched.lock();
+    if all.get(&target).is_none_or(|known| known.under != under || known.index < index) {
+        all.insert(target, Reach { under, index, reported: false });
+    }
+}
+
 /// Makes clients for openraft.
 pub(crate) struct Network {
     pub(crate) group: GroupId,
     pub(crate) transport: Transport,
     pub(crate) counters: Arc<Counters>,
     pub(crate) sending: Sending,
+    pub(crate) matched: Matched,
     pub(crate) piece_bytes: usize,
 }
 
@@ -70,6 +89,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
             lane: Lane::Log,
             counters: self.counters.clone(),
             sending: self.sending.clone(),
+            matched: self.matched.clone(),
             piece_bytes: self.piece_bytes,
         }
     }
@@ -90,6 +110,7 @@ pub(crate) struct Client {
     lane: Lane,
     counters: Arc<Counters>,
     sending: Sending,
+    matched: Matched,
     piece_bytes: usize,
 }
 
@@ -103,6 +124,9 @@ fn malformed(error: &Malformed) -> RpcError {
 
 /// An append stream under way.
 struct Appending<S> {
+    target: MemberId,
+    matched: Matched,
+    vote: Option<Vote>,
     exchange: Exchange,
     input: S,
     lane: Lane,
@@ -124,7 +148,7 @@ impl<S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Unpin> Appending<S> {
                 biased;
                 answer = self.exchange.answer(), if !self.open.is_empty() => {
                     let result = match answer {
-                        Ok(body) => read_append_answer(body).map_err(|e| malformed(&e)),
+                        Ok(body) => read_append_answer(body).map_err(|e| malformed(&e)).and_then(|a| self.check(a)),
                         Err(lost) => Err(unreachable(&lost)),
                     };
                     self.open_bytes -= self.open.pop_front().unwrap_or(0);
@@ -137,6 +161,7 @@ impl<S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Unpin> Appending<S> {
                         self.input_ended = true;
                         continue;
                     };
+                    self.vote = Some(request.vote);
                     let bytes = request.entries.iter().map(crate::entry::payload_bytes).sum();
                     let sent = self.exchange.send(self.lane, Kind::Append, |out| put_append(out, &request)).await;
                     if let Err(lost) = sent {
@@ -148,6 +173,35 @@ impl<S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Unpin> Appending<S> {
                 }
             }
         }
+    }
+}
+
+impl<S> Appending<S> {
+    /// A member that had an entry under this leadership and has it no more has lost its disk. openraft takes that
+    /// for impossible, and a leader must not fall over another member's loss.
+    fn check(&self, answer: AppendResult) -> Result<AppendResult, RpcError> {
+        let Some(vote) = self.vote else { return Ok(answer) };
+        match &answer {
+            Ok(Some(id)) => reached(&self.matched, self.target, vote, id.index()),
+            Err(StreamAppendError::Conflict(at)) => {
+                let mut all = self.matched.lock();
+                let known = all.get_mut(&self.target).filter(|k| k.under == vote && k.index >= at.index());
+                if let Some(known) = known {
+                    let words = format!(
+                        "member {} no longer has entry {} that it had acknowledged: its disk has lost data; remove \
+                         it, empty its data directory and let it join again",
+                        self.target,
+                        at.index()
+                    );
+                    if !std::mem::replace(&mut known.reported, true) {
+                        tracing::error!(member = self.target, "{words}");
+                    }
+                    return Err(unreachable(&Lost::Failed(0, words)));
+                }
+            }
+            _ => {}
+        }
+        Ok(answer)
     }
 }
 
@@ -190,6 +244,9 @@ impl RaftNetworkV2<TypeConfig> for Client {
             };
             exchange.at_end(Some(Kind::AppendEnd));
             let appending = Appending {
+                target: self.target,
+                matched: self.matched.clone(),
+                vote: None,
                 exchange,
                 input,
                 lane: self.lane,
@@ -230,6 +287,7 @@ impl RaftNetworkV2<TypeConfig> for Client {
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
         let target = self.target;
+        let last = snapshot.meta.last_log_id;
         tracing::info!(group = self.group, to = target, "a snapshot is being sent");
         let sent = AtomicU64::new(0);
         let result = tokio::select! {
@@ -242,7 +300,10 @@ impl RaftNetworkV2<TypeConfig> for Client {
         self.sending.lock().remove(&target);
         let bytes = sent.load(Relaxed);
         match &result {
-            Ok(_) => {
+            Ok(response) => {
+                if let Some(last) = last.filter(|_| response.vote == vote) {
+                    reached(&self.matched, target, vote, last.index());
+                }
                 self.counters.snapshots_sent.fetch_add(1, Relaxed);
                 self.counters.emit(Event::SnapshotSent { to: target, bytes });
                 tracing::info!(group = self.group, to = target, bytes, "a snapshot was sent and installed");

@@ -18,7 +18,7 @@ use crate::barrier::Barrier;
 use crate::config::{NodeConfig, RaftTimings, Start};
 use crate::counters::Counters;
 use crate::error::{CallError, NodeError};
-use crate::group::{Group, Inner as GroupInner, Known, Port, RaftHandle};
+use crate::group::{Group, Inner as GroupInner, Known, Marker, Port, RaftHandle};
 use crate::keeper;
 use crate::lease::Lease;
 use crate::log_store::{Durable, LogStore};
@@ -158,8 +158,20 @@ impl Node {
             )));
         }
         let log_store = LogStore::new(log.clone(), durable);
-        // What this member promised before it stopped may still bind it for one election timeout.
         let fresh = log_store.is_empty() && adapter.applied_index().is_none();
+        let marker = Marker { disk: config.disk.clone(), path: config.dir.join(format!("group-{id}.begun")) };
+        let lost = if fresh { marker.exists() } else { log_store.is_empty() };
+        if lost {
+            return Err(NodeError::Storage(format!(
+                "the log of group {id} is gone from {}: member {} has forgotten what it promised to the others and \
+                 must not take part under this id any more; remove member {} from the group, empty the directory and \
+                 join again",
+                config.dir.display(),
+                config.identity.member,
+                config.identity.member
+            )));
+        }
+        // What this member promised before it stopped may still bind it for one election timeout.
         let guard = if fresh { Duration::ZERO } else { config.timings.election_max };
         let guard_until = node.opened_at + guard;
         let guarded = Instant::now() < guard_until;
@@ -170,6 +182,7 @@ impl Node {
             transport: node.transport.clone(),
             counters: counters.clone(),
             sending: sending.clone(),
+            matched: crate::network::Matched::default(),
             piece_bytes: config.limits.snapshot_frame_bytes,
         };
         let raft_config = Arc::new(raft_config(&config.timings, !guarded)?);
@@ -195,6 +208,7 @@ impl Node {
             transport: node.transport.clone(),
             counters: counters.clone(),
             sending,
+            marker,
             own,
             known: Mutex::new(Known::default()),
             leader_changed: Notify::new(),
@@ -206,6 +220,15 @@ impl Node {
             removed: AtomicBool::new(false),
             raft: raft.clone(),
         });
+        // Known before anybody is let in: a stranger must not pass because nobody was known yet.
+        let (effective, committed) = raft
+            .with_raft_state(|state| {
+                let members = &state.membership_state;
+                (members.effective().membership().clone(), members.committed().membership().clone())
+            })
+            .await
+            .map_err(|e| NodeError::Raft(e.to_string()))?;
+        inner.publish_members(&effective, &committed);
         let group = Group { inner: inner.clone() };
         node.groups.lock().insert(id, group.clone());
         let hook = Arc::downgrade(&inner);

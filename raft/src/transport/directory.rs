@@ -34,11 +34,9 @@ impl Directory {
     /// Replaces what a group says. Returns whether it was news.
     pub(crate) fn update(&self, group: GroupId, view: GroupView) -> bool {
         let mut groups = self.groups.lock();
-        if groups.get(&group) == Some(&view) {
-            return false;
-        }
+        let news = groups.get(&group) != Some(&view);
         groups.insert(group, view);
-        true
+        news
     }
 
     pub(crate) fn member(&self, id: MemberId) -> Option<Member> {
@@ -67,6 +65,10 @@ impl Directory {
     /// no membership waits until it is.
     pub(crate) fn judge(&self, hello: &Hello) -> Result<(), (Refusal, String)> {
         let me = &self.me;
+        if self.groups.lock().is_empty() {
+            // Whoever came in now could not be judged by his disk.
+            return Err((Refusal::Busy, format!("member {} has not loaded its groups yet", me.member)));
+        }
         if hello.cluster != me.cluster {
             return Err((
                 Refusal::Cluster,
@@ -86,6 +88,11 @@ impl Directory {
         if from == me.member {
             return Err((Refusal::NotMe, format!("member {from} is this very member: two processes use one identity")));
         }
+        self.judge_member(from, hello.from_incarnation)
+    }
+
+    /// Whether a member may stay connected; asked again whenever the directory changes.
+    pub(crate) fn judge_member(&self, from: MemberId, incarnation: Uuid) -> Result<(), (Refusal, String)> {
         if self.is_removed(from) {
             return Err((
                 Refusal::Removed,
@@ -95,7 +102,7 @@ impl Directory {
             ));
         }
         match self.member(from) {
-            Some(member) if member.incarnation == hello.from_incarnation => Ok(()),
+            Some(member) if member.incarnation == incarnation => Ok(()),
             Some(_) => Err((
                 Refusal::Incarnation,
                 format!(

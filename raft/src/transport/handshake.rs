@@ -184,7 +184,7 @@ pub(crate) async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
     io: &mut S,
     secret: &str,
     judge: impl FnOnce(&Hello) -> Result<(), (Refusal, String)>,
-) -> Result<MemberId, HandshakeError> {
+) -> Result<Hello, HandshakeError> {
     let mut bytes = [0; HELLO_BYTES];
     io.read_exact(&mut bytes).await?;
     let hello = Hello::parse(bytes).map_err(HandshakeError::Protocol)?;
@@ -216,7 +216,7 @@ pub(crate) async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
             io.write_u8(0).await?;
             io.write_all(&ours).await?;
             io.flush().await?;
-            Ok(hello.from)
+            Ok(hello)
         }
         Err((refusal, words)) => {
             let mut cut = words.len().min(MAX_WORDS);
@@ -245,7 +245,7 @@ mod tests {
         dialler_secret: &'static str,
         acceptor_secret: &'static str,
         verdict: Result<(), (Refusal, String)>,
-    ) -> (Result<(), HandshakeError>, Result<MemberId, HandshakeError>) {
+    ) -> (Result<(), HandshakeError>, Result<Hello, HandshakeError>) {
         let (mut a, mut b) = tokio::io::duplex(1024);
         let dialler = async move {
             let result = dial(&mut a, &me(), dialler_secret, 9, Uuid::from_u128(90)).await;
@@ -269,7 +269,7 @@ mod tests {
         for secret in ["", "hunter2"] {
             let (dialled, accepted) = meet(secret, secret, Ok(())).await;
             dialled.unwrap();
-            assert_eq!(accepted.unwrap(), 5);
+            assert_eq!(accepted.unwrap().from, 5);
         }
     }
 

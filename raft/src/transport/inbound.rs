@@ -15,11 +15,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore, mpsc};
 
 use super::frame::{self, Frame, FrameReader, Kind};
-use super::handshake::{self, Refusal};
+use super::handshake::{self, Hello, Refusal};
 use super::rpc::{Append, put_append_answer, put_vote_response, read_append, read_transfer, read_vote_request};
 use super::{Shared, code, snapshot};
 use crate::group::Port;
 use crate::types::MemberId;
+use uuid::Uuid;
 
 /// Strangers that may be in the handshake at a time.
 const STRANGERS: usize = 64;
@@ -36,6 +37,7 @@ const WRITE_BYTES: usize = 256 << 10;
 /// For closing a connection from outside.
 pub(super) struct Handle {
     pub(super) from: MemberId,
+    pub(super) incarnation: Uuid,
     answers: mpsc::UnboundedSender<Bytes>,
     close: Arc<Notify>,
 }
@@ -75,19 +77,19 @@ pub(super) async fn accept_loop(listener: TcpListener, shared: Arc<Shared>) {
         };
         let shared = shared.clone();
         tokio::spawn(async move {
-            if let Some((from, stream)) = greet(stream, &address.to_string(), &shared).await {
+            if let Some((hello, stream)) = greet(stream, &address.to_string(), &shared).await {
                 drop(permit);
-                serve(from, stream, &shared).await;
+                serve(hello, stream, &shared).await;
             }
         });
     }
 }
 
-async fn greet(mut stream: TcpStream, address: &str, shared: &Shared) -> Option<(MemberId, TcpStream)> {
+async fn greet(mut stream: TcpStream, address: &str, shared: &Shared) -> Option<(Hello, TcpStream)> {
     let _ = stream.set_nodelay(true);
     let judged = handshake::accept(&mut stream, &shared.secret, |hello| shared.directory.judge(hello));
     match tokio::time::timeout(handshake::PATIENCE, judged).await {
-        Ok(Ok(from)) => Some((from, stream)),
+        Ok(Ok(hello)) => Some((hello, stream)),
         Ok(Err(error)) => {
             tracing::warn!(%address, reason = %error, "a connection to the peer port was refused");
             None
@@ -99,7 +101,8 @@ async fn greet(mut stream: TcpStream, address: &str, shared: &Shared) -> Option<
     }
 }
 
-async fn serve(from: MemberId, stream: TcpStream, shared: &Arc<Shared>) {
+async fn serve(hello: Hello, stream: TcpStream, shared: &Arc<Shared>) {
+    let (from, incarnation) = (hello.from, hello.from_incarnation);
     let (reader, writer) = tokio::io::split(stream);
     let (answers, answers_rx) = mpsc::unbounded_channel();
     let close = Arc::new(Notify::new());
@@ -112,9 +115,10 @@ async fn serve(from: MemberId, stream: TcpStream, shared: &Arc<Shared>) {
         {
             handle.close();
         }
-        inbound.insert(number, Handle { from, answers: answers.clone(), close: close.clone() });
+        inbound.insert(number, Handle { from, incarnation, answers: answers.clone(), close: close.clone() });
     }
-    if shared.stopped.load(SeqCst) {
+    // The directory may have changed since the handshake.
+    if shared.stopped.load(SeqCst) || shared.directory.judge_member(from, incarnation).is_err() {
         close.notify_one();
     }
     let mut session = Session {

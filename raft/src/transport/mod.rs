@@ -229,8 +229,10 @@ impl Transport {
         }
         self.shared.drop_strangers(&others);
         for handle in self.shared.inbound.lock().values() {
-            if self.shared.directory.is_removed(handle.from) {
-                handle.say_goodbye(Refusal::Removed, &format!("member {} was removed from the group", handle.from));
+            match self.shared.directory.judge_member(handle.from, handle.incarnation) {
+                // On its way in or out: it may stay until that is decided.
+                Ok(()) | Err((Refusal::Unknown, _)) => {}
+                Err((refusal, words)) => handle.say_goodbye(refusal, &words),
             }
         }
     }

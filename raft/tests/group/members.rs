@@ -207,3 +207,37 @@ async fn a_member_with_new_addresses_tells_them_to_the_group() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_member_that_lost_its_log_does_not_start_and_if_it_does_it_harms_nobody() {
+    let mut cluster = Cluster::new(3).await;
+    cluster.add("n", 1).await.unwrap();
+    cluster.agree().await;
+    let leader = cluster.leader().await;
+    let lost = cluster.voters(leader).into_iter().find(|id| *id != leader).unwrap();
+    let home = cluster.homes[&lost].clone();
+    let marker = home.dir.join("group-0.begun");
+    eventually("the marker", || marker.exists().then_some(())).await;
+    cluster.kill(lost);
+    eventually("an end of its writing", || std::fs::remove_dir_all(home.dir.join("wal")).is_ok().then_some(())).await;
+    let _ = std::fs::remove_dir_all(home.dir.join("checkpoint"));
+    let error = loop {
+        match cluster.try_start(&home, false).await {
+            Err(quorate_raft::NodeError::Storage(words)) if words.contains("forgotten") => break words,
+            // The port of the one that was torn down.
+            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+            Ok(_) => panic!("it started without its log"),
+        }
+    };
+    assert!(error.contains("join again"), "{error}");
+
+    // Somebody who removes that file, too, gets no further: the leader knows what this member once had.
+    std::fs::remove_file(marker).unwrap();
+    cluster.start(lost).await;
+    for i in 2..=20 {
+        assert_eq!(cluster.add("n", 1).await.unwrap(), i);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(cluster.leader().await, leader, "a leader must not fall over the loss of another");
+    assert_eq!(cluster.running[&lost].group.applied_index(), None);
+}
