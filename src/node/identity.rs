@@ -86,7 +86,7 @@ pub(super) async fn find_or_make(
                 peer: me.peer.clone(),
                 client: me.client.clone(),
                 admin: me.admin.clone(),
-                role: WantedRole::Voter,
+                role: if settings.joins_as_learner() { WantedRole::Learner } else { WantedRole::Voter },
             };
             let token = settings.admin_token();
             let added = join::join(&urls, token.as_deref(), &wish, None).await?;

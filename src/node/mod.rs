@@ -270,9 +270,30 @@ async fn bind_clients(settings: &Settings) -> anyhow::Result<Vec<TcpListener>> {
 }
 
 async fn bind(addr: &str, what: &str, setting: &str) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(addr).await.with_context(|| {
+    listen(addr).await.with_context(|| {
         format!("cannot listen on {addr}, {what}: if another program uses it, choose another with --{setting}")
     })
+}
+
+/// Listens there. An IPv6 port takes IPv6 only, as Redis does it: `bind * -::*` names both kinds.
+#[cfg(not(madsim))]
+async fn listen(addr: &str) -> std::io::Result<TcpListener> {
+    let Ok(v6) = addr.parse::<std::net::SocketAddrV6>() else {
+        return TcpListener::bind(addr).await;
+    };
+    let socket = socket2::Socket::new(socket2::Domain::IPV6, socket2::Type::STREAM, None)?;
+    socket.set_only_v6(true)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&v6.into())?;
+    socket.listen(1024)?;
+    socket.set_nonblocking(true)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// The simulated network is IPv4 only.
+#[cfg(madsim)]
+async fn listen(addr: &str) -> std::io::Result<TcpListener> {
+    TcpListener::bind(addr).await
 }
 
 fn server_facts(

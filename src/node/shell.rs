@@ -102,6 +102,13 @@ impl Factory {
         let _ = slowlog(&self.parts.settings);
         self.parts.settings.on_change(Id::SlowlogLogSlowerThan, slowlog.clone());
         self.parts.settings.on_change(Id::SlowlogMaxLen, slowlog);
+        let metrics = self.parts.metrics.clone();
+        let latency = move |settings: &Settings| {
+            metrics.latency.configure(settings.latency_monitor_threshold_ms());
+            Ok(())
+        };
+        let _ = latency(&self.parts.settings);
+        self.parts.settings.on_change(Id::LatencyMonitorThreshold, latency);
         let executor = Arc::downgrade(&self.parts.executor);
         self.parts.settings.on_change(Id::WriteTimeout, move |settings| {
             if let Some(executor) = executor.upgrade() {
