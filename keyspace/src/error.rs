@@ -59,19 +59,29 @@ impl CmdError {
         Self::new(format!("ERR invalid expire time in '{name}' command"))
     }
 
-    /// A name no table knows. Redis shows at most 128 bytes of it and of the arguments.
+    /// A name no table knows.
     pub fn unknown_command(args: &[&[u8]]) -> Self {
+        Self::new(String::from_utf8_lossy(&Self::unknown_command_line(args)))
+    }
+
+    /// The text of [`CmdError::unknown_command`] with the client's own bytes in it, whatever they are. Redis shows at
+    /// most 128 bytes of the name and of the arguments.
+    pub fn unknown_command_line(args: &[&[u8]]) -> Vec<u8> {
         let name = args.first().copied().unwrap_or_default();
-        let mut shown = String::new();
+        let mut shown = Vec::new();
         for arg in args.iter().skip(1) {
             if shown.len() >= 128 {
                 break;
             }
             let room = 128 - shown.len();
-            shown.push_str(&format!("'{}' ", lossy(&arg[..arg.len().min(room)])));
+            shown.extend_from_slice(&[b"'", up_to_zero(&arg[..arg.len().min(room)]), b"' "].concat());
         }
-        let name = lossy(&name[..name.len().min(128)]);
-        Self::new(format!("ERR unknown command '{name}', with args beginning with: {shown}"))
+        let name = up_to_zero(&name[..name.len().min(128)]);
+        let mut line = [b"ERR unknown command '", name, b"', with args beginning with: ", &shown].concat();
+        for byte in line.iter_mut().filter(|byte| matches!(byte, b'\r' | b'\n')) {
+            *byte = b' ';
+        }
+        line
     }
 
     /// A subcommand no container knows; `name` of the container in upper case is in the hint.
@@ -88,8 +98,11 @@ impl CmdError {
 
 /// Up to the first zero byte, where Redis' own text ends too.
 fn lossy(bytes: &[u8]) -> Cow<'_, str> {
-    let bytes = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
-    String::from_utf8_lossy(bytes)
+    String::from_utf8_lossy(up_to_zero(bytes))
+}
+
+fn up_to_zero(bytes: &[u8]) -> &[u8] {
+    bytes.split(|byte| *byte == 0).next().unwrap_or_default()
 }
 
 /// Bytes that can't be what this program wrote: an entry or a chunk of a snapshot. The member must stop.

@@ -17,7 +17,7 @@ const fn spec(name: &'static str, alias: &'static str, default: i64, min: i64) -
 
 /// In the order of [`Setting`].
 static SPECS: [Spec; 13] = [
-    spec("hash-max-listpack-entries", "hash-max-ziplist-entries", 128, 0),
+    spec("hash-max-listpack-entries", "hash-max-ziplist-entries", 512, 0),
     spec("hash-max-listpack-value", "hash-max-ziplist-value", 64, 0),
     spec("list-max-listpack-size", "list-max-ziplist-size", -2, i64::MIN),
     spec("list-compress-depth", "", 0, 0),

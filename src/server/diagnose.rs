@@ -14,7 +14,7 @@ fn slowlog_get(cx: &dyn ShellCx, args: &mut Args<'_>, out: &mut ReplyBuf) -> Res
     const TOO_LOW: CmdError = CmdError::fixed("ERR count should be greater than or equal to -1");
     let count = match args.is_empty() {
         true => 10,
-        false => args.int_in(-1, i64::MAX, TOO_LOW)?,
+        false => args.int_in(-1, i64::MAX, TOO_LOW).map_err(|_| TOO_LOW)?,
     };
     let entries = cx.metrics().slowlog.newest(usize::try_from(count).unwrap_or(usize::MAX));
     out.array(entries.len());

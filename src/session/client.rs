@@ -27,9 +27,9 @@ fn check_printable(text: &[u8], refusal: &str) -> Result<(), CmdError> {
     Err(CmdError::new(format!("ERR {refusal}")))
 }
 
-fn parse_id(arg: &[u8]) -> Result<u64, CmdError> {
-    let refusal = CmdError::fixed("ERR Invalid client ID");
-    parse_int(arg).and_then(|id| u64::try_from(id).ok()).filter(|id| *id > 0).ok_or(refusal)
+/// Any number will do: nobody has the id 0, or a negative one.
+fn parse_id(arg: &[u8]) -> Result<i64, CmdError> {
+    parse_int(arg).ok_or(CmdError::fixed("ERR Invalid client ID"))
 }
 
 fn parse_yes_no(arg: &[u8], yes: &str, no: &str) -> Result<bool, CmdError> {
@@ -45,7 +45,7 @@ fn parse_yes_no(arg: &[u8], yes: &str, no: &str) -> Result<bool, CmdError> {
 /// Which connections CLIENT KILL is to close, or CLIENT LIST to show.
 #[derive(Default)]
 struct Filter {
-    ids: Vec<u64>,
+    ids: Vec<i64>,
     addr: Option<Bytes>,
     local: Option<Bytes>,
     user: Option<Bytes>,
@@ -73,7 +73,7 @@ fn parse_kind(arg: &[u8]) -> Result<Kind, CmdError> {
 
 impl Filter {
     fn matches(&self, client: &Client, me: u64) -> bool {
-        (self.ids.is_empty() || self.ids.contains(&client.id))
+        (self.ids.is_empty() || self.ids.contains(&(client.id as i64)))
             && self.addr.as_ref().is_none_or(|addr| client.addr.to_string().as_bytes() == &addr[..])
             && self.local.as_ref().is_none_or(|local| client.local.to_string().as_bytes() == &local[..])
             && self.user.as_ref().is_none_or(|user| &user[..] == b"default")
@@ -88,7 +88,7 @@ impl Filter {
         while let [name, value, more @ ..] = rest {
             if is(name, "id") {
                 let refusal = CmdError::fixed("ERR client-id should be greater than 0");
-                filter.ids = vec![parse_id(value).map_err(|_| refusal)?];
+                filter.ids = vec![parse_int(value).filter(|id| *id > 0).ok_or(refusal)?];
             } else if is(name, "addr") {
                 filter.addr = Some(value.clone());
             } else if is(name, "laddr") {

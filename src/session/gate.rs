@@ -14,9 +14,6 @@ use crate::server::SessionOp;
 /// What CLIENT PAUSE WRITE holds back.
 const MAY_CHANGE: u32 = flag::WRITE | flag::MAY_REPLICATE;
 const OUT_OF_MEMORY: CmdError = CmdError::fixed("OOM command not allowed when used memory > 'maxmemory'.");
-const EXEC_OUT_OF_MEMORY: CmdError = CmdError::fixed(
-    "EXECABORT Transaction discarded because of: OOM command not allowed when used memory > 'maxmemory'.",
-);
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
     /// What forbids a command between MULTI and EXEC. While memory is used up nothing may be queued: what waits for EXEC
@@ -43,15 +40,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         }
     }
 
-    /// EXEC of what may need memory while memory is used up. The connection is out of the transaction then.
-    pub(super) fn exec_out_of_memory(&mut self, found: &Found) -> Option<CmdError> {
+    /// EXEC of what may need memory while memory is used up.
+    pub(super) fn exec_out_of_memory(&self, found: &Found) -> Option<CmdError> {
         let is_exec = found.session_op() == Some(SessionOp::Exec);
-        if !is_exec || !self.queued(flag::DENYOOM) || !self.memory_is_used_up() {
-            return None;
-        }
-        self.state.multi = None;
-        self.state.watches.clear();
-        Some(EXEC_OUT_OF_MEMORY)
+        (is_exec && self.queued(flag::DENYOOM) && self.memory_is_used_up()).then_some(OUT_OF_MEMORY)
     }
 
     /// Whether CLIENT PAUSE WRITE holds this back. EXEC is what it runs.
@@ -80,7 +72,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         true
     }
 
-    fn memory_is_used_up(&self) -> bool {
+    pub(super) fn memory_is_used_up(&self) -> bool {
         let limit = self.shared.settings.maxmemory();
         limit != 0 && self.shared.metrics.memory.get() > limit
     }
@@ -111,4 +103,41 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         }
         true
     }
+
+    /// Says no to a command before it runs. A transaction in the making is
+    /// spoilt by it, and a refused EXEC ends it.
+    pub(super) fn refuse(&mut self, command: &Command, error: &CmdError, found: Option<&Found>) {
+        if let Some(multi) = &mut self.state.multi {
+            multi.broken = true;
+        }
+        if let Some(found) = found {
+            self.shared.metrics.commands.rejected(found.entry.index);
+        }
+        let line = if command[0].eq_ignore_ascii_case(b"exec") {
+            (self.state.multi, self.state.watches) = (None, Vec::new());
+            let why = error.text().trim_start_matches("ERR ");
+            format!("EXECABORT Transaction discarded because of: {why}").into_bytes()
+        } else if found.is_none() && error.text().starts_with("ERR unknown command ") {
+            // Shown byte by byte, whatever the bytes are.
+            CmdError::unknown_command_line(&slices(command))
+        } else {
+            error.text().as_bytes().to_vec()
+        };
+        self.shared.metrics.error_reply(&line);
+        self.out.raw(b"-");
+        self.out.raw(&line);
+        self.out.raw(b"\r\n");
+    }
+
+    /// A browser was made to talk to this port by some page: nothing of what it sent is answered.
+    pub(super) fn hang_up(&mut self) {
+        tracing::warn!(client = %self.client.addr, "closed: it talks HTTP; a web page may be behind it");
+        self.out.clear();
+        self.state.closing = true;
+    }
+}
+
+/// Words that begin a line of an HTTP request. GET is a command of ours, but a Host line follows it.
+pub(super) fn is_of_http(name: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(b"post") || name.eq_ignore_ascii_case(b"host:")
 }

@@ -36,6 +36,7 @@ use crate::metrics::Metrics;
 use crate::resp::{Command, Limits, Parser, skip_reply};
 use crate::server::cx::{ShellCx, ShellHandler};
 use found::{Class, Found, find};
+use gate::is_of_http;
 use registry::{Client, Clients};
 use state::{ReplyMode, State};
 
@@ -188,9 +189,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
             let plain = self.state.authenticated && self.state.multi.is_none() && self.state.reply == ReplyMode::On;
             let mut end = at + 1;
             if plain && class != Class::Shell {
-                while end < batch.len() && found[end].as_ref().is_ok_and(|found| found.class == class) {
-                    end += 1;
-                }
+                end = self.run_end(&found, at, class);
                 self.keyspace_run(&batch[at..end], &found[at..end], class).await;
             } else {
                 self.one(&batch[at], &found[at]).await;
@@ -215,6 +214,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
             }
         });
         Ok(())
+    }
+
+    /// Where the run that begins at `at` ends: at the next command of another class. A few quick reads that stand
+    /// between writes go along with them: each change from one to the other would cost a round of the log.
+    fn run_end(&self, found: &[Result<Found, CmdError>], at: usize, class: Class) -> usize {
+        let skip = |mut at: usize, class: Class, flags: u32| {
+            while at < found.len()
+                && found[at].as_ref().is_ok_and(|f| f.class == class && f.entry.flags & flags == flags)
+            {
+                at += 1;
+            }
+            at
+        };
+        let mut end = skip(at, class, 0);
+        if class != Class::Write || self.state.read_only || self.memory_is_used_up() {
+            return end;
+        }
+        loop {
+            let reads = skip(end, Class::Read, flag::FAST);
+            let writes = skip(reads, Class::Write, 0);
+            if writes == reads || reads - at > READ_COMMANDS {
+                return end;
+            }
+            end = writes;
+        }
     }
 
     async fn flush(&mut self) -> std::io::Result<()> {
@@ -278,19 +302,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
     async fn one_in_any_state(&mut self, command: &Command, found: &Result<Found, CmdError>) {
         let found = match found {
             Ok(found) => found,
-            Err(error) => return self.refuse(error, None),
+            Err(_) if is_of_http(&command[0]) => return self.hang_up(),
+            Err(error) => return self.refuse(command, error, None),
         };
         let flags = found.entry.flags;
         if !self.state.authenticated && flags & flag::NO_AUTH == 0 {
-            return self.refuse(&CmdError::fixed("NOAUTH Authentication required."), Some(found));
+            return self.refuse(command, &CmdError::fixed("NOAUTH Authentication required."), Some(found));
         }
         if self.state.multi.is_some()
             && let Some(error) = self.unfit_for_multi(found)
         {
-            return self.refuse(&error, Some(found));
+            return self.refuse(command, &error, Some(found));
         }
         if let Some(error) = self.exec_out_of_memory(found) {
-            return self.refuse(&error, Some(found));
+            return self.refuse(command, &error, Some(found));
         }
         if !self.unpaused(self.may_change(found)).await {
             return;
@@ -305,18 +330,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
                 self.keyspace_run(std::slice::from_ref(command), std::slice::from_ref(&found), class).await;
             }
         }
-    }
-
-    /// Says no to a command before it runs. A transaction in the making is spoilt by it.
-    fn refuse(&mut self, error: &CmdError, found: Option<&Found>) {
-        if let Some(multi) = &mut self.state.multi {
-            multi.broken = true;
-        }
-        if let Some(found) = found {
-            self.shared.metrics.commands.rejected(found.entry.index);
-        }
-        self.shared.metrics.error_reply(error.text().as_bytes());
-        self.out.fail(error);
     }
 
     /// A run of commands of one class, all of the keyspace.
@@ -417,6 +430,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         let metrics = &self.shared.metrics;
         let took = began.elapsed();
         let nanos = took.as_nanos() as u64 / commands.len() as u64;
+        if took >= Duration::from_millis(1) {
+            metrics.latency.record("command", took.as_millis() as u64, self.shared.env.wall_ms() / 1000);
+        }
         if metrics.slowlog.wants(took.as_micros() as u64) {
             self.note_slow(commands, found, took);
         }

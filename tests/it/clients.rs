@@ -3,6 +3,7 @@
 
 use crate::three_members;
 use quorate_testkit::Value;
+use quorate_testkit::resp::encode_into;
 use redis::Commands;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -130,4 +131,29 @@ fn client_list_shows_the_command_that_runs() {
             assert!(text.split_whitespace().any(|found| found == field), "{field} in {text}");
         }
     }
+}
+
+#[test]
+fn a_pipeline_that_changes_between_writes_and_reads_is_not_one_entry_a_command() {
+    let cluster = three_members();
+    let member = &cluster.members[cluster.follower()];
+    let applied = || member.status().expect("a status")["applied"].as_u64().expect("a position");
+    let (mut conn, before) = (member.conn(), applied());
+    let mut bytes = Vec::new();
+    for n in 0..5000 {
+        let n = n.to_string();
+        encode_into(&["SET", "k", &n], &mut bytes);
+        encode_into(&["GET", "k"], &mut bytes);
+        encode_into(&["APPEND", "k", "x"], &mut bytes);
+        encode_into(&["GET", "k"], &mut bytes);
+    }
+    conn.send_bytes(&bytes).unwrap();
+    for n in 0..5000 {
+        let replies = [(); 4].map(|()| conn.read().unwrap());
+        let length = n.to_string().len() as i64 + 1;
+        let (then, now) = (Value::bulk(n.to_string()), Value::bulk(format!("{n}x")));
+        assert_eq!(replies, [Value::ok(), then, Value::Int(length), now]);
+    }
+    let entries = applied() - before;
+    assert!(entries < 1000, "{entries} entries for 10000 writes, each with a read behind it");
 }
