@@ -7,6 +7,7 @@
 
 pub mod catalog;
 pub mod cx;
+pub mod docs_page;
 pub mod facts;
 
 mod acl;
