@@ -113,6 +113,9 @@ fn a_broken_request_gets_an_error_that_says_what_is_wrong() {
     ] {
         assert_eq!(String::from_utf8_lossy(&poke(member.client, sent)), expected);
     }
-    let answer = poke(member.admin, b"GET /v1/nothing HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    let answer = poke(member.admin, b"GET /v1/nothing HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     assert!(answer.starts_with(b"HTTP/1.1 404"), "{}", answer.escape_ascii());
+    // What a web page would send by way of a name that it has pointed here.
+    let answer = poke(member.admin, b"GET /v1/status HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n");
+    assert!(answer.starts_with(b"HTTP/1.1 403"), "{}", answer.escape_ascii());
 }

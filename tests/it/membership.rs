@@ -148,10 +148,13 @@ fn a_removal_that_would_cost_the_quorum_is_refused_with_the_reason() {
     let followers: Vec<usize> = (0..3).filter(|at| *at != leader).collect();
     let ids: Vec<u64> = followers.iter().map(|at| cluster.members[*at].id()).collect();
     cluster.members[followers[0]].kill();
-    let refused = wait_until("the leader notices", || {
-        let answer = remove(&cluster, leader, ids[1]);
-        (answer.status == 409).then_some(answer)
+    wait_until("the leader notices", || {
+        let members = cluster.members[leader].members()?;
+        let dead = members.iter().find(|member| member["id"] == ids[0])?;
+        (!quorate_testkit::cluster::is_healthy(dead)).then_some(())
     });
+    let refused = remove(&cluster, leader, ids[1]);
+    assert_eq!(refused.status, 409, "{}", refused.body);
     let error = refused.json();
     for field in ["code", "message", "hint"] {
         assert!(error[field].as_str().is_some_and(|text| !text.is_empty()), "no {field} in {error}");

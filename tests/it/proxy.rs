@@ -234,16 +234,20 @@ fn a_write_whose_outcome_is_not_known_is_told_as_unknown() {
     for at in &others {
         cluster.members[*at].resume();
     }
-    let values: Vec<Value> = cluster
-        .members
-        .iter()
-        .map(|member| {
-            let mut conn = member.conn();
-            wait_until("the member serves again", || conn.cmd("GET k").ok().filter(|reply| reply.error().is_none()))
-        })
-        .collect();
-    assert!([Value::bulk("before"), Value::bulk("after")].contains(&values[0]), "{values:?}");
-    assert!(values.iter().all(|value| *value == values[0]), "all members tell the same: {values:?}");
+    // It may take effect late, but once it has, it has for everybody.
+    let ask = |at: usize| {
+        let mut conn = cluster.members[at].conn();
+        wait_until("the member serves again", || conn.cmd("GET k").ok().filter(|reply| reply.error().is_none()))
+    };
+    let values: Vec<Value> = (0..6).map(|number| ask(number % 3)).collect();
+    let (before, after) = (Value::bulk("before"), Value::bulk("after"));
+    assert!(values.iter().all(|value| [&before, &after].contains(&value)), "{values:?}");
+    let first_after = values.iter().position(|value| *value == after).unwrap_or(values.len());
+    assert!(!values[first_after..].contains(&before), "what was seen is never unseen: {values:?}");
+    // Whatever comes behind it in the log settles it.
+    assert_eq!(conn.cmd("SET settled yes").unwrap(), Value::ok());
+    let settled: Vec<Value> = (0..3).map(ask).collect();
+    assert!(settled.windows(2).all(|pair| pair[0] == pair[1]), "all members tell the same: {settled:?}");
 }
 
 #[test]

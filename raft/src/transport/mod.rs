@@ -91,7 +91,7 @@ impl Shared {
         self.peers.lock().retain(|id, peer| {
             let stays = others.contains_key(id) || holders.contains_key(id);
             if !stays {
-                peer.stop();
+                peer.retire();
             }
             stays
         });

@@ -31,6 +31,8 @@ const REFUSED_PAUSE: Duration = Duration::from_secs(1);
 const PING_EVERY: Duration = Duration::from_millis(500);
 /// Nothing heard for so long although something was asked: the connection is dead.
 const SILENCE: Duration = Duration::from_secs(3);
+/// How long a peer that is no member any more may take for its last answers.
+const LAST_ANSWERS: Duration = Duration::from_secs(10);
 /// What one write takes together.
 const WRITE_BYTES: usize = 256 << 10;
 /// Bytes that may wait in the queues, in units of 1 KiB.
@@ -153,6 +155,12 @@ impl Connection {
         Ok(())
     }
 
+    /// Whether somebody waits for an answer to a single question.
+    fn is_asked(&self) -> bool {
+        let waiting = self.waiting.lock();
+        waiting.as_ref().is_some_and(|w| w.values().any(|one| matches!(one, Waiting::Once(..))))
+    }
+
     fn quiet_for(&self) -> Duration {
         Duration::from_nanos(Instant::now().as_nanos().saturating_sub(self.heard_at.load(Relaxed)))
     }
@@ -210,6 +218,8 @@ pub(crate) struct Peer {
     changed: Notify,
     stopped: AtomicBool,
     stop: Notify,
+    retiring: AtomicBool,
+    retire: Notify,
     trouble: Mutex<Option<String>>,
 }
 
@@ -222,6 +232,8 @@ impl Peer {
             changed: Notify::new(),
             stopped: AtomicBool::new(false),
             stop: Notify::new(),
+            retiring: AtomicBool::new(false),
+            retire: Notify::new(),
             trouble: Mutex::new(None),
         }
     }
@@ -247,10 +259,31 @@ impl Peer {
         self.changed.notify_waiters();
     }
 
+    /// It is no member any more: ends when what was asked has its answer, or after a while. A leader that was asked
+    /// to remove itself still has to say that it did.
+    pub(crate) fn retire(&self) {
+        self.retiring.store(true, SeqCst);
+        self.stop.notify_one();
+        self.retire.notify_one();
+        self.changed.notify_waiters();
+    }
+
+    fn is_over(&self) -> bool {
+        self.stopped.load(SeqCst) || self.retiring.load(SeqCst)
+    }
+
     /// Whether it was let go.
     #[cfg(test)]
     pub(crate) fn is_stopped(&self) -> bool {
-        self.stopped.load(SeqCst)
+        self.is_over()
+    }
+
+    async fn retired_and_idle(&self, connection: &Connection) {
+        self.retire.notified().await;
+        let deadline = Instant::now() + LAST_ANSWERS;
+        while Instant::now() < deadline && connection.is_asked() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     fn live(&self) -> Option<Arc<Connection>> {
@@ -273,7 +306,7 @@ impl Peer {
                 return Ok(connection);
             }
             let left = deadline - Instant::now();
-            if left.is_zero() || self.stopped.load(SeqCst) {
+            if left.is_zero() || self.is_over() {
                 let trouble = self.trouble.lock().clone().unwrap_or_else(|| "no connection".into());
                 return Err(Lost::NotSent(format!("member {}: {trouble}", self.id)));
             }
@@ -333,7 +366,7 @@ impl Peer {
     /// Dials for ever, until it is stopped.
     pub(crate) async fn run(self: Arc<Self>, shared: Arc<Shared>) {
         let mut pause = FIRST_PAUSE;
-        while !self.stopped.load(SeqCst) {
+        while !self.is_over() {
             let address = self.address.lock().clone();
             let attempt = async {
                 tokio::time::timeout(handshake::PATIENCE, self.dial(&shared, &address))
@@ -352,7 +385,7 @@ impl Peer {
                     }
                     pause = FIRST_PAUSE;
                     let why = self.carry(stream, &shared).await;
-                    if !self.stopped.load(SeqCst) {
+                    if !self.is_over() {
                         tracing::info!(peer = self.id, %address, %why, "the connection to a peer ended");
                     }
                 }
@@ -420,6 +453,7 @@ impl Peer {
             () = connection.close.notified() => "it was closed here".to_owned(),
             why = read_answers(reader, &connection, shared, self.id) => why,
             why = write_requests(writer, urgent_rx, log_rx, bulk_rx) => why,
+            () = self.retired_and_idle(&connection) => "it is no member any more".to_owned(),
             () = watch(&connection) => format!("nothing was heard for {SILENCE:?}"),
         };
         *self.connection.lock() = None;

@@ -204,3 +204,17 @@ async fn calls_between_members_say_whether_they_may_have_been_done() {
     let lost = call(7, Duration::from_millis(300)).await;
     assert!(matches!(lost, Err(CallError::NotSent(_))), "{lost:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_member_that_is_removed_still_gives_the_answers_that_it_owes() {
+    let cluster = Cluster::new(3).await;
+    let leader = cluster.leader().await;
+    let mut others = cluster.voters(leader).into_iter().filter(|id| *id != leader);
+    let (out, asker) = (others.next().unwrap(), others.next().unwrap());
+    cluster.running[&out].node.serve(7, Arc::new(Echo(Duration::from_secs(1))));
+    let node = cluster.running[&asker].node.clone();
+    let asked = tokio::spawn(async move { node.call(out, 7, Bytes::from_static(b"hi"), LONG).await });
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    cluster.running[&leader].group.remove(out).await.unwrap();
+    assert_eq!(asked.await.unwrap().unwrap(), Bytes::from(format!("{asker}:hi")));
+}

@@ -48,10 +48,13 @@ impl Case {
         }
     }
 
-    /// The names of the commands it sends, in lower case.
+    /// The commands it sends, in lower case: each with the word behind it, which may name a subcommand.
     #[must_use]
-    pub fn commands(&self) -> Vec<String> {
-        self.lines.iter().map(|words| String::from_utf8_lossy(&words[0]).to_lowercase()).collect()
+    pub fn commands(&self) -> Vec<(String, String)> {
+        let lower = |word: Option<&Vec<u8>>| word.map(|word| String::from_utf8_lossy(word).to_lowercase());
+        let both =
+            |words: &Vec<Vec<u8>>| (lower(words.first()).unwrap_or_default(), lower(words.get(1)).unwrap_or_default());
+        self.lines.iter().map(both).collect()
     }
 
     /// Runs it on a connection, after a flush.
