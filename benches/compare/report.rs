@@ -116,9 +116,8 @@ impl Report {
                 let _ = writeln!(out, "\n{name} answered {errors} requests with errors, the first: `{first}`");
             }
         }
-        out.push_str("\n| latency, ms; processor, µs a request | Redis p50 | p99 | p99.9 | servers | load ");
-        out.push_str("| Quorate p50 | p99 | p99.9 | servers | load |\n|---|");
-        out.push_str(&"---:|".repeat(10));
+        out.push_str("\n| latency, ms | Redis p50 | p99 | p99.9 | Quorate p50 | p99 | p99.9 |\n|---|");
+        out.push_str(&"---:|".repeat(6));
         out.push('\n');
         for (row, workload) in WORKLOADS.iter().enumerate() {
             let _ = write!(out, "| {} ", workload.name);
