@@ -198,6 +198,8 @@ async fn connection(stream: TcpStream, router: Router, head: Duration, lifetime:
     let _ = stream.set_nodelay(true);
     let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
+        // Whoever has said all it wanted and closed its side (`nc -N`) still gets its answer.
+        .half_close(true)
         .header_read_timeout(head)
         .max_buf_size(64 << 10)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
