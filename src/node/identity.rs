@@ -34,9 +34,14 @@ impl Found {
         Identity { cluster: self.cluster, member: self.member, incarnation: self.incarnation }
     }
 
+    /// This member is the first of a new group.
+    pub(super) fn begins_group(&self) -> bool {
+        self.flags & BEGINNING != 0
+    }
+
     pub(super) fn start(&self, me: Member) -> GroupStart {
         let me = Member { incarnation: self.incarnation, wants_vote: true, ..me };
-        if self.flags & BEGINNING != 0 { GroupStart::Bootstrap(me) } else { GroupStart::Open(me) }
+        if self.begins_group() { GroupStart::Bootstrap(me) } else { GroupStart::Open(me) }
     }
 
     fn stored(&self) -> Stored {

@@ -40,7 +40,7 @@ pub(super) fn start(
 }
 
 /// Gives a new group its secret seed, its databases and the settings of the member that began it.
-async fn found(executor: &Executor, settings: &Settings, env: &dyn Env) {
+pub(super) async fn found(executor: &Executor, settings: &Settings, env: &dyn Env) {
     if executor.engine().with(|keyspace| keyspace.is_founded()) {
         return;
     }

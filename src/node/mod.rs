@@ -173,6 +173,10 @@ async fn bring_up(settings: &Settings, start: Start, env: Arc<dyn Env>, stop: Ar
     let admin = AdminService::new(Arc::new(LiveBackend::new(node.clone(), group.clone(), local)));
     node.serve(PEER_SERVICE, Arc::new(PeerFace(admin.clone())));
     tokio::spawn(narrate(group.clone(), last_checkpoint, env.clone()));
+    if found.begins_group() {
+        // Before any client is served: the settings of the beginning must not come after a client's own.
+        keeper::found(&executor, settings, &*env).await;
+    }
     keeper::start(executor.clone(), settings.clone(), shell.clone(), env.clone(), metrics.clone());
 
     let shared = Arc::new(Shared {
