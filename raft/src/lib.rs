@@ -19,6 +19,8 @@ mod counters;
 mod entry;
 mod error;
 mod events;
+#[cfg(test)]
+mod format_tests;
 mod group;
 mod keeper;
 mod lease;

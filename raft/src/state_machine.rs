@@ -94,7 +94,7 @@ fn corrupt(error: impl std::fmt::Display) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error.to_string())
 }
 
-fn manifest(meta: &Meta, system: &SystemState, header: &[u8]) -> Bytes {
+pub(crate) fn manifest(meta: &Meta, system: &SystemState, header: &[u8]) -> Bytes {
     let mut out = BytesMut::new();
     out.put_u8(MANIFEST_VERSION);
     put_maybe_log_id(&mut out, meta.last_log_id.as_ref());
@@ -104,7 +104,7 @@ fn manifest(meta: &Meta, system: &SystemState, header: &[u8]) -> Bytes {
     out.freeze()
 }
 
-fn read_manifest(bytes: Bytes) -> Result<(Meta, SystemState, Bytes), Malformed> {
+pub(crate) fn read_manifest(bytes: Bytes) -> Result<(Meta, SystemState, Bytes), Malformed> {
     let mut reader = Reader(bytes);
     if reader.u8()? != MANIFEST_VERSION {
         return Err(Malformed("manifest: its version is not known here"));

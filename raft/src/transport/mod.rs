@@ -5,12 +5,12 @@
 //! it came on, with one line in the log, and touches nothing else.
 
 mod directory;
-mod frame;
+pub(crate) mod frame;
 mod handshake;
 mod inbound;
 mod peer;
 pub(crate) mod rpc;
-mod snapshot;
+pub(crate) mod snapshot;
 
 use std::collections::BTreeMap;
 use std::io;

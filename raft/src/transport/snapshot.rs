@@ -81,7 +81,7 @@ fn checksum(chunk: u64, last: bool, bytes: &[u8]) -> u32 {
     sum.finalize()
 }
 
-fn read_piece(body: Bytes) -> Result<(u64, bool, Bytes), Malformed> {
+pub(crate) fn read_piece(body: Bytes) -> Result<(u64, bool, Bytes), Malformed> {
     let mut reader = Reader(body);
     let (chunk, last, sum, bytes) = (reader.u64()?, reader.bool()?, reader.u32()?, reader.bytes()?);
     reader.end()?;
