@@ -103,7 +103,13 @@ fn throw_away(garbage: Garbage) {
     drop(garbage);
 }
 
-struct KeyspaceView(keyspace_view::View);
+/// Keys in each database of a view that an engine has made.
+pub(crate) fn keys_by_database(view: &dyn View) -> Vec<u64> {
+    let view = view.as_any().downcast_ref::<KeyspaceView>();
+    view.map_or_else(Vec::new, |view| view.0.keys_by_database().collect())
+}
+
+pub(crate) struct KeyspaceView(pub(crate) keyspace_view::View);
 
 impl View for KeyspaceView {
     fn header(&self) -> Vec<u8> {

@@ -2,10 +2,11 @@
 //!
 //! This crate is what stands between clients and the rooms below it: the client protocol ([`resp`]), connections
 //! ([`session`]), the way of a command to the leader and back ([`executor`]), the keyspace as a state machine
-//! ([`engine`]), server commands ([`server`]), admin HTTP ([`admin`]), settings ([`config`]), the command line
+//! ([`engine`]), backups ([`backup`]), server commands ([`server`]), admin HTTP ([`admin`]), settings ([`config`]), the command line
 //! ([`cli`]), and a member put together ([`node`]).
 
 pub mod admin;
+pub mod backup;
 pub mod cli;
 pub mod config;
 pub mod engine;

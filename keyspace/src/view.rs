@@ -79,6 +79,11 @@ impl View {
         self.dbs.iter().map(Slots::len).sum()
     }
 
+    /// How many keys each database holds.
+    pub fn keys_by_database(&self) -> impl Iterator<Item = u64> + '_ {
+        self.dbs.iter().map(Slots::len)
+    }
+
     /// What is not in chunks; [`Restore::new`] begins with it. It holds the group's hash seed, which is a secret.
     pub fn header(&self) -> Vec<u8> {
         let mut out = vec![VERSION];

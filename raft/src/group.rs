@@ -15,7 +15,7 @@ use quorate_storage::wal::GroupLog;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use crate::api::StateMachine;
+use crate::api::{StateMachine, View};
 use crate::barrier::Barrier;
 use crate::config::{Identity, Limits, RaftTimings};
 use crate::counters::Counters;
@@ -28,7 +28,7 @@ use crate::runtime::Instant;
 use crate::state_machine::Machine;
 use crate::status::{GroupStatus, MemberStatus, Role};
 use crate::transport::Transport;
-use crate::types::{GroupId, Member, MemberId, Metrics, TypeConfig};
+use crate::types::{GroupId, LeaderId, Member, MemberId, Metrics, TypeConfig};
 
 pub(crate) type RaftHandle = openraft::Raft<TypeConfig, Machine>;
 
@@ -46,6 +46,18 @@ pub struct Joined {
     pub incarnation: Uuid,
     /// All members, itself included.
     pub members: Vec<(MemberId, Member)>,
+}
+
+/// A consistent state of a group on this member, and where in the log it was taken. Everything in it is committed.
+pub struct Capture {
+    /// The index of the last entry in it.
+    pub index: u64,
+    /// That entry's term.
+    pub term: u64,
+    /// Who led in that term.
+    pub leader: MemberId,
+    /// The state.
+    pub view: Arc<dyn View>,
 }
 
 /// What the transport needs of a group.
@@ -289,6 +301,28 @@ impl Group {
     /// Takes a checkpoint now and waits until it is durable. Returns the index it holds.
     pub async fn checkpoint(&self) -> Result<u64, ChangeError> {
         self.inner.checkpoint(Duration::from_secs(300)).await
+    }
+
+    /// The state as it is here once `after` is applied, or at once without. Waits at most for `patience`. It is a view
+    /// that entries applied later don't change: give it back soon, for what it shares with the present costs memory.
+    pub async fn capture(&self, after: Option<u64>, patience: Duration) -> Result<Capture, ChangeError> {
+        let deadline = Instant::now() + patience;
+        while self.applied_index() < after {
+            if Instant::now() >= deadline {
+                return Err(ChangeError::Refused(format!(
+                    "this member has applied {} of {} entries and did not get further in time",
+                    self.applied_index().unwrap_or(0),
+                    after.unwrap_or(0)
+                )));
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        // It comes out of the same queue as the entries, so that view and position belong together.
+        let snapshot = self.inner.raft.get_snapshot().await.map_err(|_| ChangeError::Stopped)?;
+        let found = snapshot.and_then(|s| Some((s.meta.last_log_id?, s.snapshot.view?)));
+        let (at, view) = found.ok_or_else(|| ChangeError::Refused("there is no state here yet".into()))?;
+        let LeaderId { term, node_id: leader } = *at.committed_leader_id();
+        Ok(Capture { index: at.index(), term, leader, view })
     }
 
     /// What happens from now on.

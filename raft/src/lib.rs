@@ -43,7 +43,7 @@ pub use api::{ApplyError, BoxFuture, Restore, Service, StateMachine, View};
 pub use config::{Identity, Limits, NodeConfig, RaftTimings, Start};
 pub use error::{CallError, ChangeError, NodeError, ProposeError, ReadError};
 pub use events::{Event, Events};
-pub use group::{Group, Joined};
+pub use group::{Capture, Group, Joined};
 pub use node::{Node, Stores};
 pub use status::{GroupStatus, Histogram, HistogramSnapshot, MemberStatus, Role, SnapshotProgress};
 pub use types::{GroupId, Member, MemberId};

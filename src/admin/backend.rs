@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use quorate_raft::{CallError, ChangeError, Group, GroupStatus, Joined, Member, MemberId, Node, ReadError};
 
+use crate::backup::Source;
 use crate::metrics::text::Page;
 
 /// A boxed future that borrows.
@@ -16,12 +17,17 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// The number of the admin service among the services between peers.
 pub const PEER_SERVICE: u8 = 2;
 
+/// How long a backup waits for this member to have applied what it must hold.
+const APPLY_PATIENCE: Duration = Duration::from_secs(20);
+
 /// What the process tells about itself, beside its group.
 pub trait Local: Send + Sync + 'static {
     /// The group's UUID.
     fn group(&self) -> String;
     /// This member's addresses.
     fn addresses(&self) -> Member;
+    /// The wall clock, in milliseconds since 1970.
+    fn now_ms(&self) -> u64;
     /// When the process started.
     fn started(&self) -> Instant;
     /// Keys in all databases.
@@ -48,6 +54,8 @@ pub trait Backend: Send + Sync + 'static {
     fn transfer(&self, to: Option<MemberId>) -> BoxFuture<'_, Result<MemberId, ChangeError>>;
     /// Takes a checkpoint here; answers the index it holds.
     fn checkpoint(&self) -> BoxFuture<'_, Result<u64, ChangeError>>;
+    /// The bytes of a backup of this member's state, once it has applied `after`.
+    fn backup(&self, after: Option<u64>) -> BoxFuture<'_, Result<Source, ChangeError>>;
     /// Confirms with a majority that this member leads.
     fn barrier(&self) -> BoxFuture<'_, Result<(), ReadError>>;
     /// Asks the admin service of another member.
@@ -89,6 +97,13 @@ impl Backend for LiveBackend {
     }
     fn checkpoint(&self) -> BoxFuture<'_, Result<u64, ChangeError>> {
         Box::pin(self.group.checkpoint())
+    }
+    fn backup(&self, after: Option<u64>) -> BoxFuture<'_, Result<Source, ChangeError>> {
+        Box::pin(async move {
+            let state = self.group.capture(after, APPLY_PATIENCE).await?;
+            let uuid = *self.group.cluster().as_bytes();
+            Ok(Source::new(uuid, self.group.member_id(), self.local.now_ms(), state))
+        })
     }
     fn barrier(&self) -> BoxFuture<'_, Result<(), ReadError>> {
         Box::pin(self.group.read_index())

@@ -5,12 +5,13 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{DefaultBodyLimit, Path, RawQuery, Request as HttpRequest, State};
+use axum::extract::{DefaultBodyLimit, Extension, Path, RawQuery, Request as HttpRequest, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -25,6 +26,10 @@ use tokio::task::JoinSet;
 use super::api::{AddMember, ApiError, Request, TransferTo};
 use super::health::Report;
 use super::service::AdminService;
+use crate::backup::Source;
+
+/// A connection that takes nothing of a backup for so long, and has had its time, is closed.
+const STALLED: Duration = Duration::from_secs(60);
 
 /// Bounds and the token.
 #[derive(Clone, Debug)]
@@ -67,6 +72,7 @@ enum Route {
     Remove,
     Leader,
     Snapshot,
+    Backup,
     Livez,
     Readyz,
     Metrics,
@@ -74,7 +80,7 @@ enum Route {
 }
 
 impl Route {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::Status,
         Self::Members,
         Self::Add,
@@ -82,6 +88,7 @@ impl Route {
         Self::Remove,
         Self::Leader,
         Self::Snapshot,
+        Self::Backup,
         Self::Livez,
         Self::Readyz,
         Self::Metrics,
@@ -97,6 +104,7 @@ impl Route {
             Self::Remove => ("delete", "/v1/members/{id}"),
             Self::Leader => ("post", "/v1/leader"),
             Self::Snapshot => ("post", "/v1/snapshot"),
+            Self::Backup => ("get", "/v1/backup"),
             Self::Livez => ("get", "/livez"),
             Self::Readyz => ("get", "/readyz"),
             Self::Metrics => ("get", "/metrics"),
@@ -113,6 +121,7 @@ impl Route {
             Self::Remove => delete(remove),
             Self::Leader => post(transfer),
             Self::Snapshot => post(|app| ask(app, Request::Snapshot)),
+            Self::Backup => get(backup),
             Self::Livez => get(livez),
             Self::Readyz => get(readyz),
             Self::Metrics => get(metrics),
@@ -196,6 +205,8 @@ pub async fn serve(
 
 async fn connection(stream: TcpStream, router: Router, head: Duration, lifetime: Duration) {
     let _ = stream.set_nodelay(true);
+    let flow = Flow::default();
+    let router = router.layer(Extension(flow.clone()));
     let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         // Whoever has said all it wanted and closed its side (`nc -N`) still gets its answer.
@@ -204,9 +215,32 @@ async fn connection(stream: TcpStream, router: Router, head: Duration, lifetime:
         .max_buf_size(64 << 10)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     // What goes wrong here is the other side's: bad bytes, a closed connection, slowness. It concerns nobody else.
-    match tokio::time::timeout(lifetime, served).await {
-        Ok(Ok(())) | Err(_) => {}
-        Ok(Err(error)) => tracing::debug!(%error, "an admin connection ended"),
+    tokio::select! {
+        biased;
+        served = served => {
+            if let Err(error) = served {
+                tracing::debug!(%error, "an admin connection ended");
+            }
+        }
+        () = outlived(&flow, lifetime) => {}
+    }
+}
+
+/// Pieces of a backup that a connection has taken.
+#[derive(Clone, Debug, Default)]
+struct Flow(Arc<AtomicU64>);
+
+/// Ends when a connection has had its time. One that takes a backup may have more, as long as it goes on taking.
+async fn outlived(flow: &Flow, lifetime: Duration) {
+    tokio::time::sleep(lifetime).await;
+    let mut before = 0;
+    loop {
+        let now = flow.0.load(Relaxed);
+        if now == before {
+            return;
+        }
+        before = now;
+        tokio::time::sleep(STALLED).await;
     }
 }
 
@@ -296,6 +330,46 @@ async fn transfer(State(app): State<App>, headers: HeaderMap, body: Result<Bytes
         Ok(to) => answer(app.service.handle(Request::Transfer(to)).await),
         Err(error) => refuse(error),
     }
+}
+
+/// The bytes of a backup, made as the other side takes them.
+async fn backup(State(app): State<App>, Extension(flow): Extension<Flow>, RawQuery(query): RawQuery) -> Response {
+    let after = match query.as_deref().and_then(|query| query.strip_prefix("after=")) {
+        Some(number) => match number.parse() {
+            Ok(number) => Some(number),
+            Err(_) => {
+                let words = format!("{number:?} is no position in the log");
+                return refuse(ApiError::bad_request(words, "after is the index of an entry: see GET /v1/status"));
+            }
+        },
+        None => None,
+    };
+    let source = match app.service.backend().backup(after).await {
+        Ok(source) => source,
+        Err(error) => return refuse(error.into()),
+    };
+    let body = Body::from_stream(futures_util::stream::unfold(source, move |source| {
+        let flow = flow.clone();
+        async move {
+            let (piece, source) = next_piece(source).await?;
+            flow.0.fetch_add(1, Relaxed);
+            Some((Ok::<_, std::io::Error>(piece), source))
+        }
+    }));
+    let kind = [(header::CONTENT_TYPE, "application/octet-stream"), (header::CACHE_CONTROL, "no-store")];
+    (StatusCode::OK, kind, body).into_response()
+}
+
+/// Encoding a piece is work for the processor that nobody else should wait for.
+#[cfg(not(madsim))]
+async fn next_piece(mut source: Source) -> Option<(Bytes, Source)> {
+    tokio::task::spawn_blocking(move || source.next().map(|piece| (piece, source))).await.ok().flatten()
+}
+
+/// The simulator has one thread.
+#[cfg(madsim)]
+async fn next_piece(mut source: Source) -> Option<(Bytes, Source)> {
+    source.next().map(|piece| (piece, source))
 }
 
 async fn promote(State(app): State<App>, Path(id): Path<String>) -> Response {

@@ -87,6 +87,8 @@ async fn every_route_answers_and_views_have_the_described_fields() {
         ("POST", "/v1/snapshot", ""),
         ("POST", "/v1/leader", ""),
         ("POST", "/v1/leader", r#"{"to":null}"#),
+        ("GET", "/v1/backup", ""),
+        ("GET", "/v1/backup?after=100", ""),
         ("GET", "/livez", ""),
         ("GET", "/readyz?verbose", ""),
         ("GET", "/metrics", ""),
@@ -110,6 +112,8 @@ async fn errors_are_json_with_code_message_and_hint() {
         ("POST", "/v1/members", JSON, r#"{"peer":1}"#, 400, "bad_request"),
         ("POST", "/v1/leader", JSON, r#"{"too":1}"#, 400, "bad_request"),
         ("POST", "/v1/members", JSON, large.as_str(), 413, "too_large"),
+        ("GET", "/v1/backup?after=x", "", "", 400, "bad_request"),
+        ("GET", "/v1/backup?after=101", "", "", 409, "refused"),
         ("DELETE", "/v1/members/one", "", "", 400, "bad_request"),
         ("DELETE", "/v1/members/99", "", "", 404, "no_such_member"),
     ] {

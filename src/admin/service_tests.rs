@@ -4,11 +4,14 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::time::Instant;
 
 use parking_lot::Mutex;
-use quorate_raft::{CallError, ChangeError, HistogramSnapshot, Joined, ReadError};
+use quorate_keyspace::Keyspace;
+use quorate_raft::{CallError, Capture, ChangeError, HistogramSnapshot, Joined, ReadError};
 use uuid::Uuid;
 
 use super::super::backend::{BoxFuture, Local};
 use super::*;
+use crate::backup::Source;
+use crate::engine::KeyspaceView;
 
 /// What the fakes of one group share.
 #[derive(Default)]
@@ -124,6 +127,9 @@ impl Local for Fake {
     fn addresses(&self) -> Member {
         member(self.id, true).member
     }
+    fn now_ms(&self) -> u64 {
+        1000
+    }
     fn started(&self) -> Instant {
         Instant::now()
     }
@@ -205,6 +211,17 @@ impl Backend for Fake {
 
     fn checkpoint(&self) -> BoxFuture<'_, Result<u64, ChangeError>> {
         Box::pin(async { Ok(100) })
+    }
+
+    fn backup(&self, after: Option<u64>) -> BoxFuture<'_, Result<Source, ChangeError>> {
+        Box::pin(async move {
+            if after.is_some_and(|after| after > 100) {
+                return Err(ChangeError::Refused("not so far yet".into()));
+            }
+            let view = Arc::new(KeyspaceView(Keyspace::new(1, [1, 2]).view()));
+            let state = Capture { index: 100, term: 3, leader: 1, view };
+            Ok(Source::new(*CLUSTER.as_bytes(), self.id, self.now_ms(), state))
+        })
     }
 
     fn barrier(&self) -> BoxFuture<'_, Result<(), ReadError>> {

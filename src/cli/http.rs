@@ -1,5 +1,6 @@
 //! A client of the admin HTTP.
 
+use std::io::Read;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -55,6 +56,15 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) fn new(url: &str, token: Option<String>, patience: Duration) -> Result<Self, Problem> {
+        Self::with_patience(url, token, Some(patience))
+    }
+
+    /// For answers that take as long as they take.
+    pub(super) fn streaming(url: &str, token: Option<String>) -> Result<Self, Problem> {
+        Self::with_patience(url, token, None)
+    }
+
+    fn with_patience(url: &str, token: Option<String>, patience: Option<Duration>) -> Result<Self, Problem> {
         let bad = |why| Err(Problem::Url { url: url.to_owned(), why });
         let rest = match url.split_once("://") {
             Some(("http", rest)) => rest,
@@ -70,8 +80,9 @@ impl Client {
             return bad("the token may only hold visible ASCII characters");
         }
         let config = Agent::config_builder()
-            .timeout_global(Some(patience))
-            .timeout_connect(Some(CONNECT.min(patience)))
+            .timeout_global(patience)
+            .timeout_connect(Some(patience.map_or(CONNECT, |patience| CONNECT.min(patience))))
+            .timeout_recv_response(Some(PATIENCE))
             .http_status_as_error(false)
             // Members speak for themselves: a proxy for the web must not stand between.
             .proxy(None)
@@ -91,6 +102,21 @@ impl Client {
             request = request.header("authorization", token);
         }
         self.read(request.call())
+    }
+
+    /// An answer that is no JSON, read as it comes.
+    pub(super) fn stream(&self, path: &str) -> Result<impl Read + use<>, Problem> {
+        let mut request = self.agent.get(format!("{}{path}", self.base));
+        if let Some(token) = self.bearer() {
+            request = request.header("authorization", token);
+        }
+        match request.call() {
+            Ok(answer) if answer.status().is_success() => Ok(answer.into_body().into_reader()),
+            answer => match self.read(answer) {
+                Err(problem) => Err(problem),
+                Ok(_) => Err(Problem::Strange { url: self.base.clone(), why: "no stream".to_owned() }),
+            },
+        }
     }
 
     pub(super) fn delete(&self, path: &str) -> Result<Value, Problem> {

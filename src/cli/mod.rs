@@ -4,6 +4,7 @@
 //! and can do nothing that HTTP cannot. People get tables, programs get `--json`; errors say what to do next.
 
 mod admin;
+mod backup;
 mod dev;
 mod flags;
 mod http;
@@ -47,6 +48,8 @@ enum Command {
     Leader(admin::LeaderCommand),
     /// Take a checkpoint on a member now
     Snapshot(admin::Snapshot),
+    /// Save the data of a running group to a file, or check such a file
+    Backup(backup::Backup),
 }
 
 /// How to reach a member, and how to answer.
@@ -83,6 +86,7 @@ pub fn main(run: impl FnOnce(Settings, Start, Leash) -> anyhow::Result<()>) -> E
         Command::Member(member) => answer(&member.target, member.run()),
         Command::Leader(leader) => answer(&leader.target, leader.run()),
         Command::Snapshot(snapshot) => answer(&snapshot.target, snapshot.run()),
+        Command::Backup(backup) => answer(&backup.target, backup.run()),
     }
 }
 

@@ -8,6 +8,8 @@ use super::table::bytes;
 use crate::admin::api::{ApiError, MemberView, MembersView};
 
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
+/// A line that is rewritten more often only flickers.
+const REWRITE_EVERY: Duration = Duration::from_millis(50);
 const ELSEWHERE: Duration = Duration::from_secs(5);
 
 /// Waits until member `id` has caught up (and votes, if it is to), showing how far it is. What goes wrong on the way
@@ -68,18 +70,21 @@ fn describe(member: &MemberView, votes: bool) -> String {
     }
 }
 
-struct Line {
+pub(super) struct Line {
     terminal: bool,
     shown: Option<(String, Instant)>,
 }
 
 impl Line {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Line { terminal: std::io::stderr().is_terminal(), shown: None }
     }
 
-    fn show(&mut self, text: &str) {
+    pub(super) fn show(&mut self, text: &str) {
         if self.terminal {
+            if self.shown.as_ref().is_some_and(|(_, at)| at.elapsed() < REWRITE_EVERY) {
+                return;
+            }
             eprint!("\r{text}\x1b[K");
             let _ = std::io::stderr().flush();
         } else {
@@ -92,7 +97,7 @@ impl Line {
         self.shown = Some((text.to_owned(), Instant::now()));
     }
 
-    fn end(&mut self, text: &str) {
+    pub(super) fn end(&mut self, text: &str) {
         if self.terminal && self.shown.is_some() {
             eprint!("\r\x1b[K");
         }

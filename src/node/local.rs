@@ -66,6 +66,10 @@ impl Local for LocalFacts {
         self.addresses.clone()
     }
 
+    fn now_ms(&self) -> u64 {
+        self.env.wall_ms()
+    }
+
     fn started(&self) -> Instant {
         self.started
     }

@@ -10,9 +10,11 @@
 //! | [`memdisk`] | a disk in memory that loses, tears and flips bytes as a seed says |
 //! | [`wal`] | the write-ahead log: one stream of records for all groups |
 //! | [`checkpoint`] | the state as rows by chunk and epoch |
+//! | [`backup`] | the file of a backup |
 //! | [`codec`] | structs to bytes and back, versioned, limited, checksummed |
 //! | [`identity`] | who this data directory belongs to, and the lock that keeps it to one process |
 
+pub mod backup;
 pub mod checkpoint;
 pub mod codec;
 pub mod disk;

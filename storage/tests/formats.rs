@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use golden::Files;
+use quorate_storage::backup::{Encoder, Head, Reader};
 use quorate_storage::checkpoint::{CheckpointConfig, CheckpointStore, MemRows, Rows};
 use quorate_storage::disk::Disk;
 use quorate_storage::identity::{DataDir, Identity};
@@ -18,6 +19,7 @@ use quorate_storage::wal::{RecoveredGroup, Wal, WalConfig, WalDriver};
 const WAL_V1: &str = include_str!("../../tests/formats/wal-v1.hex");
 const IDENTITY_V1: &str = include_str!("../../tests/formats/identity-v1.hex");
 const CHECKPOINT_V1: &str = include_str!("../../tests/formats/checkpoint-v1.hex");
+const BACKUP_V1: &str = include_str!("../../tests/formats/backup-v1.hex");
 const EPOCH_V1: &str = include_str!("../../tests/formats/epoch-v1.hex");
 
 fn open(disk: &MemDisk) -> (Wal, WalDriver, std::collections::BTreeMap<u64, RecoveredGroup>) {
@@ -179,4 +181,32 @@ fn the_epoch_file_of_version_one_is_written_as_ever_and_believed() {
     let store = CheckpointStore::open(temp.path(), CheckpointConfig::default()).unwrap();
     let error = store.load(1).map(drop).unwrap_err().to_string();
     assert!(error.contains("fell back from epoch 2 to 0"), "{error}");
+}
+
+#[test]
+fn a_backup_of_version_1() {
+    let head = Head {
+        program: "quorate 0.1.0".to_owned(),
+        group_uuid: [7; 16],
+        member: 2,
+        term: 3,
+        leader: 1,
+        index: 99,
+        taken_ms: 1_700_000_000_000,
+        databases: vec![5, 0],
+        chunks: 1,
+        state: b"state".to_vec(),
+    };
+    let mut out = Vec::new();
+    let mut encoder = Encoder::begin(&head, &mut out);
+    encoder.chunk(3, b"three", &mut out);
+    let end = encoder.end(&mut out);
+    golden::check("a backup", BACKUP_V1, &[("backup".to_owned(), out)]);
+
+    let bytes = golden::parse(BACKUP_V1).remove(0).1;
+    let mut reader = Reader::open(&bytes[..]).unwrap();
+    assert_eq!(reader.head(), &head);
+    assert_eq!(reader.next_chunk().unwrap(), Some((3, b"three".to_vec())));
+    assert_eq!(reader.next_chunk().unwrap(), None);
+    assert_eq!(reader.end(), Some(&end));
 }

@@ -3,6 +3,7 @@
 //!
 //! A test waits for conditions, with one generous patience for all, and asserts nothing about speed.
 
+mod backup;
 mod binding;
 mod clients;
 mod compat;

@@ -1,0 +1,64 @@
+//! The bytes of a backup, made of a view piece by piece: nothing is prepared before somebody asks for it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use quorate_raft::{Capture, View};
+use quorate_storage::backup::{Encoder, Head, PIECE_BYTES};
+
+use crate::engine;
+
+/// An iterator over the bytes. It holds the view, and in memory no more than one block and one chunk.
+pub struct Source {
+    head: Option<Head>,
+    encoder: Option<Encoder>,
+    view: Arc<dyn View>,
+    chunks: std::vec::IntoIter<u64>,
+    chunk: Vec<u8>,
+}
+
+impl Source {
+    /// A backup of that state.
+    pub fn new(group_uuid: [u8; 16], member: u64, taken_ms: u64, state: Capture) -> Self {
+        let Capture { index, term, leader, view } = state;
+        let chunks: Vec<u64> = view.chunks().map(|(id, _)| id).collect();
+        let head = Head {
+            program: concat!("quorate ", env!("CARGO_PKG_VERSION")).to_owned(),
+            group_uuid,
+            member,
+            term,
+            leader,
+            index,
+            taken_ms,
+            databases: engine::keys_by_database(&*view),
+            chunks: chunks.len() as u64,
+            state: view.header(),
+        };
+        Self { head: Some(head), encoder: None, view, chunks: chunks.into_iter(), chunk: Vec::new() }
+    }
+}
+
+impl Iterator for Source {
+    type Item = Bytes;
+
+    fn next(&mut self) -> Option<Bytes> {
+        let mut out = Vec::with_capacity(PIECE_BYTES + PIECE_BYTES / 4);
+        if let Some(head) = self.head.take() {
+            self.encoder = Some(Encoder::begin(&head, &mut out));
+        }
+        let mut encoder = self.encoder.take()?;
+        while out.len() < PIECE_BYTES {
+            let Some(id) = self.chunks.next() else {
+                let _ = encoder.end(&mut out);
+                return Some(out.into());
+            };
+            self.chunk.clear();
+            self.view.encode(id, &mut self.chunk);
+            encoder.chunk(id, &self.chunk, &mut out);
+        }
+        // A slot that was very large must not keep its room.
+        self.chunk.shrink_to(PIECE_BYTES);
+        self.encoder = Some(encoder);
+        Some(out.into())
+    }
+}
