@@ -17,6 +17,7 @@ pub mod error;
 pub mod glob;
 pub mod hash;
 pub mod hasher;
+pub mod inspect;
 pub mod item;
 pub mod keyspace;
 pub mod longdouble;

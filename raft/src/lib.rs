@@ -22,6 +22,7 @@ mod events;
 #[cfg(test)]
 mod format_tests;
 mod group;
+pub mod inspect;
 mod keeper;
 mod lease;
 mod log_store;

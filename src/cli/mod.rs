@@ -1,13 +1,15 @@
 //! The command line: everything that `quorate` can be asked to do from a shell.
 //!
-//! `serve` runs one member and `dev` a group of them on this machine; all others are clients of a member's admin HTTP
-//! and can do nothing that HTTP cannot. People get tables, programs get `--json`; errors say what to do next.
+//! `serve` runs one member and `dev` a group of them on this machine; `log` looks at the directory of a member that is
+//! stopped; all others are clients of a member's admin HTTP and can do nothing that HTTP cannot. People get tables,
+//! programs get `--json`; errors say what to do next.
 
 mod admin;
 mod backup;
 mod dev;
 mod flags;
 mod http;
+mod log;
 mod logging;
 mod member;
 mod parent;
@@ -50,6 +52,8 @@ enum Command {
     Snapshot(admin::Snapshot),
     /// Save the data of a running group to a file, or check such a file
     Backup(backup::Backup),
+    /// Print or check the log of a member that is stopped
+    Log(log::LogCommand),
 }
 
 /// How to reach a member, and how to answer.
@@ -87,6 +91,7 @@ pub fn main(run: impl FnOnce(Settings, Start, Leash) -> anyhow::Result<()>) -> E
         Command::Leader(leader) => answer(&leader.target, leader.run()),
         Command::Snapshot(snapshot) => answer(&snapshot.target, snapshot.run()),
         Command::Backup(backup) => answer(&backup.target, backup.run()),
+        Command::Log(log) => log.run(),
     }
 }
 

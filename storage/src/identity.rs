@@ -45,6 +45,12 @@ pub enum IdentityError {
         /// The process that says it holds the lock.
         pid: Option<u32>,
     },
+    /// There is no member in it.
+    #[error("{path} holds no member: neither an identity nor a log")]
+    NoMember {
+        /// The directory.
+        path: PathBuf,
+    },
     /// The identity file is damaged, or written by a newer version.
     #[error("the identity file {path} cannot be read: {source}")]
     Unreadable {
@@ -113,6 +119,18 @@ impl DataDir {
             .and_then(|file| file.write_at(pid.as_bytes(), 0))
             .map_err(io("write the lock file in"))?;
         Ok(Self { disk, path: path.to_owned(), _lock: lock })
+    }
+
+    /// As [`DataDir::open`], but only of a directory that holds a member already.
+    ///
+    /// # Errors
+    /// [`IdentityError::NoMember`] if it does not; else as [`DataDir::open`].
+    pub fn open_existing(disk: Arc<dyn Disk>, path: &Path) -> Result<Self, IdentityError> {
+        let holds = disk.open(&path.join(IDENTITY_FILE)).is_ok() || disk.list(&path.join("wal")).is_ok();
+        if !holds {
+            return Err(IdentityError::NoMember { path: path.to_owned() });
+        }
+        Self::open(disk, path)
     }
 
     /// Where it is.

@@ -29,6 +29,7 @@ mod crash_tests;
 mod driver;
 mod error;
 mod format;
+mod inspect;
 mod recovery;
 mod segment;
 mod state;
@@ -51,6 +52,7 @@ use parking_lot::{Condvar, Mutex};
 
 pub use driver::WalDriver;
 pub use error::WalError;
+pub use inspect::{Damage, Inspection, LostEntries};
 pub use stats::{BYTES_BOUNDS, Buckets, LATENCY_BOUNDS_US, OPS_BOUNDS, WalStats};
 
 use crate::disk::Disk;

@@ -9,6 +9,7 @@ mod clients;
 mod compat;
 mod durability;
 mod identity;
+mod log_tools;
 mod malformed;
 mod membership;
 mod proxy;

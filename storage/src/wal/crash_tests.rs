@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use super::{Wal, WalConfig, WalDriver, WalError};
+use super::{Inspection, Wal, WalConfig, WalDriver, WalError};
 use crate::memdisk::MemDisk;
 
 const DIR: &str = "/wal";
@@ -245,6 +245,24 @@ fn with_all_groups(model: &Model) -> Model {
     model
 }
 
+/// What somebody finds who only looks. It must change nothing.
+fn inspect(disk: &MemDisk) -> Inspection {
+    let before = disk.operations();
+    let found = Inspection::read(Arc::new(disk.clone()), Path::new(DIR)).expect("it can be looked at");
+    assert_eq!(disk.operations(), before, "looking at a log has changed it");
+    found
+}
+
+fn inspected(found: &Inspection) -> Model {
+    let group = |id: u64| {
+        let facts = found.groups.get(&id).cloned().unwrap_or_default();
+        let read = |index| (index, entry(&found.entry(id, index).unwrap().unwrap()));
+        let entries = found.entries(id).map(read).collect();
+        Group { vote: facts.vote, committed: facts.committed, purged: facts.purged, entries }
+    };
+    (0..GROUPS).map(|id| (id, group(id))).collect()
+}
+
 /// Runs one round and gives the disk and the state that were found after it.
 fn round(disk: MemDisk, start: Model, steps: &[Step], end: &End, counter: &mut u64) -> (MemDisk, Model) {
     let (wal, driver) = open(&disk).expect("every round begins with a sound log");
@@ -279,10 +297,16 @@ fn round(disk: MemDisk, start: Model, steps: &[Step], end: &End, counter: &mut u
         let _ = open(&disk);
         disk = disk.crash(seed / 24);
     }
+    // A power cut in the very first steps leaves no directory to look at.
+    let looked = crate::disk::Disk::list(&disk, Path::new(DIR)).is_ok().then(|| inspect(&disk));
     let found = match open(&disk) {
         Ok((wal, _driver)) => observe(&wal).unwrap(),
         Err(error) => panic!("the log does not open: {error}"),
     };
+    if let Some(looked) = looked {
+        assert_eq!(looked.damage, []);
+        assert_eq!(inspected(&looked), found, "looking and opening find the same");
+    }
     let least = run.acknowledged.load(Ordering::SeqCst);
     let fits = run.history[least..].iter().any(|model| with_all_groups(model) == found);
     assert!(fits, "found {found:?}\nbut acknowledged {least} of {}: {:?}", run.history.len() - 1, run.history[least]);
@@ -291,6 +315,18 @@ fn round(disk: MemDisk, start: Model, steps: &[Step], end: &End, counter: &mut u
     let (wal, _driver) = open(&disk).expect("a log that was just recovered opens again");
     assert_eq!(observe(&wal).unwrap(), found, "recovery served what was not durable");
     (disk.restart(), found)
+}
+
+/// What is whole is right, and what is called lost begins where that ends.
+fn check_lost(looked: &Inspection, model: &Model) {
+    for (id, found) in inspected(looked) {
+        let Some(lost) = looked.lost.get(&id) else { continue };
+        let next = found.next();
+        assert!(next == 0 || lost.from == next, "group {id}: {lost:?} lost, but {next} is next");
+        let last = model.get(&id).and_then(|group| group.entries.keys().next_back().copied());
+        // Entries that were cut off later are still told of: never too few.
+        assert!(last.is_none_or(|last| last < lost.from || lost.to.is_some()), "group {id}: {lost:?} of {last:?}");
+    }
 }
 
 fn cases() -> u32 {
@@ -326,9 +362,17 @@ proptest! {
         let path = Path::new(DIR).join(&names[file.index(names.len())]);
         let size = disk.contents(&path).unwrap().len();
         disk.flip_bit(&path, byte.index(size) as u64, bit).unwrap();
+        let looked = inspect(&disk);
         match open(&disk) {
-            Ok((wal, _driver)) => prop_assert_eq!(observe(&wal).unwrap(), with_all_groups(&model)),
-            Err(WalError::Corrupt { .. }) => {}
+            Ok((wal, _driver)) => {
+                prop_assert_eq!(observe(&wal).unwrap(), with_all_groups(&model));
+                prop_assert_eq!(looked.damage, []);
+            }
+            Err(WalError::Corrupt { path, offset, .. }) => {
+                let first = looked.damage.first().map(|damage| (damage.path.clone(), damage.offset));
+                prop_assert_eq!(first, Some((path, offset)), "both tell of the same place");
+                check_lost(&looked, &model);
+            }
             Err(error) => prop_assert!(false, "{}", error),
         }
     }

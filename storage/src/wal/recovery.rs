@@ -35,29 +35,29 @@ use super::{Recovered, WalConfig, WalError};
 use crate::disk::{Disk, DiskFile};
 
 /// A record of a batch that checked out, without an entry's bytes.
-struct Found {
-    kind: Kind,
-    group: u64,
-    index: u64,
-    offset: u32,
+pub(super) struct Found {
+    pub(super) kind: Kind,
+    pub(super) group: u64,
+    pub(super) index: u64,
+    pub(super) offset: u32,
     bytes: u32,
     /// Of marks only.
     payload: Bytes,
 }
 
-struct Batch {
-    header: BatchHeader,
-    offset: u64,
-    records: Vec<Found>,
+pub(super) struct Batch {
+    pub(super) header: BatchHeader,
+    pub(super) offset: u64,
+    pub(super) records: Vec<Found>,
 }
 
 /// What one file holds.
-struct Scan {
-    segment: Arc<Segment>,
+pub(super) struct Scan {
+    pub(super) segment: Arc<Segment>,
     /// Good batches from the beginning, each one number after the one before.
     batches: Vec<Batch>,
     /// Where they end.
-    end: u64,
+    pub(super) end: u64,
     /// The highest `synced` of any valid batch header at `end` or behind it.
     proof_behind: Option<u64>,
     /// All bytes behind `end` are zero.
@@ -66,17 +66,17 @@ struct Scan {
 
 /// Where the log ends: in this segment, behind so many of its batches. `torn` if there is something to cut off.
 #[derive(Clone, Copy)]
-struct End {
-    segment: u64,
+pub(super) struct End {
+    pub(super) segment: u64,
     batches: usize,
     torn: bool,
 }
 
 /// Everything found in a directory, judged; nothing of it was changed yet.
-struct Judged {
-    scans: BTreeMap<u64, Scan>,
+pub(super) struct Judged {
+    pub(super) scans: BTreeMap<u64, Scan>,
     base: u64,
-    end: End,
+    pub(super) end: End,
 }
 
 pub(super) struct Opened {
@@ -86,7 +86,7 @@ pub(super) struct Opened {
     pub(super) salt: u64,
 }
 
-fn corrupt(path: &Path, offset: u64, what: impl Into<String>) -> WalError {
+pub(super) fn corrupt(path: &Path, offset: u64, what: impl Into<String>) -> WalError {
     WalError::Corrupt { path: path.to_owned(), offset, what: what.into() }
 }
 
@@ -97,8 +97,7 @@ pub(super) fn open(disk: &Arc<dyn Disk>, dir: &Path, config: &WalConfig) -> Resu
     // A name that the process before gave may not be durable yet.
     disk.sync_dir(dir).map_err(dir_error("sync"))?;
     let names = disk.list(dir).map_err(dir_error("list"))?;
-    let mut files: BTreeMap<u64, PathBuf> =
-        names.iter().filter_map(|name| Some((segment::seq_of(name)?, dir.join(name)))).collect();
+    let mut files = segment_files(&names, dir);
     let salt = find_salt(&**disk, &files)?;
     if let Some(newest) = files.last_entry()
         && is_unfinished(&**disk, *newest.key(), newest.get(), salt)?
@@ -113,7 +112,7 @@ pub(super) fn open(disk: &Arc<dyn Disk>, dir: &Path, config: &WalConfig) -> Resu
     let Some(salt) = salt else {
         return Err(corrupt(oldest, 0, "the segment's header is damaged"));
     };
-    let judged = Judge { disk: &**disk, dir, files: &files, salt, scans: BTreeMap::new() }.judge()?;
+    let judged = Judge::new(&**disk, dir, &files, salt).judge()?;
     let mut opened = replay(&judged, config, salt)?;
     repair(&**disk, dir, &judged, &mut opened.position, config)?;
     for (seq, path) in files.range(..opened.position.base) {
@@ -123,6 +122,10 @@ pub(super) fn open(disk: &Arc<dyn Disk>, dir: &Path, config: &WalConfig) -> Resu
         opened.position.free.push_back(Arc::new(Segment { seq: *seq, path: path.clone(), file, bytes }));
     }
     Ok(opened)
+}
+
+pub(super) fn segment_files(names: &[String], dir: &Path) -> BTreeMap<u64, PathBuf> {
+    names.iter().filter_map(|name| Some((segment::seq_of(name)?, dir.join(name)))).collect()
 }
 
 /// A log that holds nothing.
@@ -164,7 +167,7 @@ fn first_block(disk: &dyn Disk, path: &Path) -> Result<Option<Vec<u8>>, WalError
     }
 }
 
-fn find_salt(disk: &dyn Disk, files: &BTreeMap<u64, PathBuf>) -> Result<Option<u64>, WalError> {
+pub(super) fn find_salt(disk: &dyn Disk, files: &BTreeMap<u64, PathBuf>) -> Result<Option<u64>, WalError> {
     for path in files.values().rev() {
         match first_block(disk, path)?.as_deref().map(format::decode_segment_header) {
             Some(SegmentHeader::Valid { salt, .. }) => return Ok(Some(salt)),
@@ -179,7 +182,7 @@ fn find_salt(disk: &dyn Disk, files: &BTreeMap<u64, PathBuf>) -> Result<Option<u
 
 /// Only the newest file can be one whose making was not finished: its header is then missing, or still the one of the
 /// segment that it was before. Headers are synced before the first batch is written, so with a batch it is damage.
-fn is_unfinished(disk: &dyn Disk, seq: u64, path: &Path, salt: Option<u64>) -> Result<bool, WalError> {
+pub(super) fn is_unfinished(disk: &dyn Disk, seq: u64, path: &Path, salt: Option<u64>) -> Result<bool, WalError> {
     match first_block(disk, path)?.as_deref().map(format::decode_segment_header) {
         Some(SegmentHeader::Valid { seq: found, .. }) if found == seq => return Ok(false),
         None => return Ok(true),
@@ -193,7 +196,7 @@ fn is_unfinished(disk: &dyn Disk, seq: u64, path: &Path, salt: Option<u64>) -> R
     }
 }
 
-fn read_all(file: &dyn DiskFile, path: &Path) -> Result<Vec<u8>, WalError> {
+pub(super) fn read_all(file: &dyn DiskFile, path: &Path) -> Result<Vec<u8>, WalError> {
     let size = file.size().map_err(|error| WalError::io("measure", path, error))?;
     let mut bytes = vec![0; usize::try_from(size).map_err(|_| corrupt(path, size, "too large"))?];
     file.read_at(&mut bytes, 0).map_err(|error| WalError::io("read", path, error))?;
@@ -228,11 +231,11 @@ fn scan(disk: &dyn Disk, seq: u64, path: &Path, salt: u64) -> Result<Scan, WalEr
     Ok(Scan { segment: Arc::new(segment), batches, end, proof_behind, clean_behind })
 }
 
-fn follows(one: &BatchHeader, next: &BatchHeader) -> bool {
+pub(super) fn follows(one: &BatchHeader, next: &BatchHeader) -> bool {
     next.numbers.number == one.numbers.number + 1 && next.numbers.chain == one.crc
 }
 
-fn read_batch(salt: u64, seq: u64, bytes: &[u8], offset: u64) -> Option<Batch> {
+pub(super) fn read_batch(salt: u64, seq: u64, bytes: &[u8], offset: u64) -> Option<Batch> {
     let at = bytes.get(usize::try_from(offset).ok()?..)?;
     let header = decode_batch_header(salt, seq, at)?;
     // Whole blocks were written: less than that is a tail even if the records are complete.
@@ -252,7 +255,7 @@ fn read_batch(salt: u64, seq: u64, bytes: &[u8], offset: u64) -> Option<Batch> {
     Some(Batch { header, offset, records: records.iter().map(found).collect() })
 }
 
-struct Judge<'a> {
+pub(super) struct Judge<'a> {
     disk: &'a dyn Disk,
     dir: &'a Path,
     files: &'a BTreeMap<u64, PathBuf>,
@@ -260,10 +263,14 @@ struct Judge<'a> {
     scans: BTreeMap<u64, Scan>,
 }
 
-impl Judge<'_> {
+impl<'a> Judge<'a> {
+    pub(super) fn new(disk: &'a dyn Disk, dir: &'a Path, files: &'a BTreeMap<u64, PathBuf>, salt: u64) -> Self {
+        Self { disk, dir, files, salt, scans: BTreeMap::new() }
+    }
+
     /// Finds the base and the end. The base is in the last good batch, and which one that is shows only by reading from
     /// the base; so this begins with the last batch there is, and goes back further if that one was torn.
-    fn judge(mut self) -> Result<Judged, WalError> {
+    pub(super) fn judge(mut self) -> Result<Judged, WalError> {
         let mut base = 1;
         for seq in self.files.keys().rev() {
             if let Some(last) = self.scanned(*seq)?.batches.last() {
@@ -348,7 +355,7 @@ impl Judge<'_> {
 }
 
 /// Rebuilds what is known in memory from the records of the good batches.
-fn replay(judged: &Judged, config: &WalConfig, salt: u64) -> Result<Opened, WalError> {
+pub(super) fn replay(judged: &Judged, config: &WalConfig, salt: u64) -> Result<Opened, WalError> {
     let mut groups: BTreeMap<u64, GroupState> = BTreeMap::new();
     let mut state = State::new(config.cache_bytes);
     let mut live = BTreeMap::new();
@@ -396,7 +403,7 @@ fn replay(judged: &Judged, config: &WalConfig, salt: u64) -> Result<Opened, WalE
     Ok(Opened { state, position, recovered, salt })
 }
 
-fn apply(groups: &mut BTreeMap<u64, GroupState>, segment: u64, record: &Found) -> Result<(), String> {
+pub(super) fn apply(groups: &mut BTreeMap<u64, GroupState>, segment: u64, record: &Found) -> Result<(), String> {
     let group = groups.entry(record.group).or_default();
     match record.kind {
         Kind::Entry => {

@@ -1,0 +1,169 @@
+//! `quorate log dump` and `quorate log verify` on directories of real members: refused while they run, right when they
+//! are stopped, honest when they are damaged.
+
+use crate::BINARY;
+use quorate_testkit::{Cluster, ClusterOptions, Value, wait_until};
+use serde_json::Value as Json;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+struct Ran {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+fn quorate(args: &[&str], dir: &Path) -> Ran {
+    let output = Command::new(BINARY).args(args).arg("--dir").arg(dir).output().expect("it runs");
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    Ran { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+}
+
+fn one_member() -> Cluster {
+    Cluster::start(ClusterOptions::new(BINARY).members(1))
+}
+
+/// Where these bytes are in the member's log.
+fn find(dir: &Path, needle: &[u8]) -> (PathBuf, usize) {
+    let mut files: Vec<PathBuf> = fs::read_dir(dir.join("wal")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    let found = files.into_iter().find_map(|path| {
+        let bytes = fs::read(&path).unwrap();
+        Some((path, bytes.windows(needle.len()).position(|window| window == needle)?))
+    });
+    found.expect("the log holds what was written")
+}
+
+fn flip(path: &Path, at: usize) {
+    let mut bytes = fs::read(path).unwrap();
+    bytes[at] ^= 0x10;
+    fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn a_running_members_directory_is_refused_and_nothing_is_taken_for_one() {
+    let mut cluster = one_member();
+    let dir = cluster.members[0].dir.clone();
+    for tool in ["dump", "verify"] {
+        let ran = quorate(&["log", tool], &dir);
+        assert_eq!(ran.code, Some(2), "{} {}", ran.out, ran.err);
+        assert!(ran.err.contains("in use by another process") && ran.err.contains("stop the member"), "{}", ran.err);
+        let nowhere = quorate(&["log", tool], &dir.join("nowhere"));
+        assert_eq!(nowhere.code, Some(2));
+        assert!(nowhere.err.contains("holds no member"), "{}", nowhere.err);
+        assert!(!dir.join("nowhere").exists(), "a tool that looks must not make a directory");
+    }
+    assert_eq!(cluster.members[0].conn().cmd("SET k v").unwrap(), Value::ok());
+    assert!(cluster.members[0].stop().success());
+}
+
+#[test]
+fn entries_are_shown_to_people_and_to_programs() {
+    let mut cluster = one_member();
+    let mut conn = cluster.members[0].conn();
+    assert_eq!(conn.cmd("SET greeting hello-world").unwrap(), Value::ok());
+    conn.cmd("MULTI").unwrap();
+    conn.cmd("HSET h field value").unwrap();
+    conn.cmd("INCR counter").unwrap();
+    conn.cmd("EXEC").unwrap();
+    cluster.members[0].kill();
+    let dir = cluster.members[0].dir.clone();
+
+    let people = quorate(&["log", "dump"], &dir);
+    assert_eq!(people.code, Some(0), "{}", people.err);
+    for part in
+        ["group 1: entries ", "membership", "voters 1", "[0] SET greeting hello-world", "MULTI", "[0] INCR counter"]
+    {
+        assert!(people.out.contains(part), "{part} in\n{}", people.out);
+    }
+
+    let programs = quorate(&["log", "dump", "--json"], &dir);
+    let entries: Vec<Json> = programs.out.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let set = |entry: &&Json| entry["units"][0]["commands"][0]["args"][0] == "SET";
+    let set = entries.iter().find(set).expect("the SET");
+    assert_eq!(set["units"][0]["commands"][0]["args"], serde_json::json!(["SET", "greeting", "hello-world"]));
+    let indexes: Vec<u64> = entries.iter().map(|entry| entry["index"].as_u64().unwrap()).collect();
+    assert!(indexes.windows(2).all(|two| two[0] + 1 == two[1]), "{indexes:?}");
+
+    let at = set["index"].as_u64().unwrap();
+    let one = quorate(&["log", "dump", "--json", "--from", &at.to_string(), "--to", &at.to_string()], &dir);
+    let one: Vec<Json> = one.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(one.iter().collect::<Vec<_>>(), [set]);
+
+    let verified = quorate(&["log", "verify"], &dir);
+    assert_eq!(verified.code, Some(0), "{} {}", verified.out, verified.err);
+    assert!(verified.out.contains("Sound") && verified.out.contains("Checkpoint: none yet"), "{}", verified.out);
+    // Nothing was changed by looking.
+    cluster.members[0].start();
+    cluster.members[0].wait_ready();
+    assert_eq!(cluster.members[0].conn().cmd("GET greeting").unwrap(), Value::bulk("hello-world"));
+}
+
+#[test]
+fn damage_to_the_log_is_found_with_its_place_and_its_cost_and_the_member_refuses_it() {
+    let mut cluster = one_member();
+    let mut conn = cluster.members[0].conn();
+    for number in 0..30 {
+        assert_eq!(conn.cmd(&format!("SET key needle-{number:03}-needle")).unwrap(), Value::ok());
+    }
+    cluster.members[0].kill();
+    let dir = cluster.members[0].dir.clone();
+    let (path, at) = find(&dir, b"needle-010-needle");
+    flip(&path, at);
+
+    let verified = quorate(&["log", "verify"], &dir);
+    assert_eq!(verified.code, Some(1), "{} {}", verified.out, verified.err);
+    let name = path.file_name().unwrap().to_str().unwrap();
+    assert!(verified.out.contains(&format!("{name} at offset ")), "{}", verified.out);
+    assert!(
+        verified.out.contains("group 1: entries ") && verified.out.contains("had acknowledged"),
+        "{}",
+        verified.out
+    );
+    assert!(verified.out.contains("--rebuild"), "it says what to do: {}", verified.out);
+    let dumped = quorate(&["log", "dump"], &dir);
+    assert_eq!(dumped.code, Some(1));
+    assert!(dumped.out.contains("needle-009-needle") && !dumped.out.contains("needle-010"), "{}", dumped.out);
+    assert!(dumped.err.contains(name), "{}", dumped.err);
+
+    cluster.members[0].start();
+    assert!(!cluster.members[0].wait_end().success(), "a damaged log is not served");
+    let said = cluster.members[0].output();
+    assert!(said.contains("corrupt") && said.contains(name), "{said}");
+    // Looking at it, and the start that failed, have changed nothing: mended, it goes on.
+    flip(&path, at);
+    cluster.members[0].start();
+    cluster.members[0].wait_ready();
+    assert_eq!(cluster.members[0].conn().cmd("GET key").unwrap(), Value::bulk("needle-029-needle"));
+}
+
+#[test]
+fn damage_to_the_checkpoint_is_found() {
+    let mut cluster = one_member();
+    let mut conn = cluster.members[0].conn();
+    for number in 0..200 {
+        conn.cmd(&format!("SET key:{number} {}", "checkpointed".repeat(50))).unwrap();
+    }
+    let answer = quorate_testkit::http::post(cluster.members[0].admin, "/v1/snapshot", &serde_json::json!({})).unwrap();
+    assert!(answer.is_ok(), "{}", answer.body);
+    wait_until("the checkpoint is there", || cluster.members[0].status()?["snapshot"].as_u64().filter(|at| *at > 0));
+    assert!(cluster.members[0].stop().success());
+    let dir = cluster.members[0].dir.clone();
+    let verified = quorate(&["log", "verify", "--json"], &dir);
+    assert_eq!(verified.code, Some(0), "{} {}", verified.out, verified.err);
+    let report: Json = serde_json::from_str(&verified.out).expect("JSON");
+    assert_eq!(report["sound"], true);
+    assert!(report["found"].to_string().contains("its digest is right"), "{report}");
+
+    let store = dir.join("checkpoint/db");
+    let bytes = fs::read(&store).unwrap();
+    let needle = b"checkpointedcheckpointed";
+    let at = bytes.windows(needle.len()).position(|window| window == needle).expect("rows hold what was written");
+    flip(&store, at);
+    let verified = quorate(&["log", "verify"], &dir);
+    assert_eq!(verified.code, Some(1), "{} {}", verified.out, verified.err);
+    assert!(verified.out.contains("checkpoint"), "{}", verified.out);
+    cluster.members[0].start();
+    assert!(!cluster.members[0].wait_end().success(), "a damaged checkpoint is not served");
+}
