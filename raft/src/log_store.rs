@@ -23,7 +23,7 @@ use crate::types::{Entry, LogId, TypeConfig, Vote};
 use crate::wire::{Malformed, Reader, put_log_id, put_maybe_log_id, put_vote};
 
 /// Bytes of entries in one message to a follower, and in one step of applying.
-const READ_BYTES: u64 = 1 << 20;
+pub(crate) const READ_BYTES: u64 = 1 << 20;
 
 /// The index behind which everything is in a durable checkpoint; shared with the state machine.
 /// Holds the index plus one, so that zero means nothing.
@@ -76,7 +76,7 @@ impl LogStore {
         self.log.vote().is_none() && self.log.last_index().is_none() && self.log.purged().is_none()
     }
 
-    fn entries(&self, from: u64, to: u64, limit: u64) -> io::Result<Vec<Entry>> {
+    pub(crate) fn entries(&self, from: u64, to: u64, limit: u64) -> io::Result<Vec<Entry>> {
         self.log
             .read_limited(from..to, limit)?
             .into_iter()
@@ -153,6 +153,34 @@ impl RaftLogReader<TypeConfig> for LogStore {
     }
 }
 
+impl LogStore {
+    /// What was noted as committed last.
+    pub(crate) fn committed(&self) -> io::Result<Option<LogId>> {
+        let Some(bytes) = self.log.committed() else { return Ok(None) };
+        let mut reader = Reader(bytes);
+        reader.maybe_log_id().and_then(|id| reader.end().map(|()| id)).map_err(damaged)
+    }
+
+    /// Makes an empty log one that goes on behind `last`. Blocks until it is durable.
+    pub(crate) fn begin_behind(&self, last: LogId, vote: Vote) -> io::Result<()> {
+        let mut bytes = BytesMut::new();
+        put_vote(&mut bytes, &vote);
+        let (tx, rx) = std::sync::mpsc::channel();
+        let done = || {
+            let tx = tx.clone();
+            Box::new(move |result| {
+                let _ = tx.send(result);
+            })
+        };
+        self.log.save_vote(bytes.freeze(), done());
+        self.log.purge(last.index(), log_id_bytes(&last), done());
+        for _ in 0..2 {
+            rx.recv().map_err(io::Error::other)??;
+        }
+        Ok(())
+    }
+}
+
 /// A callback for the log's thread, and what to wait for.
 fn wait() -> (quorate_storage::wal::Done, impl Future<Output = io::Result<()>>) {
     let (tx, rx) = oneshot::channel();
@@ -193,9 +221,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
-        let Some(bytes) = self.log.committed() else { return Ok(None) };
-        let mut reader = Reader(bytes);
-        reader.maybe_log_id().and_then(|id| reader.end().map(|()| id)).map_err(damaged)
+        self.committed()
     }
 
     async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> io::Result<()>

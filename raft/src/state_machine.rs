@@ -23,7 +23,7 @@ use tokio::sync::Notify;
 
 use crate::api::{ApplyError, StateMachine, View};
 use crate::counters::Counters;
-use crate::log_store::Durable;
+use crate::log_store::{Durable, LogStore, READ_BYTES};
 use crate::runtime::{self, Instant};
 use crate::system::{SystemCommand, SystemState};
 use crate::types::{Data, GroupId, LogId, Payload, Replies, StoredMembership, TypeConfig};
@@ -155,6 +155,20 @@ impl Machine {
             counters,
         };
         Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Applies all of the log that comes behind what was recovered, committed or not. Only for a node that doesn't run.
+    pub(crate) fn replay(&self, log: &LogStore) -> io::Result<()> {
+        loop {
+            let from = self.applied_index().map_or(0, |index| index + 1);
+            let entries = log.entries(from, u64::MAX, READ_BYTES)?;
+            if entries.is_empty() {
+                return Ok(());
+            }
+            for entry in entries {
+                self.apply_one(&entry.payload, entry.log_id, false)?;
+            }
+        }
     }
 
     /// openraft has started.

@@ -1,4 +1,4 @@
-//! `quorate backup` and `quorate restore`.
+//! `quorate backup`: a running group's data to a file, and the check of such a file.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};

@@ -1,8 +1,8 @@
 //! The command line: everything that `quorate` can be asked to do from a shell.
 //!
-//! `serve` runs one member and `dev` a group of them on this machine; `log` looks at the directory of a member that is
-//! stopped; all others are clients of a member's admin HTTP and can do nothing that HTTP cannot. People get tables,
-//! programs get `--json`; errors say what to do next.
+//! `serve` runs one member and `dev` a group of them on this machine; `log`, `backup verify`, `restore` and `recover`
+//! work on files and on directories of members that don't run. All others are clients of a member's admin HTTP and can
+//! do nothing that HTTP cannot. People get tables, programs get `--json`; errors say what to do next.
 
 mod admin;
 mod backup;
@@ -14,6 +14,7 @@ mod logging;
 mod member;
 mod parent;
 mod progress;
+mod recover;
 mod serve;
 mod status;
 mod table;
@@ -52,6 +53,10 @@ enum Command {
     Snapshot(admin::Snapshot),
     /// Save the data of a running group to a file, or check such a file
     Backup(backup::Backup),
+    /// Make a new group out of a backup
+    Restore(recover::Restore),
+    /// Make a group of one out of what one member has, when the majority is gone for ever
+    Recover(recover::Recover),
     /// Print or check the log of a member that is stopped
     Log(log::LogCommand),
 }
@@ -90,6 +95,8 @@ pub fn main(run: impl FnOnce(Settings, Start, Leash) -> anyhow::Result<()>) -> E
         Command::Member(member) => answer(&member.target, member.run()),
         Command::Leader(leader) => answer(&leader.target, leader.run()),
         Command::Snapshot(snapshot) => answer(&snapshot.target, snapshot.run()),
+        Command::Restore(restore) => report(restore.run()),
+        Command::Recover(recover) => report(recover.run()),
         Command::Backup(backup) => answer(&backup.target, backup.run()),
         Command::Log(log) => log.run(),
     }

@@ -18,7 +18,9 @@ const BEGINNING: u64 = 1;
 /// The log of this member exists: if it does not, the disk has lost it.
 const SETTLED: u64 = 2;
 /// Where the raft room keeps its log.
-const LOG_DIR: &str = "wal";
+pub(super) const LOG_DIR: &str = "wal";
+/// A group of one that waits to take the place of what is in the directory.
+pub(super) const NEW_GROUP: &str = "new-group";
 const INCARNATION: &str = "incarnation";
 
 /// What is known of this member before its group is opened.
@@ -27,6 +29,16 @@ pub(super) struct Found {
     pub(super) member: u64,
     incarnation: Uuid,
     flags: u64,
+}
+
+/// The identity of the only member of a new group whose log exists already.
+pub(super) fn of_new_group(member: u64) -> Found {
+    Found { cluster: Uuid::new_v4(), member, incarnation: Uuid::new_v4(), flags: SETTLED }
+}
+
+/// Who a directory belongs to.
+pub(super) fn read(dir: &DataDir) -> anyhow::Result<Option<Found>> {
+    dir.identity()?.map(|stored| Found::from_stored(&stored)).transpose()
 }
 
 impl Found {
@@ -44,7 +56,7 @@ impl Found {
         if self.begins_group() { GroupStart::Bootstrap(me) } else { GroupStart::Open(me) }
     }
 
-    fn stored(&self) -> Stored {
+    pub(super) fn stored(&self) -> Stored {
         Stored {
             group_uuid: *self.cluster.as_bytes(),
             member_id: self.member,
@@ -76,6 +88,12 @@ pub(super) async fn find_or_make(
     start: Start,
     me: &Member,
 ) -> anyhow::Result<Found> {
+    if dir.path().join(NEW_GROUP).exists() {
+        bail!(
+            "a recovery of {0} was broken off before its end: finish it with quorate recover --dir {0}",
+            dir.path().display()
+        );
+    }
     if let Some(stored) = dir.identity()? {
         let found = Found::from_stored(&stored)?;
         check_log(dir, &found)?;

@@ -5,6 +5,7 @@
 mod identity;
 mod keeper;
 mod local;
+pub mod offline;
 mod shell;
 
 use std::path::Path;

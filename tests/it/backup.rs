@@ -9,16 +9,16 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 /// Runs `quorate` with these words.
-fn quorate(words: &[&str]) -> Output {
+pub fn quorate(words: &[&str]) -> Output {
     Command::new(BINARY).args(words).output().expect("the built program runs")
 }
 
-fn said(output: &Output) -> String {
+pub fn said(output: &Output) -> String {
     [String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)].concat()
 }
 
 /// Takes a backup through the member at `at`; what it says of itself.
-fn take(cluster: &Cluster, at: usize, file: &Path) -> Json {
+pub fn take(cluster: &Cluster, at: usize, file: &Path) -> Json {
     let url = cluster.members[at].admin_url();
     let output = quorate(&["backup", "--admin", &url, "--json", &file.display().to_string()]);
     assert!(output.status.success(), "{}", said(&output));

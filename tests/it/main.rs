@@ -13,6 +13,7 @@ mod log_tools;
 mod malformed;
 mod membership;
 mod proxy;
+mod recovery;
 mod stale_reads;
 mod supervisor;
 

@@ -1,0 +1,176 @@
+//! Work on the directory of a node that doesn't run: seeing what it holds, and making a new group of one.
+//!
+//! A new group begins with a state at one position, as if everything before had been cut off its log: a checkpoint, and a
+//! log without entries that goes on behind it. It has a UUID of its own, so members of the old one are strangers to it.
+//! Nothing here changes a directory that a member was in: the new group is made beside it, and moved by the caller.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use openraft::storage::SnapshotMeta;
+use quorate_storage::checkpoint::{CheckpointConfig, CheckpointStore};
+use quorate_storage::disk::Disk;
+use quorate_storage::wal::{Wal, WalConfig};
+
+use crate::api::{StateMachine, View};
+use crate::config::Identity;
+use crate::counters::Counters;
+use crate::error::NodeError;
+use crate::log_store::{Durable, LogStore};
+use crate::state_machine::{Machine, manifest};
+use crate::system::SystemState;
+use crate::types::{GroupId, LeaderId, LogId, Member, MemberId, Membership, StoredMembership, Vote};
+
+/// Where a node keeps its things, and how.
+#[derive(Clone)]
+pub struct Place {
+    /// The data directory.
+    pub dir: PathBuf,
+    /// The disk that it is on.
+    pub disk: Arc<dyn Disk>,
+    /// How the log is laid out.
+    pub wal: WalConfig,
+    /// How checkpoints are kept.
+    pub checkpoint: CheckpointConfig,
+}
+
+/// What a directory holds of a group.
+pub struct Survey {
+    /// Term, leader and index of the last entry in the log.
+    pub last: (u64, MemberId, u64),
+    /// The last entry that is known here to be committed; the group may have committed more.
+    pub committed: Option<u64>,
+    /// What the checkpoint on disk holds.
+    pub checkpoint: Option<u64>,
+    /// All members it knows of; voters are marked.
+    pub members: Vec<(MemberId, Member, bool)>,
+    /// The state behind the last entry.
+    pub view: Arc<dyn View>,
+    system: SystemState,
+}
+
+/// A group of one that is to be made.
+pub struct NewGroup {
+    /// Its UUID, and its only member.
+    pub identity: Identity,
+    /// What the member says of itself.
+    pub member: Member,
+    /// Term, leader and index of the entry behind which the state was taken.
+    pub at: (u64, MemberId, u64),
+    /// Members that there were before and are no more.
+    pub gone: BTreeSet<MemberId>,
+    /// The first id that may be given to a new member.
+    pub next_member: MemberId,
+}
+
+impl Survey {
+    /// The first id that no member of this group ever had.
+    pub fn next_member(&self) -> MemberId {
+        self.system.next_member
+    }
+
+    /// Members that were removed from it.
+    pub fn removed(&self) -> &BTreeSet<MemberId> {
+        &self.system.removed
+    }
+}
+
+fn storage(error: impl std::fmt::Display) -> NodeError {
+    NodeError::Storage(error.to_string())
+}
+
+fn log_id((term, node_id, index): (u64, MemberId, u64)) -> LogId {
+    LogId::new(LeaderId { term, node_id }, index)
+}
+
+/// Loads the checkpoint and applies every entry of the log behind it, whether it is known to be committed or not.
+/// `None`: there is no entry of this group. Blocks.
+///
+/// # Errors
+/// If log or checkpoint are damaged, or do not fit each other.
+pub fn survey(place: &Place, group: GroupId, machine: Arc<dyn StateMachine>) -> Result<Option<Survey>, NodeError> {
+    let (wal, _) = Wal::open(place.disk.clone(), &place.dir.join("wal"), place.wal.clone()).map_err(storage)?;
+    let found = survey_log(place, &wal, group, machine);
+    wal.close().map_err(storage)?;
+    found
+}
+
+fn survey_log(
+    place: &Place,
+    wal: &Wal,
+    group: GroupId,
+    machine: Arc<dyn StateMachine>,
+) -> Result<Option<Survey>, NodeError> {
+    let store = CheckpointStore::open(&place.dir.join("checkpoint"), place.checkpoint.clone()).map_err(storage)?;
+    let durable = Durable::default();
+    let adapter = Machine::recover(group, machine.clone(), store, durable.clone(), Arc::new(Counters::default()))
+        .map_err(storage)?;
+    if let Some((cut, _)) = wal.group(group).purged()
+        && durable.index() < Some(cut)
+    {
+        return Err(NodeError::Storage(format!(
+            "its log begins after entry {cut} and its checkpoint ends at {:?}: what lies between is lost",
+            durable.index()
+        )));
+    }
+    let log = LogStore::new(wal.group(group), durable.clone());
+    adapter.replay(&log).map_err(storage)?;
+    let applied = adapter.applied();
+    let Some(last) = applied.last else { return Ok(None) };
+    let LeaderId { term, node_id } = *last.committed_leader_id();
+    let membership = applied.membership.membership();
+    let voters: BTreeSet<MemberId> = membership.voter_ids().collect();
+    let members = membership.nodes().map(|(id, member)| (*id, member.clone(), voters.contains(id))).collect();
+    Ok(Some(Survey {
+        last: (term, node_id, last.index()),
+        committed: log.committed().map_err(storage)?.map(|id| id.index()).max(durable.index()),
+        checkpoint: durable.index(),
+        members,
+        view: machine.view(),
+        system: applied.system,
+    }))
+}
+
+/// Makes log and checkpoint of a new group of one in an empty directory. The directory is durable when it returns. Blocks.
+///
+/// # Errors
+/// If a chunk does not come, or the disk says no. What was written until then is of no use.
+pub fn begin_group(
+    place: &Place,
+    group: GroupId,
+    new: &NewGroup,
+    header: &[u8],
+    chunks: impl Iterator<Item = io::Result<(u64, Vec<u8>)>>,
+) -> Result<(), NodeError> {
+    let (me, last) = (new.identity.member, log_id(new.at));
+    let member = Member { incarnation: new.identity.incarnation, wants_vote: true, ..new.member.clone() };
+    let membership = Membership::new(vec![BTreeSet::from([me])], std::collections::BTreeMap::from([(me, member)]))
+        .map_err(storage)?;
+    let meta = SnapshotMeta { last_log_id: Some(last), last_membership: StoredMembership::new(Some(last), membership) };
+    let system = SystemState {
+        cluster: new.identity.cluster,
+        next_member: new.next_member.max(me + 1),
+        removed: new.gone.clone(),
+    };
+
+    let store = CheckpointStore::open(&place.dir.join("checkpoint"), place.checkpoint.clone()).map_err(storage)?;
+    let mut writer = store.begin(group).map_err(storage)?;
+    for chunk in chunks {
+        let (id, bytes) = chunk.map_err(storage)?;
+        writer.put(id, &bytes).map_err(storage)?;
+    }
+    writer.commit(&manifest(&meta, &system, header)).map_err(storage)?;
+
+    let (wal, _) = Wal::open(place.disk.clone(), &place.dir.join("wal"), place.wal.clone()).map_err(storage)?;
+    let log = LogStore::new(wal.group(group), Durable::default());
+    // A term of its own: no entry of the new group may look older than the one it begins behind.
+    log.begin_behind(last, Vote::new(new.at.0 + 1, me)).map_err(storage)?;
+    wal.close().map_err(storage)?;
+    sync(&*place.disk, &place.dir)
+}
+
+fn sync(disk: &dyn Disk, dir: &Path) -> Result<(), NodeError> {
+    disk.sync_dir(dir).map_err(storage)
+}
