@@ -23,6 +23,7 @@ use openraft::raft::{
 };
 use openraft::type_config::alias;
 use parking_lot::Mutex;
+use quorate_storage::wal::{GroupLog, SyncPolicy};
 
 use crate::counters::Counters;
 use crate::events::Event;
@@ -75,6 +76,7 @@ pub(crate) struct Network {
     pub(crate) counters: Arc<Counters>,
     pub(crate) sending: Sending,
     pub(crate) matched: Matched,
+    pub(crate) log: GroupLog,
     pub(crate) piece_bytes: usize,
 }
 
@@ -90,6 +92,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
             counters: self.counters.clone(),
             sending: self.sending.clone(),
             matched: self.matched.clone(),
+            log: self.log.clone(),
             piece_bytes: self.piece_bytes,
         }
     }
@@ -111,6 +114,8 @@ pub(crate) struct Client {
     counters: Arc<Counters>,
     sending: Sending,
     matched: Matched,
+    /// This member's own log: its policy tells what a loss of power may take here and elsewhere.
+    log: GroupLog,
     piece_bytes: usize,
 }
 
@@ -126,6 +131,7 @@ fn malformed(error: &Malformed) -> RpcError {
 struct Appending<S> {
     target: MemberId,
     matched: Matched,
+    log: GroupLog,
     vote: Option<Vote>,
     exchange: Exchange,
     input: S,
@@ -186,7 +192,7 @@ impl<S> Appending<S> {
             Err(StreamAppendError::Conflict(at)) => {
                 let mut all = self.matched.lock();
                 let known = all.get_mut(&self.target).filter(|k| k.under == vote && k.index >= at.index());
-                if let Some(known) = known {
+                if let Some(known) = known.filter(|_| self.log.sync_policy() == SyncPolicy::Always) {
                     let words = format!(
                         "member {} no longer has entry {} that it had acknowledged: its disk has lost data; remove \
                          it, empty its data directory and let it join again",
@@ -246,6 +252,7 @@ impl RaftNetworkV2<TypeConfig> for Client {
             let appending = Appending {
                 target: self.target,
                 matched: self.matched.clone(),
+                log: self.log.clone(),
                 vote: None,
                 exchange,
                 input,

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use openraft::{SnapshotPolicy, StepDownPolicy};
 use parking_lot::Mutex;
 use quorate_storage::checkpoint::CheckpointStore;
-use quorate_storage::wal::{Wal, WalStats};
+use quorate_storage::wal::{SyncPolicy, Wal, WalStats};
 use tokio::sync::Notify;
 
 use crate::api::{Service, StateMachine};
@@ -79,6 +79,8 @@ fn raft_config(timings: &RaftTimings, may_elect: bool) -> Result<openraft::Confi
         // openraft would hand over by itself, and lease reads must have stopped before that.
         removed_leader_step_down: StepDownPolicy::Never,
         enable_elect: may_elect,
+        // What a member may forget is judged in `network`: openraft would end the leader.
+        allow_log_reversion: Some(true),
         ..Default::default()
     }
     .validate()
@@ -93,7 +95,7 @@ impl Node {
         let stores = runtime::blocking(move || {
             let (wal, recovered) = Wal::open(disk, &dir.join("wal"), wal).map_err(storage)?;
             if let Some((file, offset)) = recovered.cut {
-                tracing::warn!(%file, offset, "a torn tail of the log, never acknowledged, was cut off");
+                tracing::warn!(%file, offset, "a torn tail of the log, never synced, was cut off");
             }
             let checkpoints = CheckpointStore::open(&dir.join("checkpoint"), checkpoint).map_err(storage)?;
             Ok::<_, NodeError>(Stores { wal, checkpoints })
@@ -183,6 +185,7 @@ impl Node {
             counters: counters.clone(),
             sending: sending.clone(),
             matched: crate::network::Matched::default(),
+            log: log.clone(),
             piece_bytes: config.limits.snapshot_frame_bytes,
         };
         let raft_config = Arc::new(raft_config(&config.timings, !guarded)?);
@@ -278,6 +281,19 @@ impl Node {
     /// Counters of the log.
     pub fn wal_stats(&self) -> WalStats {
         self.inner.stores.wal.stats()
+    }
+
+    /// Changes when the log is synced (`appendfsync`), from now on.
+    pub fn set_sync_policy(&self, policy: SyncPolicy) {
+        self.inner.stores.wal.set_sync_policy(policy);
+    }
+
+    /// Has the log synced up to here, whatever the policy.
+    pub async fn sync_log(&self) -> std::io::Result<()> {
+        let (tx, rx) = tokio::sync::oneshot::channel();
+        // Which group asks makes no difference: it is one log.
+        self.inner.stores.wal.group(0).sync(Box::new(move |result| drop(tx.send(result))));
+        rx.await.unwrap_or_else(|_| Err(std::io::Error::other("the log went away before it answered")))
     }
 
     /// False if the disk had no room for the next piece of the log: take no more writes then.

@@ -24,7 +24,7 @@ pub use settings::{LoadError, Settings, specs};
 pub use shapes::BufferLimit;
 pub use spec::{FACT, FIXED, HIDDEN, INERT, Kind, PINNED, PROTECTED, REPLICATED, SENSITIVE, Spec, Value, WORDS};
 pub use table::Id;
-pub use typed::{Allowance, FollowerMode, LogFormat, LogLevel, ReadMode};
+pub use typed::{Allowance, Appendfsync, FollowerMode, LogFormat, LogLevel, ReadMode};
 
 #[cfg(test)]
 mod tests;

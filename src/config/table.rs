@@ -79,8 +79,9 @@ settings! {
     Maxmemory "maxmemory", Kind::Memory(0, ANY), "0", NONE,
         "Bytes of keys after which commands that need more are refused; 0: no limit";
     Appendonly "appendonly", Kind::Bool, "yes", PINNED | FACT, "Every write is in a log";
-    Appendfsync "appendfsync", Kind::Enum(&["everysec", "always", "no"]), "always", PINNED | FACT,
-        "Every write is on disk on a majority before it is acknowledged";
+    Appendfsync "appendfsync", Kind::Enum(&["everysec", "always", "no"]), "always", NONE,
+        "When this member's log is synced: before a write is acknowledged, every second (a loss of power may take the \
+         last two seconds here), or when the system does it (it may take more)";
     CheckpointLogBytes "checkpoint-log-bytes", Kind::Memory(1 << 20, ANY), "268435456", PINNED,
         "Take a checkpoint when the log has grown by so many bytes";
     CheckpointInterval "checkpoint-interval", Kind::Millis(1000, INT_MAX), "900000", PINNED,

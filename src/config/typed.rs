@@ -28,6 +28,17 @@ pub enum ReadMode {
     Local,
 }
 
+/// `appendfsync`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Appendfsync {
+    /// A write is on disk before it is acknowledged.
+    Always,
+    /// At most a second later, unless the disk is slow.
+    Everysec,
+    /// When the system does it.
+    No,
+}
+
 /// `log-format`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
@@ -255,6 +266,15 @@ impl Settings {
     /// `maxmemory`; 0: no limit.
     pub fn maxmemory(&self) -> u64 {
         self.natural(Id::Maxmemory)
+    }
+
+    /// `appendfsync`.
+    pub fn appendfsync(&self) -> Appendfsync {
+        match self.number(Id::Appendfsync) {
+            0 => Appendfsync::Everysec,
+            1 => Appendfsync::Always,
+            _ => Appendfsync::No,
+        }
     }
 
     /// `checkpoint-log-bytes`.

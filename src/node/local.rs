@@ -50,6 +50,8 @@ pub(super) fn storage_facts(node: &Node, group: &Group, last: &LastCheckpoint) -
         log_segments: wal.live_segments,
         fsyncs: wal.sync_us.count(),
         fsync_us: wal.sync_us.sum,
+        sync_pending: wal.unsynced_batches > 0,
+        delayed_fsyncs: wal.delayed_syncs,
         last_checkpoint_s: last.at_s.load(Relaxed),
         entries_since_checkpoint: group.applied_index().unwrap_or(0).saturating_sub(last.index.load(Relaxed)),
         failed: wal.sync_failures > 0,
@@ -109,6 +111,11 @@ impl Local for LocalFacts {
         page.gauge("quorate_log_disk_bytes", "Bytes of the log's files", wal.disk_bytes as f64);
         page.gauge("quorate_log_segments", "Files of the log that are in use", wal.live_segments as f64);
         page.gauge("quorate_log_queue_bytes", "Bytes that wait for the log", wal.queue_bytes as f64);
+        page.gauge(
+            "quorate_log_unsynced_batches",
+            "Batches of acknowledged writes that are not synced yet (appendfsync everysec or no)",
+            wal.unsynced_batches as f64,
+        );
         page.counter("quorate_log_sync_failures_total", "Syncs of the log that failed", wal.sync_failures);
     }
 }

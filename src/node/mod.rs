@@ -15,8 +15,10 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 use quorate_keyspace::Keyspace;
 use quorate_raft::{Event, Group, Limits, Member, Node, NodeConfig, RaftTimings};
+use quorate_storage::checkpoint::CheckpointConfig;
 use quorate_storage::disk::OsDisk;
 use quorate_storage::identity::DataDir;
+use quorate_storage::wal::{SyncPolicy, WalConfig};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
@@ -24,7 +26,7 @@ use crate::admin::backend::PEER_SERVICE;
 use crate::admin::http::{self, HttpConfig};
 use crate::admin::service::PeerFace;
 use crate::admin::{AdminService, LiveBackend};
-use crate::config::Settings;
+use crate::config::{Appendfsync, Settings};
 use crate::engine::Engine;
 use crate::env::{Env, SystemEnv};
 use crate::executor::Executor;
@@ -243,6 +245,13 @@ fn node_config(settings: &Settings, found: &identity::Found, path: &Path) -> Nod
     let mut config = NodeConfig::new(found.identity(), path, settings.peer());
     config.secret = settings.secret().to_string();
     config.timings = RaftTimings { heartbeat: settings.heartbeat(), election_min, election_max };
+    config.wal = WalConfig {
+        segment_bytes: settings.segment_bytes(),
+        cache_bytes: settings.log_cache_bytes(),
+        sync: sync_policy(settings),
+        ..WalConfig::default()
+    };
+    config.checkpoint = CheckpointConfig { cache_bytes: settings.checkpoint_cache_bytes() };
     config.limits = Limits {
         checkpoint_log_bytes: settings.checkpoint_log_bytes(),
         checkpoint_interval: settings.checkpoint_interval(),
@@ -250,6 +259,14 @@ fn node_config(settings: &Settings, found: &identity::Found, path: &Path) -> Nod
         ..Limits::default()
     };
     config
+}
+
+fn sync_policy(settings: &Settings) -> SyncPolicy {
+    match settings.appendfsync() {
+        Appendfsync::Always => SyncPolicy::Always,
+        Appendfsync::Everysec => SyncPolicy::EverySecond,
+        Appendfsync::No => SyncPolicy::Never,
+    }
 }
 
 async fn bind_clients(settings: &Settings) -> anyhow::Result<Vec<TcpListener>> {

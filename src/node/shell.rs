@@ -109,6 +109,11 @@ impl Factory {
         };
         let _ = latency(&self.parts.settings);
         self.parts.settings.on_change(Id::LatencyMonitorThreshold, latency);
+        let node = self.parts.node.clone();
+        self.parts.settings.on_change(Id::Appendfsync, move |settings| {
+            node.set_sync_policy(super::sync_policy(settings));
+            Ok(())
+        });
         let executor = Arc::downgrade(&self.parts.executor);
         self.parts.settings.on_change(Id::WriteTimeout, move |settings| {
             if let Some(executor) = executor.upgrade() {
@@ -259,6 +264,16 @@ impl ShellCx for View {
     fn wait_replicated(&self, voters: u64, timeout: Option<Duration>) -> BoxFuture<'_, Result<u64, CmdError>> {
         let wanted = usize::try_from(voters).unwrap_or(usize::MAX);
         Box::pin(async move { Ok(self.parts().group.wait_synced(wanted, timeout).await as u64) })
+    }
+
+    fn sync_log(&self, timeout: Option<Duration>) -> BoxFuture<'_, bool> {
+        let sync = async move { self.parts().node.sync_log().await.is_ok() };
+        Box::pin(async move {
+            match timeout {
+                Some(timeout) => tokio::time::timeout(timeout, sync).await.unwrap_or(false),
+                None => sync.await,
+            }
+        })
     }
 
     fn transfer_leader(&self, to: Option<u64>) -> BoxFuture<'_, Result<(), CmdError>> {

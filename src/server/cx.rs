@@ -143,6 +143,8 @@ pub trait ShellCx: Send + Sync {
     /// Waits until `voters` other voters hold, on disk, what this connection has written, or the time is over
     /// (`None`: no limit). Answers how many hold it.
     fn wait_replicated(&self, voters: u64, timeout: Option<Duration>) -> BoxFuture<'_, Result<u64, CmdError>>;
+    /// Has this member's log synced, whatever `appendfsync` says; false if it was not done in time.
+    fn sync_log(&self, timeout: Option<Duration>) -> BoxFuture<'_, bool>;
     /// Hands leadership to that member, or to the best one.
     fn transfer_leader(&self, to: Option<u64>) -> BoxFuture<'_, Result<(), CmdError>>;
     /// Starts an orderly stop. Does not wait for its end.

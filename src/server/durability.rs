@@ -1,6 +1,6 @@
 //! What is on disk: checkpoints under Redis' names for them, and WAIT.
 //!
-//! Every acknowledged write is on the disks of a majority already. A checkpoint makes recovery shorter, not writes
+//! Every acknowledged write is on the disks of a majority already (unless `appendfsync` says otherwise). A checkpoint makes recovery shorter, not writes
 //! safer, and WAIT tells how far beyond the majority a write has come.
 
 use std::time::Duration;
@@ -66,10 +66,17 @@ fn waitaof<'a>(
         }
         let patience = timeout(args[3])?;
         let held = cx.wait_replicated(wanted as u64, patience).await?;
+        let synced_first = cx.setting("appendfsync").is_none_or(|policy| policy == "always");
         out.array(2);
-        // What was acknowledged is in this group's log, and the member that answers holds it.
-        out.int(1);
-        out.int(held as i64);
+        if synced_first {
+            // What was acknowledged is in this group's log, and the member that answers holds it.
+            out.int(1);
+            out.int(held as i64);
+        } else {
+            out.int(i64::from(local == 1 && cx.sync_log(patience).await));
+            // The others acknowledge without a sync, as this one does.
+            out.int(0);
+        }
         Ok(())
     })
 }

@@ -70,6 +70,10 @@ pub struct StorageFacts {
     pub fsyncs: u64,
     /// Microseconds spent in them.
     pub fsync_us: u64,
+    /// Acknowledged writes wait for their sync.
+    pub sync_pending: bool,
+    /// Syncs in the background that took so long that writes waited for them.
+    pub delayed_fsyncs: u64,
     /// Unix seconds of the last checkpoint that is on disk; 0 if there was none.
     pub last_checkpoint_s: u64,
     /// Entries applied since then.

@@ -184,6 +184,7 @@ fn memory(facts: &Facts<'_>, out: &mut String) {
 
 fn persistence(facts: &Facts<'_>, out: &mut String) {
     let storage = facts.cx.storage();
+    let policy = setting(facts, "appendfsync");
     let status = |failed: bool| if failed { "err" } else { "ok" };
     fields!(out,
         "loading" => 0,
@@ -208,6 +209,14 @@ fn persistence(facts: &Facts<'_>, out: &mut String) {
         "aof_last_cow_size" => 0,
         "module_fork_in_progress" => 0,
         "module_fork_last_cow_size" => 0,
+        "aof_pending_bio_fsync" => u8::from(storage.sync_pending),
+        "aof_delayed_fsync" => storage.delayed_fsyncs,
+        "log_fsync_policy" => policy,
+        "log_power_loss_takes" => match policy.as_str() {
+            "always" => "nothing",
+            "everysec" => "up to two seconds of acknowledged writes of this member",
+            _ => "acknowledged writes of this member that the system has not written yet",
+        },
         "log_bytes" => storage.log_bytes,
         "log_segments" => storage.log_segments,
         "log_fsyncs" => storage.fsyncs,

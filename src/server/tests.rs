@@ -184,6 +184,10 @@ impl ShellCx for Fake {
         self.note(format!("wait {voters} {timeout:?}"));
         done(Ok(1))
     }
+    fn sync_log(&self, timeout: Option<Duration>) -> BoxFuture<'_, bool> {
+        self.note(format!("sync log {timeout:?}"));
+        Box::pin(async { true })
+    }
     fn transfer_leader(&self, to: Option<u64>) -> BoxFuture<'_, Result<(), CmdError>> {
         self.note(format!("transfer {to:?}"));
         done(Ok(()))

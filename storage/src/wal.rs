@@ -2,7 +2,9 @@
 //!
 //! # What it promises
 //!
-//! * When `done` says `Ok`, the operation and all given before it are on disk and survive a power cut.
+//! * When `done` says `Ok`, the operation and all given before it are on disk and survive a power cut. (With another
+//!   [`SyncPolicy`] than the default, entries that were acknowledged survive a kill of the process, and `sync.rs` tells
+//!   what a power cut may take.)
 //! * After a crash the log is what it was after some operation, the last acknowledged one or a later one: never a hole,
 //!   never something that was truncated, never an older vote.
 //! * Bytes that read back differently from how they were written are an error with file and offset; they are never
@@ -34,11 +36,13 @@ mod recovery;
 mod segment;
 mod state;
 mod stats;
+mod sync;
+#[cfg(test)]
+mod sync_tests;
 #[cfg(test)]
 mod tests;
 mod thread;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::ops::{Bound, RangeBounds};
@@ -53,13 +57,16 @@ use parking_lot::{Condvar, Mutex};
 pub use driver::WalDriver;
 pub use error::WalError;
 pub use inspect::{Damage, Inspection, LostEntries};
+pub use recovery::{Recovered, RecoveredGroup};
 pub use stats::{BYTES_BOUNDS, Buckets, LATENCY_BOUNDS_US, OPS_BOUNDS, WalStats};
+pub use sync::SyncPolicy;
 
 use crate::disk::Disk;
 use format::{BLOCK_BYTES, Kind, RECORD_HEADER_BYTES};
 use segment::{Maker, Segment};
 use state::{Found, GroupState, Slot, State};
 use stats::Counters;
+use sync::{Policy, Syncer};
 use thread::Threads;
 
 /// Told when an operation is durable, or why it never will be. Called on the log's thread, in the order in which the
@@ -82,6 +89,8 @@ pub struct WalConfig {
     /// After so long without work, marks that needed no sync are written: they prove that what is before them had
     /// been synced.
     pub idle_after: Duration,
+    /// When entries are synced; see [`Wal::set_sync_policy`].
+    pub sync: SyncPolicy,
     /// A number that no client can know, mixed into every checksum of a new log; drawn at random if `None`.
     pub salt: Option<u64>,
 }
@@ -95,35 +104,10 @@ impl Default for WalConfig {
             queue_bytes: 256 << 20,
             spare_segments: 2,
             idle_after: Duration::from_millis(50),
+            sync: SyncPolicy::Always,
             salt: None,
         }
     }
-}
-
-/// What a log held when it was opened.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Recovered {
-    /// Every group that has a record in it.
-    pub groups: BTreeMap<u64, RecoveredGroup>,
-    /// Bytes of live segments that were read.
-    pub bytes: u64,
-    /// Batches that were read.
-    pub batches: u64,
-    /// Where a tail was cut off that had never been acknowledged: file name and offset.
-    pub cut: Option<(String, u64)>,
-}
-
-/// What a log held of one group when it was opened.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct RecoveredGroup {
-    /// The last vote saved.
-    pub vote: Option<Bytes>,
-    /// The last committed mark that reached the disk; never ahead of the entries.
-    pub committed: Option<Bytes>,
-    /// The purge mark: up to which index (inclusive) entries are gone, and the caller's bytes for it.
-    pub purged: Option<(u64, Bytes)>,
-    /// Index of the first and the last entry.
-    pub entries: Option<(u64, u64)>,
 }
 
 /// What the handles and the driver share.
@@ -140,6 +124,7 @@ struct Shared {
     /// Tells a driver that is not our thread.
     wake: Option<Box<dyn Fn() + Send + Sync>>,
     counters: Counters,
+    policy: Policy,
 }
 
 impl Shared {
@@ -252,6 +237,7 @@ fn prepare(
         room: Condvar::new(),
         wake,
         counters: Counters::new(),
+        policy: Policy::new(config.sync),
         config,
     };
     Ok((Arc::new(shared), opened.position, opened.recovered))
@@ -281,7 +267,7 @@ impl Wal {
         wake: Box<dyn Fn() + Send + Sync>,
     ) -> Result<(Self, WalDriver, Recovered), WalError> {
         let (shared, position, recovered) = prepare(disk, dir, config, Some(wake))?;
-        let driver = WalDriver::new(Arc::clone(&shared), Maker::Inline(None), position);
+        let driver = WalDriver::new(Arc::clone(&shared), Maker::Inline(None), Syncer::Inline(None), position);
         let handle = Handle { shared, threads: None };
         Ok((Self { handle: Arc::new(handle) }, driver, recovered))
     }
@@ -312,6 +298,12 @@ impl Wal {
     #[must_use]
     pub fn has_room(&self) -> bool {
         !self.handle.shared.state.lock().no_room
+    }
+
+    /// Changes when entries are synced, from now on. What was acknowledged under a looser policy is synced soon.
+    pub fn set_sync_policy(&self, policy: SyncPolicy) {
+        self.handle.shared.policy.set(policy);
+        self.handle.shared.notify();
     }
 
     /// Counters for metrics.
@@ -570,6 +562,20 @@ impl GroupLog {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.with(|group| Some(group.bytes)).unwrap_or(0)
+    }
+
+    /// Has everything that was given before synced, whatever the policy; `done` is called when it is on disk.
+    pub fn sync(&self, done: Done) {
+        self.submit(done, |state, done| {
+            state.sync(self.group, done);
+            Ok(())
+        });
+    }
+
+    /// When entries are synced.
+    #[must_use]
+    pub fn sync_policy(&self) -> SyncPolicy {
+        self.handle.shared.policy.get()
     }
 
     /// Counters of the whole log.

@@ -8,6 +8,7 @@ mod binding;
 mod clients;
 mod compat;
 mod durability;
+mod fsync;
 mod identity;
 mod log_tools;
 mod malformed;

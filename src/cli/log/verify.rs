@@ -94,8 +94,8 @@ impl Report {
         }
         if let Some((path, offset)) = &log.torn {
             self.lines.push(format!(
-                "  torn tail in {} at offset {offset}: a write that was never acknowledged; the next start cuts it off, \
-                 and nothing is lost by that",
+                "  torn tail in {} at offset {offset}: a write that was never synced; the next start cuts it off. With \
+                 appendfsync always it was never acknowledged, and nothing is lost by that",
                 path.display()
             ));
         }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use super::{Inspection, Wal, WalConfig, WalDriver, WalError};
+use super::{Inspection, SyncPolicy, Wal, WalConfig, WalDriver, WalError};
 use crate::memdisk::MemDisk;
 
 const DIR: &str = "/wal";
@@ -27,8 +27,17 @@ fn config() -> WalConfig {
 }
 
 fn open(disk: &MemDisk) -> Result<(Wal, WalDriver), WalError> {
-    let (wal, driver, _) = Wal::open_manual(Arc::new(disk.clone()), Path::new(DIR), config(), Box::new(|| {}))?;
+    open_with(disk, SyncPolicy::Always)
+}
+
+fn open_with(disk: &MemDisk, sync: SyncPolicy) -> Result<(Wal, WalDriver), WalError> {
+    let config = WalConfig { sync, ..config() };
+    let (wal, driver, _) = Wal::open_manual(Arc::new(disk.clone()), Path::new(DIR), config, Box::new(|| {}))?;
     Ok((wal, driver))
+}
+
+fn policy() -> impl Strategy<Value = SyncPolicy> {
+    prop_oneof![3 => Just(SyncPolicy::Always), 1 => Just(SyncPolicy::EverySecond), 1 => Just(SyncPolicy::Never)]
 }
 
 /// An entry without its bytes, so that a failure can be read.
@@ -141,8 +150,11 @@ struct Run {
     driver: WalDriver,
     /// `history[i]` is the state after `i` operations of this round.
     history: Vec<Model>,
-    /// How many of them were acknowledged.
+    policy: SyncPolicy,
+    /// How many of them were acknowledged: so many survive a kill of the process.
     acknowledged: Arc<AtomicUsize>,
+    /// How many of them were promised to survive a loss of power.
+    durable: Arc<AtomicUsize>,
     /// Makes every value different from all others ever written.
     counter: u64,
 }
@@ -155,16 +167,28 @@ impl Run {
         value.into()
     }
 
-    /// To be called by the log when the last of `states` more states of the history is durable.
-    fn done(&self, states: usize) -> super::Done {
+    /// To be called by the log when the last of `states` more states of the history is acknowledged. Only entries may
+    /// be acknowledged before they are synced.
+    fn done(&self, states: usize, entries: bool) -> super::Done {
         let number = self.history.len() - 1 + states;
-        let acknowledged = Arc::clone(&self.acknowledged);
+        let (acknowledged, durable) = (Arc::clone(&self.acknowledged), Arc::clone(&self.durable));
+        let synced = self.policy == SyncPolicy::Always || !entries;
         Box::new(move |result| {
             if result.is_ok() {
                 let before = acknowledged.swap(number, Ordering::SeqCst);
                 assert!(before < number, "acknowledged out of order");
+                if synced {
+                    durable.store(number, Ordering::SeqCst);
+                }
             }
         })
+    }
+
+    /// After an idle moment nothing is owed, but where nothing was promised.
+    fn idled(&self, acknowledged_before: usize) {
+        if self.policy != SyncPolicy::Never && self.wal.failed().is_none() {
+            self.durable.fetch_max(acknowledged_before, Ordering::SeqCst);
+        }
     }
 
     fn change(&mut self, id: u64, change: impl FnOnce(&mut Group)) {
@@ -186,7 +210,7 @@ impl Run {
                 let next = self.group(*group).next();
                 let entries: Vec<(u64, Bytes)> =
                     (next..).zip(sizes).map(|(index, size)| (index, self.value(*size))).collect();
-                self.wal.group(*group).append(entries.clone(), self.done(entries.len()));
+                self.wal.group(*group).append(entries.clone(), self.done(entries.len(), true));
                 // An append may be cut into several batches between any two entries.
                 for (index, value) in entries {
                     self.change(*group, |group| group.entries.extend([(index, entry(&value))]));
@@ -194,7 +218,7 @@ impl Run {
             }
             Step::Vote { group } => {
                 let vote = self.value(0);
-                self.wal.group(*group).save_vote(vote.clone(), self.done(1));
+                self.wal.group(*group).save_vote(vote.clone(), self.done(1, false));
                 self.change(*group, |group| group.vote = Some(vote));
             }
             Step::Committed { group } => {
@@ -204,7 +228,7 @@ impl Run {
             }
             Step::Truncate { group, back } => {
                 let keep = self.group(*group).next().checked_sub(1 + back);
-                self.wal.group(*group).truncate_after(keep, self.done(1));
+                self.wal.group(*group).truncate_after(keep, self.done(1, false));
                 self.change(*group, |group| group.entries.retain(|index, _| Some(*index) <= keep));
             }
             Step::Purge { group, share } => {
@@ -213,7 +237,7 @@ impl Run {
                 // Sometimes beyond the last entry, as after a snapshot from a leader.
                 let upto = if *share == 10 { now.next() + 3 } else { first + (now.next() - first) * share / 10 };
                 let mark = self.value(0);
-                self.wal.group(*group).purge(upto, mark.clone(), self.done(1));
+                self.wal.group(*group).purge(upto, mark.clone(), self.done(1, false));
                 self.change(*group, |group| {
                     if group.purged.as_ref().is_none_or(|(old, _)| *old <= upto) {
                         group.purged = Some((upto, mark));
@@ -224,7 +248,11 @@ impl Run {
             Step::Write => {
                 self.driver.run_once();
             }
-            Step::Idle => self.driver.idle(),
+            Step::Idle => {
+                let before = self.acknowledged.load(Ordering::SeqCst);
+                self.driver.idle();
+                self.idled(before);
+            }
         }
         if self.wal.failed().is_none() {
             let now = observe(&self.wal);
@@ -264,11 +292,16 @@ fn inspected(found: &Inspection) -> Model {
 }
 
 /// Runs one round and gives the disk and the state that were found after it.
-fn round(disk: MemDisk, start: Model, steps: &[Step], end: &End, counter: &mut u64) -> (MemDisk, Model) {
-    let (wal, driver) = open(&disk).expect("every round begins with a sound log");
+fn round(
+    disk: MemDisk,
+    start: Model,
+    (policy, steps, end): (SyncPolicy, &[Step], &End),
+    counter: &mut u64,
+) -> (MemDisk, Model) {
+    let (wal, driver) = open_with(&disk, policy).expect("every round begins with a sound log");
     assert_eq!(with_all_groups(&start), observe(&wal).unwrap());
-    let acknowledged = Arc::new(AtomicUsize::new(0));
-    let mut run = Run { wal, driver, history: vec![start], acknowledged, counter: *counter };
+    let (acknowledged, durable) = <(Arc<AtomicUsize>, Arc<AtomicUsize>)>::default();
+    let mut run = Run { wal, driver, history: vec![start], policy, acknowledged, durable, counter: *counter };
     match end {
         End::PowerCut { after, .. } | End::Killed { after } => disk.cut_power_after(*after),
         End::FailedSync { after, .. } => disk.fail_sync_after(*after),
@@ -280,7 +313,7 @@ fn round(disk: MemDisk, start: Model, steps: &[Step], end: &End, counter: &mut u
         run.wal.close().unwrap();
         run.driver.close();
         assert_eq!(run.wal.failed().map(|error| error.to_string()), None);
-        run.acknowledged.store(run.history.len() - 1, Ordering::SeqCst);
+        run.durable.store(run.history.len() - 1, Ordering::SeqCst);
     }
     *counter = run.counter;
     let mut disk = match end {
@@ -307,7 +340,8 @@ fn round(disk: MemDisk, start: Model, steps: &[Step], end: &End, counter: &mut u
         assert_eq!(looked.damage, []);
         assert_eq!(inspected(&looked), found, "looking and opening find the same");
     }
-    let least = run.acknowledged.load(Ordering::SeqCst);
+    let killed_only = matches!(end, End::Killed { .. });
+    let least = if killed_only { &run.acknowledged } else { &run.durable }.load(Ordering::SeqCst);
     let fits = run.history[least..].iter().any(|model| with_all_groups(model) == found);
     assert!(fits, "found {found:?}\nbut acknowledged {least} of {}: {:?}", run.history.len() - 1, run.history[least]);
     // What recovery reported must be on disk by now, wherever it was read from.
@@ -338,18 +372,19 @@ proptest! {
 
     #[test]
     fn nothing_acknowledged_is_lost_wherever_the_power_goes(
-        rounds in prop::collection::vec((prop::collection::vec(step(), 1..60), end()), 1..6),
+        rounds in prop::collection::vec((policy(), prop::collection::vec(step(), 1..60), end()), 1..6),
     ) {
         let mut disk = MemDisk::new();
         let mut model = Model::new();
         let mut counter = 0;
-        for (steps, end) in &rounds {
-            (disk, model) = round(disk, model, steps, end, &mut counter);
+        for (policy, steps, end) in &rounds {
+            (disk, model) = round(disk, model, (*policy, steps, end), &mut counter);
         }
     }
 
     #[test]
     fn a_flipped_bit_is_found_or_does_not_matter(
+        policy in policy(),
         steps in prop::collection::vec(step(), 1..80),
         file: prop::sample::Index,
         byte: prop::sample::Index,
@@ -357,7 +392,7 @@ proptest! {
     ) {
         let disk = MemDisk::new();
         let mut counter = 0;
-        let (disk, model) = round(disk, Model::new(), &steps, &End::Closed, &mut counter);
+        let (disk, model) = round(disk, Model::new(), (policy, &steps, &End::Closed), &mut counter);
         let names = crate::disk::Disk::list(&disk, Path::new(DIR)).unwrap();
         let path = Path::new(DIR).join(&names[file.index(names.len())]);
         let size = disk.contents(&path).unwrap().len();

@@ -13,6 +13,7 @@ use std::time::Instant;
 use super::format::{BATCH_HEADER_BYTES, BLOCK_BYTES, BatchBuilder, BatchNumbers, Kind, RECORD_HEADER_BYTES, blocks};
 use super::segment::{Job, Maker, Segment};
 use super::state::{Marks, Op, What};
+use super::sync::{SYNC_EVERY, SYNC_PATIENCE, SyncPolicy, Syncer};
 use super::{Shared, WalError};
 
 /// A segment at or above the base.
@@ -50,11 +51,14 @@ pub struct WalDriver {
     shared: Arc<Shared>,
     builder: BatchBuilder,
     maker: Maker,
+    syncer: Syncer,
     at: Position,
     /// Every batch up to this one is durable.
     synced: u64,
     /// The active segment has bytes that were not synced.
     dirty: bool,
+    /// Since when acknowledged entries wait for their sync; never with [`SyncPolicy::Always`].
+    owing: Option<Instant>,
     /// A batch that was written later says that all before it was synced.
     sealed: bool,
     orphans: VecDeque<Orphans>,
@@ -64,11 +68,19 @@ pub struct WalDriver {
 type Offsets = Vec<Vec<u32>>;
 
 impl WalDriver {
-    pub(super) fn new(shared: Arc<Shared>, maker: Maker, at: Position) -> Self {
-        let builder = BatchBuilder::new(shared.salt);
-        let synced = at.number;
-        let mut driver =
-            Self { shared, builder, maker, at, synced, dirty: false, sealed: true, orphans: VecDeque::new() };
+    pub(super) fn new(shared: Arc<Shared>, maker: Maker, syncer: Syncer, at: Position) -> Self {
+        let mut driver = Self {
+            builder: BatchBuilder::new(shared.salt),
+            shared,
+            maker,
+            syncer,
+            synced: at.number,
+            at,
+            dirty: false,
+            owing: None,
+            sealed: true,
+            orphans: VecDeque::new(),
+        };
         driver.prepare();
         driver.count();
         driver
@@ -86,6 +98,7 @@ impl WalDriver {
         };
         self.shared.room.notify_all();
         self.write_ops(ops, true);
+        self.pay(false);
         true
     }
 
@@ -98,7 +111,8 @@ impl WalDriver {
         }
         let ops = state.take(self.shared.config.batch_bytes);
         drop(state);
-        if ops.is_empty() && self.sealed {
+        self.pay(true);
+        if ops.is_empty() && (self.sealed || self.is_owing()) {
             self.poll_maker(false);
         } else {
             let sync = ops.iter().any(Op::is_urgent);
@@ -123,14 +137,70 @@ impl WalDriver {
 
     /// True if there is nothing that idling would do.
     pub(super) fn is_at_rest(&self) -> bool {
-        self.sealed && self.at.next.is_some()
+        self.sealed && self.at.next.is_some() && !self.is_owing() && self.syncer.busy_since().is_none()
     }
 
+    /// True if all is written that idling would write, but for a segment that can't be made.
     pub(super) fn is_sealed(&self) -> bool {
-        self.sealed
+        self.sealed && !self.is_owing()
+    }
+
+    /// True if acknowledged entries are to be synced soon.
+    fn is_owing(&self) -> bool {
+        self.owing.is_some() && self.shared.policy.get() != SyncPolicy::Never
+    }
+
+    /// Sees to the syncs that acknowledged entries wait for.
+    fn pay(&mut self, idle: bool) {
+        if let Err(error) = self.try_pay(idle) {
+            self.shared.fail(error);
+            self.shared.fail_queue();
+        }
+        self.count();
+    }
+
+    fn try_pay(&mut self, idle: bool) -> Result<(), WalError> {
+        self.take_synced(false)?;
+        if !self.is_owing() || self.shared.state.lock().failed.is_some() {
+            return Ok(());
+        }
+        if let Some(begun) = self.syncer.busy_since() {
+            if begun.elapsed() >= SYNC_PATIENCE {
+                // Rather slow than more to lose.
+                self.shared.counters.delayed_syncs.fetch_add(1, Relaxed);
+                self.take_synced(true)?;
+            }
+            return Ok(());
+        }
+        if self.shared.policy.get() == SyncPolicy::Always {
+            // It was a looser one a moment ago.
+            return self.sync();
+        }
+        if idle || self.owing.is_some_and(|since| since.elapsed() >= SYNC_EVERY) {
+            self.syncer.start(Arc::clone(&self.at.active), self.at.number);
+            self.take_synced(false)?;
+        }
+        Ok(())
+    }
+
+    /// Takes note of a sync in the background that is over; with `wait`, of one that is under way.
+    fn take_synced(&mut self, wait: bool) -> Result<(), WalError> {
+        let Some(synced) = self.syncer.take(wait) else { return Ok(()) };
+        if let Err(error) = synced.result {
+            self.shared.counters.sync_failures.fetch_add(1, Relaxed);
+            return Err(WalError::io("sync", &synced.segment.path, error));
+        }
+        self.shared.counters.synced(synced.took);
+        self.synced = self.synced.max(synced.number);
+        self.dirty &= self.at.number > self.synced;
+        // What was written since it began waits for the next one.
+        self.owing = self.owing.filter(|_| self.dirty).map(|since| since.max(synced.begun));
+        Ok(())
     }
 
     fn write_ops(&mut self, mut ops: Vec<Op>, sync: bool) {
+        let lazy = self.shared.policy.get() != SyncPolicy::Always;
+        let sync = sync && (!lazy || ops.is_empty() || ops.iter().any(Op::needs_sync));
         let last_op = ops.last().map_or(0, |op| op.id);
         let outcome = self.write_batch(&ops, sync).map_err(|error| self.shared.fail(error));
         for done in ops.iter_mut().filter_map(|op| op.done.take()) {
@@ -151,6 +221,7 @@ impl WalDriver {
         let records = ops.iter().map(|op| match &op.what {
             What::Append(entries) => (entries.len(), entries.iter().map(|(_, entry)| entry.len()).sum()),
             What::Truncate { .. } => (1, 0),
+            What::Sync => (0, 0),
             What::Vote(bytes) | What::Committed(bytes) | What::Purge { mark: bytes, .. } => (1, bytes.len()),
         });
         let body: usize = records.map(|(count, bytes)| count * RECORD_HEADER_BYTES + bytes).sum();
@@ -159,6 +230,9 @@ impl WalDriver {
         let start = self.at.end;
         let offsets: Offsets = ops.iter().map(|op| self.push(op, start)).collect();
         self.write_built(sync)?;
+        if !sync && ops.iter().any(Op::is_urgent) {
+            self.owing.get_or_insert_with(Instant::now);
+        }
         self.sealed = ops.is_empty() || ops.iter().all(|op| !op.is_urgent());
         self.shared.counters.wrote(self.at.end - start, ops.len() as u64);
         self.note(ops, &offsets);
@@ -177,6 +251,7 @@ impl WalDriver {
                 return entries.iter().map(place).collect();
             }
             What::Truncate { from } => self.builder.push(Kind::Truncate, group, *from, &[]),
+            What::Sync => return Vec::new(),
             What::Vote(vote) => {
                 marks.vote = Some(vote.clone());
                 self.builder.push(Kind::Vote, group, 0, vote)
@@ -211,6 +286,8 @@ impl WalDriver {
     }
 
     fn sync(&mut self) -> Result<(), WalError> {
+        // The system tells of a failure once: a sync beside this one must not hear what this one should have heard.
+        self.take_synced(true)?;
         let segment = &self.at.active;
         let start = Instant::now();
         if let Err(error) = segment.file.sync_data() {
@@ -220,6 +297,7 @@ impl WalDriver {
         self.shared.counters.synced(start.elapsed());
         self.synced = self.at.number;
         self.dirty = false;
+        self.owing = None;
         Ok(())
     }
 
@@ -398,6 +476,8 @@ impl WalDriver {
     fn count(&self) {
         let at = &self.at;
         let counters = &self.shared.counters;
+        let unsynced = if self.owing.is_some() { at.number - self.synced } else { 0 };
+        counters.unsynced_batches.store(unsynced, Relaxed);
         counters.live_segments.store(at.live.len() as u64, Relaxed);
         counters.spare_segments.store((at.free.len() + usize::from(at.next.is_some())) as u64, Relaxed);
         counters.live_bytes.store(at.live.values().map(|live| live.used).sum(), Relaxed);

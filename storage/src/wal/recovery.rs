@@ -31,8 +31,34 @@ use super::driver::{Live, Position};
 use super::format::{self, BLOCK_BYTES, BatchHeader, Kind, SegmentHeader, VERSION, decode_batch, decode_batch_header};
 use super::segment::{self, Job, Segment};
 use super::state::{GroupState, Releases, Slot, State};
-use super::{Recovered, WalConfig, WalError};
+use super::{WalConfig, WalError};
 use crate::disk::{Disk, DiskFile};
+
+/// What a log held when it was opened.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// Every group that has a record in it.
+    pub groups: BTreeMap<u64, RecoveredGroup>,
+    /// Bytes of live segments that were read.
+    pub bytes: u64,
+    /// Batches that were read.
+    pub batches: u64,
+    /// Where a tail was cut off that had never been acknowledged: file name and offset.
+    pub cut: Option<(String, u64)>,
+}
+
+/// What a log held of one group when it was opened.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RecoveredGroup {
+    /// The last vote saved.
+    pub vote: Option<Bytes>,
+    /// The last committed mark that reached the disk; never ahead of the entries.
+    pub committed: Option<Bytes>,
+    /// The purge mark: up to which index (inclusive) entries are gone, and the caller's bytes for it.
+    pub purged: Option<(u64, Bytes)>,
+    /// Index of the first and the last entry.
+    pub entries: Option<(u64, u64)>,
+}
 
 /// A record of a batch that checked out, without an entry's bytes.
 pub(super) struct Found {

@@ -54,10 +54,17 @@ pub(super) type Releases = BTreeMap<u64, u64>;
 #[derive(Debug)]
 pub(super) enum What {
     Append(Vec<(u64, Bytes)>),
-    Truncate { from: u64 },
+    Truncate {
+        from: u64,
+    },
     Vote(Bytes),
     Committed(Bytes),
-    Purge { upto: u64, mark: Bytes },
+    Purge {
+        upto: u64,
+        mark: Bytes,
+    },
+    /// Nothing but the sync of what is before it.
+    Sync,
 }
 
 /// An operation that waits to be written.
@@ -75,6 +82,11 @@ impl Op {
     /// Committed marks can wait.
     pub(super) fn is_urgent(&self) -> bool {
         !matches!(self.what, What::Committed(_))
+    }
+
+    /// Only entries may be acknowledged before they are synced, and only where the policy says so.
+    pub(super) fn needs_sync(&self) -> bool {
+        !matches!(self.what, What::Committed(_) | What::Append(_))
     }
 }
 
@@ -276,6 +288,10 @@ impl State {
         self.push(group, What::Vote(vote), Releases::new(), Some(done));
     }
 
+    pub(super) fn sync(&mut self, group: u64, done: Done) {
+        self.push(group, What::Sync, Releases::new(), Some(done));
+    }
+
     pub(super) fn committed(&mut self, group: u64, committed: Bytes) {
         self.groups.entry(group).or_default().marks.committed = Some(committed.clone());
         // Only the last of several in a row matters.
@@ -292,7 +308,7 @@ impl State {
         let bytes = match &what {
             What::Append(entries) => entries.iter().map(|(_, entry)| cost(entry)).sum(),
             What::Vote(bytes) | What::Committed(bytes) | What::Purge { mark: bytes, .. } => cost(bytes),
-            What::Truncate { .. } => CACHED_OVERHEAD_BYTES,
+            What::Truncate { .. } | What::Sync => CACHED_OVERHEAD_BYTES,
         };
         let op = Op { id: self.next_op, group, what, bytes, releases, done };
         self.next_op += 1;

@@ -44,6 +44,10 @@ pub struct WalStats {
     pub batch_ops: Buckets,
     /// Syncs that failed; more than none means that the log is poisoned.
     pub sync_failures: u64,
+    /// Batches with acknowledged entries that are not synced yet; none with `SyncPolicy::Always`.
+    pub unsynced_batches: u64,
+    /// Syncs in the background that took so long that the log waited for them.
+    pub delayed_syncs: u64,
     /// Segment files that hold live records, the one being written among them.
     pub live_segments: u64,
     /// Segment files that wait to be used or used again.
@@ -98,6 +102,8 @@ pub(crate) struct Counters {
     batch_bytes: Histogram<10>,
     batch_ops: Histogram<9>,
     pub(crate) sync_failures: AtomicU64,
+    pub(crate) unsynced_batches: AtomicU64,
+    pub(crate) delayed_syncs: AtomicU64,
     pub(crate) live_segments: AtomicU64,
     pub(crate) spare_segments: AtomicU64,
     pub(crate) disk_bytes: AtomicU64,
@@ -115,6 +121,8 @@ impl Counters {
             batch_bytes: Histogram::new(&BYTES_BOUNDS),
             batch_ops: Histogram::new(&OPS_BOUNDS),
             sync_failures: zero(),
+            unsynced_batches: zero(),
+            delayed_syncs: zero(),
             live_segments: zero(),
             spare_segments: zero(),
             disk_bytes: zero(),
@@ -141,6 +149,8 @@ impl Counters {
             batch_bytes: self.batch_bytes.read(),
             batch_ops: self.batch_ops.read(),
             sync_failures: self.sync_failures.load(Relaxed),
+            unsynced_batches: self.unsynced_batches.load(Relaxed),
+            delayed_syncs: self.delayed_syncs.load(Relaxed),
             live_segments: self.live_segments.load(Relaxed),
             spare_segments: self.spare_segments.load(Relaxed),
             disk_bytes: self.disk_bytes.load(Relaxed),

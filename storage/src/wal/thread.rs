@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use super::driver::{Position, WalDriver};
 use super::segment::Maker;
+use super::sync::Syncer;
 use super::{Shared, WalError};
 
 /// How often a segment that could not be made is tried again while nothing else happens.
@@ -21,13 +22,14 @@ pub(super) struct Threads {
 
 impl Threads {
     pub(super) fn start(shared: &Arc<Shared>, position: Position) -> io::Result<Self> {
-        let made = Arc::downgrade(shared);
-        let maker = Maker::thread(move || {
-            if let Some(shared) = made.upgrade() {
+        let weak = Arc::downgrade(shared);
+        let wake = move || {
+            if let Some(shared) = weak.upgrade() {
                 shared.work.notify_one();
             }
-        })?;
-        let mut driver = WalDriver::new(Arc::clone(shared), maker, position);
+        };
+        let maker = Maker::thread(wake.clone())?;
+        let mut driver = WalDriver::new(Arc::clone(shared), maker, Syncer::thread(wake)?, position);
         let shared = Arc::clone(shared);
         let writer = thread::Builder::new().name("wal".into()).spawn(move || run(&shared, &mut driver))?;
         let id = writer.thread().id();
