@@ -7,6 +7,7 @@
 
 pub mod admin;
 pub mod backup;
+#[cfg(not(madsim))]
 pub mod cli;
 pub mod config;
 pub mod engine;

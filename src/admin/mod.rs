@@ -10,6 +10,8 @@
 pub mod api;
 pub mod backend;
 pub mod health;
+// The simulator has a face of its own: axum does not run in it.
+#[cfg(not(madsim))]
 pub mod http;
 pub mod join;
 pub mod service;

@@ -18,7 +18,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use quorate_keyspace::reply::{Proto, ReplyBuf};
 use quorate_keyspace::{Keyspace, Moment, encode_expire_unit};
 use quorate_raft::{BoxFuture, CallError, Group, MemberId, Node, ProposeError, ReadError, Service};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::config::ReadMode;
 use crate::engine::Engine;
@@ -76,6 +76,11 @@ enum Attempt<T> {
     AtOnce,
 }
 
+/// How long it is until then. (The simulator's tokio knows no time-out at a moment.)
+fn left(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now())
+}
+
 impl Executor {
     /// Over that group and its engine; answers other members from now on.
     pub fn new(
@@ -129,7 +134,7 @@ impl Executor {
             let attempt = match self.leader_elsewhere() {
                 None => self.write_here(unit.clone(), deadline).await,
                 Some(leader) => {
-                    let left = deadline.saturating_duration_since(Instant::now());
+                    let left = left(deadline);
                     self.ask(leader, &Request::Write(unit.clone()), left, true).await
                 }
             };
@@ -179,7 +184,7 @@ impl Executor {
                 },
                 Some(leader) => {
                     let request = Request::Read { unit: remote(), quorum: mode == ReadMode::Quorum };
-                    self.ask(leader, &request, deadline.saturating_duration_since(Instant::now()), false).await
+                    self.ask(leader, &request, left(deadline), false).await
                 }
             };
             match attempt {
@@ -203,7 +208,7 @@ impl Executor {
                     Attempt::Again | Attempt::AtOnce => Attempt::Again,
                 },
                 Some(leader) => {
-                    let left = deadline.saturating_duration_since(Instant::now());
+                    let left = left(deadline);
                     self.ask(leader, &Request::Revisions(keys.to_vec()), left, false).await
                 }
             };
@@ -227,7 +232,7 @@ impl Executor {
                     Attempt::Again | Attempt::AtOnce => Attempt::Again,
                 },
                 Some(leader) => {
-                    let left = deadline.saturating_duration_since(Instant::now());
+                    let left = left(deadline);
                     let request = Request::Shell { proto, db, args: args.to_vec() };
                     self.ask(leader, &request, left, false).await
                 }
@@ -315,7 +320,7 @@ impl Executor {
     }
 
     async fn barrier(&self, deadline: Instant) -> Attempt<()> {
-        match timeout_at(deadline, self.group.read_index()).await {
+        match timeout(left(deadline), self.group.read_index()).await {
             Ok(Ok(())) => Attempt::Done(Ok(())),
             Ok(Err(ReadError::NotLeader { .. } | ReadError::NoQuorum)) | Err(_) => Attempt::Again,
             Ok(Err(ReadError::Stopped)) => Attempt::Done(Err(stopped())),
@@ -323,7 +328,7 @@ impl Executor {
     }
 
     async fn write_here(&self, unit: Bytes, deadline: Instant) -> Attempt<Bytes> {
-        let Ok(proposed) = timeout_at(deadline, self.group.propose(unit)).await else {
+        let Ok(proposed) = timeout(left(deadline), self.group.propose(unit)).await else {
             return Attempt::Done(Err(ExecError::unknown("no majority confirmed it in time")));
         };
         match proposed {

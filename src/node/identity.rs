@@ -12,6 +12,7 @@ use super::Start;
 use crate::admin::api::{AddMember, WantedRole};
 use crate::admin::join;
 use crate::config::Settings;
+use crate::env::Env;
 
 /// A bootstrap that may not have reached the log yet.
 const BEGINNING: u64 = 1;
@@ -81,12 +82,18 @@ impl Found {
     }
 }
 
+fn new_uuid(env: &dyn Env) -> Uuid {
+    uuid::Builder::from_random_bytes((u128::from(env.random()) << 64 | u128::from(env.random())).to_be_bytes())
+        .into_uuid()
+}
+
 /// The member of this directory; a new one if there is none and `start` says how to get one.
 pub(super) async fn find_or_make(
     dir: &DataDir,
     settings: &Settings,
     start: Start,
     me: &Member,
+    env: &dyn Env,
 ) -> anyhow::Result<Found> {
     if dir.path().join(NEW_GROUP).exists() {
         bail!(
@@ -103,7 +110,7 @@ pub(super) async fn find_or_make(
         return Ok(found);
     }
     let found = match start {
-        Start::Bootstrap => Found { cluster: Uuid::new_v4(), member: 1, incarnation: Uuid::new_v4(), flags: BEGINNING },
+        Start::Bootstrap => Found { cluster: new_uuid(env), member: 1, incarnation: new_uuid(env), flags: BEGINNING },
         Start::Join(urls) => {
             let wish = AddMember {
                 peer: me.peer.clone(),

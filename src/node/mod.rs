@@ -7,6 +7,7 @@ mod keeper;
 mod local;
 pub mod offline;
 mod shell;
+mod world;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,19 +17,18 @@ use anyhow::{Context, bail};
 use quorate_keyspace::Keyspace;
 use quorate_raft::{Event, Group, Limits, Member, Node, NodeConfig, RaftTimings};
 use quorate_storage::checkpoint::CheckpointConfig;
-use quorate_storage::disk::OsDisk;
+use quorate_storage::disk::Disk;
 use quorate_storage::identity::DataDir;
 use quorate_storage::wal::{SyncPolicy, WalConfig};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
 use crate::admin::backend::PEER_SERVICE;
-use crate::admin::http::{self, HttpConfig};
 use crate::admin::service::PeerFace;
 use crate::admin::{AdminService, LiveBackend};
 use crate::config::{Appendfsync, Settings};
 use crate::engine::Engine;
-use crate::env::{Env, SystemEnv};
+use crate::env::Env;
 use crate::executor::Executor;
 use crate::metrics::Metrics;
 use crate::server::catalog;
@@ -36,7 +36,10 @@ use crate::server::facts::{ServerFacts, node_id};
 use crate::session::registry::Clients;
 use crate::session::{self, Listener, Shared};
 use local::LastCheckpoint;
-use shell::{Stop, StopRequest};
+pub use shell::{Stop, StopRequest};
+#[cfg(not(madsim))]
+pub use world::Process;
+pub use world::World;
 
 /// The only group of a node, until there is sharding.
 const GROUP: u64 = 1;
@@ -53,6 +56,7 @@ pub enum Start {
 }
 
 /// Runs one member until it is told to stop. An error is for the operator: it says what to do.
+#[cfg(not(madsim))]
 pub fn run(settings: Settings, start: Start, leash: impl Future<Output = ()> + Send + 'static) -> anyhow::Result<()> {
     let threads = settings.io_threads();
     let mut builder = if threads == 1 {
@@ -66,7 +70,7 @@ pub fn run(settings: Settings, start: Start, leash: impl Future<Output = ()> + S
     let result = runtime.block_on(async move {
         let stop = Arc::new(Stop::default());
         let signals = tokio::spawn(wait_for_signals(stop.clone(), leash));
-        let result = serve(settings, start, Arc::new(SystemEnv), stop).await;
+        let result = serve(settings, start, &Process, stop).await;
         signals.abort();
         result
     });
@@ -76,6 +80,7 @@ pub fn run(settings: Settings, start: Start, leash: impl Future<Output = ()> + S
 }
 
 /// Turns signals, and the end of the parent process where there is a leash, into a request to stop.
+#[cfg(not(madsim))]
 async fn wait_for_signals(stop: Arc<Stop>, leash: impl Future<Output = ()>) {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
@@ -106,8 +111,8 @@ struct Running {
 }
 
 /// Runs one member in this runtime.
-pub async fn serve(settings: Settings, start: Start, env: Arc<dyn Env>, stop: Arc<Stop>) -> anyhow::Result<()> {
-    let running = bring_up(&settings, start, env, stop.clone()).await?;
+pub async fn serve(settings: Settings, start: Start, world: &dyn World, stop: Arc<Stop>) -> anyhow::Result<()> {
+    let running = bring_up(&settings, start, world, stop.clone()).await?;
     let failed = tokio::select! {
         biased;
         () = stop.requested() => None,
@@ -121,11 +126,12 @@ pub async fn serve(settings: Settings, start: Start, env: Arc<dyn Env>, stop: Ar
     Ok(())
 }
 
-async fn bring_up(settings: &Settings, start: Start, env: Arc<dyn Env>, stop: Arc<Stop>) -> anyhow::Result<Running> {
+async fn bring_up(settings: &Settings, start: Start, world: &dyn World, stop: Arc<Stop>) -> anyhow::Result<Running> {
     let started = Instant::now();
+    let env = world.env();
     settings.check().map_err(anyhow::Error::new)?;
     let path = settings.dir();
-    let dir = DataDir::open(Arc::new(OsDisk), &path)?;
+    let dir = DataDir::open(world.disk(), &path)?;
     let me = Member {
         peer: settings.advertise_peer(),
         client: settings.advertise_client(),
@@ -136,12 +142,12 @@ async fn bring_up(settings: &Settings, start: Start, env: Arc<dyn Env>, stop: Ar
     let client_ports = bind_clients(settings).await?;
     let admin_port = bind(&settings.admin(), "the admin port", "admin").await?;
 
-    let found = identity::find_or_make(&dir, settings, start, &me).await?;
+    let found = identity::find_or_make(&dir, settings, start, &me, &*env).await?;
     let metrics = Arc::new(Metrics::new(catalog().names()));
     let keyspace = Keyspace::new(settings.databases(), [0, 0]);
     let engine = Arc::new(Engine::new(keyspace, env.clone(), metrics.clone()));
-    let node = Node::open(node_config(settings, &found, &path)).await?;
-    let group = node.open_group(GROUP, engine.clone(), found.start(me.clone())).await?;
+    let node = world.open(node_config(settings, &found, &path, world.disk())).await?;
+    let group = node.open_group(GROUP, world.machine(engine.clone()), found.start(me.clone())).await?;
     identity::settle(&dir, &found)?;
 
     let executor =
@@ -192,9 +198,8 @@ async fn bring_up(settings: &Settings, start: Start, env: Arc<dyn Env>, stop: Ar
     });
     let listeners: Vec<Listener> = client_ports.into_iter().map(|port| session::listen(shared.clone(), port)).collect();
     let admin_stop = Arc::new(Notify::new());
-    let stopped = admin_stop.clone();
-    let bounds = HttpConfig::new(settings.admin_token().map(|token| token.to_string()));
-    tokio::spawn(http::serve(admin_port, admin.clone(), bounds, async move { stopped.notified().await }));
+    world.serve_admin(admin_port, admin.clone(), settings, admin_stop.clone());
+    world.up(&node, &group);
     tracing::info!(
         member = found.member,
         group = %found.cluster,
@@ -240,9 +245,10 @@ impl Running {
     }
 }
 
-fn node_config(settings: &Settings, found: &identity::Found, path: &Path) -> NodeConfig {
+fn node_config(settings: &Settings, found: &identity::Found, path: &Path, disk: Arc<dyn Disk>) -> NodeConfig {
     let (election_min, election_max) = settings.election_timeout();
     let mut config = NodeConfig::new(found.identity(), path, settings.peer());
+    config.disk = disk;
     config.secret = settings.secret().to_string();
     config.timings = RaftTimings { heartbeat: settings.heartbeat(), election_min, election_max };
     config.wal = WalConfig {

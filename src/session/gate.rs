@@ -32,7 +32,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
     }
 
     /// Waits while CLIENT PAUSE holds commands back. False: the connection was closed meanwhile, and nothing may run.
-    pub(super) async fn unpaused(&self, writes: bool) -> bool {
+    pub(super) async fn unpaused(&mut self, writes: bool) -> bool {
         tokio::select! {
             biased;
             () = self.client.killed() => false,

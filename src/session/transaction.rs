@@ -123,7 +123,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
     }
 
     /// The part of a transaction that is the keyspace's. Writes one array, or null if a watched key has changed.
-    async fn run_plan(&self, plan: &Plan<'_>, out: &mut ReplyBuf) -> Result<(), ExecError> {
+    async fn run_plan(&mut self, plan: &Plan<'_>, out: &mut ReplyBuf) -> Result<(), ExecError> {
         let proto = out.proto();
         let unit = || {
             let head = UnitHead { kind: UnitKind::Transaction, proto, watches: plan.watches };
