@@ -1,0 +1,140 @@
+//! The command line: which seeds to run, and what to say of them.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::sync::mpsc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use clap::Parser;
+
+use crate::plan::Plan;
+use crate::run::{Report, run};
+use crate::story::{Event, Kind};
+
+/// Run the real server under a simulated network, disk and clock. The same seed is the same run.
+#[derive(Debug, Parser)]
+#[command(name = "quorate-sim")]
+struct Options {
+    /// Run so many seeds
+    #[arg(long, default_value_t = 20)]
+    seeds: u64,
+    /// Run this one seed; with --seeds, begin with it
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Runs at a time
+    #[arg(long, default_value_t = std::thread::available_parallelism().map_or(1, std::num::NonZero::get))]
+    jobs: usize,
+    /// Tell the whole story of each run
+    #[arg(long)]
+    trace: bool,
+    /// Run each seed twice and compare the two stories
+    #[arg(long)]
+    twice: bool,
+    /// Go on after a failure
+    #[arg(long)]
+    keep_going: bool,
+}
+
+pub fn main() -> ExitCode {
+    let options = Options::parse();
+    let given = std::env::args().any(|arg| arg.starts_with("--seeds"));
+    let fresh =
+        || SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_micros() as u64 % 1_000_000_000);
+    let first = options.seed.unwrap_or_else(fresh);
+    let count = if options.seed.is_some() && !given { 1 } else { options.seeds };
+    println!("seeds {first} to {}", first + count - 1);
+    let failures = all(&options, first, count);
+    if failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn all(options: &Options, first: u64, count: u64) -> usize {
+    let began = Instant::now();
+    let (give, todo) = std::sync::mpsc::channel();
+    for seed in first..first + count {
+        let _ = give.send(seed);
+    }
+    drop(give);
+    let todo = parking_lot::Mutex::new(todo);
+    let (tell, told) = mpsc::channel();
+    let mut failures = BTreeMap::new();
+    std::thread::scope(|scope| {
+        for _ in 0..options.jobs.clamp(1, count as usize) {
+            let tell = tell.clone();
+            let todo = &todo;
+            scope.spawn(move || {
+                loop {
+                    let Ok(seed) = todo.lock().recv() else { return };
+                    if tell.send(one(seed, options.twice)).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(tell);
+        let mut done = 0;
+        let (mut ops, mut unknown, mut not_judged) = (0, 0, 0);
+        for report in told {
+            done += 1;
+            ops += report.figures.ops;
+            unknown += report.figures.unknown;
+            not_judged += report.figures.not_judged;
+            if options.trace {
+                report.events.iter().for_each(|event| println!("{event}"));
+            }
+            if options.trace || count <= 5 {
+                println!("seed {}: fingerprint {:016x}, {:?}", report.seed, report.fingerprint, report.figures);
+            }
+            if !report.violations.is_empty() {
+                tell_failure(&report);
+                failures.insert(report.seed, report.violations[0].invariant);
+                if !options.keep_going {
+                    break;
+                }
+            }
+            if done % 20 == 0 || done == count {
+                let rate = done as f64 * 60.0 / began.elapsed().as_secs_f64();
+                println!(
+                    "{done} of {count} seeds, {} failed, {rate:.0} seeds a minute, {ops} operations ({unknown} of \
+                     unknown outcome, {not_judged} objects not judged)",
+                    failures.len()
+                );
+            }
+        }
+    });
+    for (seed, invariant) in &failures {
+        println!("failed: seed {seed}: {invariant}");
+    }
+    failures.len()
+}
+
+fn one(seed: u64, twice: bool) -> Report {
+    let mut report = run(Plan::of(seed));
+    if twice {
+        let again = run(Plan::of(seed));
+        if again.fingerprint != report.fingerprint {
+            let at = report.events.iter().zip(&again.events).position(|(a, b)| a.to_string() != b.to_string());
+            let (a, b) = at.map_or((None, None), |at| (report.events.get(at), again.events.get(at)));
+            let show = |event: Option<&Event>| event.map_or_else(|| "nothing".to_owned(), Event::to_string);
+            report.violations.push(crate::story::Violation {
+                at: a.map(|event| event.at).unwrap_or_default(),
+                invariant: "the same seed is the same run",
+                text: format!("first {}\n    then {}", show(a), show(b)),
+            });
+        }
+    }
+    report
+}
+
+/// Seed, invariant, and what led to it.
+fn tell_failure(report: &Report) {
+    let violation = &report.violations[0];
+    println!("\nseed {} breaks: {}", report.seed, violation.invariant);
+    println!("  at {:.4} s: {}", violation.at.as_secs_f64(), violation.text);
+    println!("  what happened to the members before:");
+    let before = report.events.iter().filter(|e| e.at <= violation.at && !matches!(e.kind, Kind::Op));
+    let before: Vec<&Event> = before.collect();
+    for event in &before[before.len().saturating_sub(40)..] {
+        println!("  {event}");
+    }
+    println!("  replay: --seed {} --trace\n", report.seed);
+}

@@ -1,0 +1,331 @@
+//! Simulated clients: RESP over simulated TCP, as any client library speaks it. They time out, reconnect, follow
+//! redirects, and write down what they did and saw. A write whose outcome is unknown is never sent again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use quorate::resp::{Reply, encode_command, parse_reply};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
+
+use crate::history::{Act, Cmd, Op, Outcome, Ret, key_name};
+use crate::machine::CLIENT_PORT;
+use crate::plan::Chance;
+use crate::run::Run;
+use crate::story::{Kind, Lane};
+use crate::workload;
+
+/// The invariant that this file itself watches.
+pub const ONE_REPLY: &str = "one reply per command, in order";
+
+/// A connection to one machine.
+pub struct Connection {
+    pub machine: usize,
+    stream: TcpStream,
+    unread: BytesMut,
+}
+
+impl Connection {
+    pub async fn open(machine: usize, patience: Duration) -> Option<Self> {
+        let address = format!("10.0.0.{machine}:{CLIENT_PORT}");
+        let stream = timeout(patience, TcpStream::connect(address)).await.ok()?.ok()?;
+        Some(Self { machine, stream, unread: BytesMut::new() })
+    }
+
+    pub async fn send(&mut self, commands: &[Vec<String>]) -> Result<(), String> {
+        let mut out = BytesMut::new();
+        for command in commands {
+            encode_command(command, &mut out);
+        }
+        self.stream.write_all(&out).await.map_err(|error| error.to_string())?;
+        self.stream.flush().await.map_err(|error| error.to_string())
+    }
+
+    pub async fn reply(&mut self, patience: Duration) -> Result<Reply, String> {
+        timeout(patience, self.next()).await.unwrap_or_else(|_| Err("no reply in time".into()))
+    }
+
+    async fn next(&mut self) -> Result<Reply, String> {
+        loop {
+            let bytes = Bytes::copy_from_slice(&self.unread);
+            if let Some((reply, used)) = parse_reply(&bytes).map_err(|error| error.to_string())? {
+                let _ = self.unread.split_to(used);
+                return Ok(reply);
+            }
+            if self.stream.read_buf(&mut self.unread).await.map_err(|error| error.to_string())? == 0 {
+                return Err("the connection was closed".into());
+            }
+        }
+    }
+}
+
+/// What an error line says about what was done.
+fn of_error(text: &[u8]) -> Option<Outcome> {
+    let text = String::from_utf8_lossy(text).into_owned();
+    let word = text.split(' ').next().unwrap_or_default();
+    match word {
+        "UNKNOWN" => Some(Outcome::Unknown(text)),
+        "CLUSTERDOWN" | "MOVED" | "LOADING" | "EXECABORT" | "MISCONF" | "OOM" | "TRYAGAIN" | "MASTERDOWN" => {
+            Some(Outcome::Failed(text))
+        }
+        _ => None,
+    }
+}
+
+/// A reply as the model knows it; `None` if no correct server answers that.
+fn of_reply(reply: &Reply) -> Option<Ret> {
+    match reply {
+        Reply::Null => Some(Ret::Nil),
+        Reply::Simple(text) if &text[..] == b"OK" => Some(Ret::Done),
+        Reply::Int(n) => Some(Ret::Int(*n)),
+        Reply::Bulk(text) => Some(Ret::Text(String::from_utf8_lossy(text).into_owned())),
+        _ => None,
+    }
+}
+
+/// A client with its task.
+pub struct Client {
+    pub number: usize,
+    run: Arc<Run>,
+    chance: Chance,
+    connection: Option<Connection>,
+    /// Where to connect next, if the last server said so.
+    sent_to: Option<usize>,
+    written: u64,
+}
+
+impl Client {
+    pub fn new(number: usize, run: Arc<Run>) -> Self {
+        let chance = Chance::new(run.plan.seed.rotate_left(8) ^ number as u64);
+        Self { number, run, chance, connection: None, sent_to: None, written: 0 }
+    }
+
+    pub async fn work(mut self) {
+        while !self.run.clients_stop() {
+            let think = self.run.plan.think.as_micros() as u64;
+            sleep(Duration::from_micros(self.chance.below(2 * think))).await;
+            if self.connection.is_none() || self.chance.one_in(60) {
+                self.connect().await;
+                continue;
+            }
+            match self.chance.below(10) {
+                0 | 1 => self.pipeline().await,
+                2 => self.watched().await,
+                _ => {
+                    let op = workload::draw(&mut self.chance, &mut self.written, self.number, &self.run.plan);
+                    self.one(op).await;
+                }
+            }
+        }
+    }
+
+    async fn connect(&mut self) {
+        let count = self.run.machines().len() as u64;
+        let machine = self.sent_to.take().unwrap_or_else(|| self.chance.between(1, count) as usize);
+        self.connection = Connection::open(machine, Duration::from_millis(500)).await;
+    }
+
+    fn patience(&mut self) -> Duration {
+        self.chance.millis(200, 4000)
+    }
+
+    fn now(&self) -> u64 {
+        self.run.story.now().as_nanos() as u64
+    }
+
+    fn begin(&self, draft: workload::Draft) -> Op {
+        Op {
+            client: self.number,
+            machine: self.connection.as_ref().map_or(0, |connection| connection.machine),
+            object: draft.object,
+            cmds: draft.cmds,
+            watched: None,
+            transaction: draft.transaction,
+            call: self.now(),
+            ret: u64::MAX,
+            outcome: Outcome::Unknown("not sent".into()),
+        }
+    }
+
+    fn end(&mut self, mut op: Op, outcome: Outcome) {
+        op.ret = self.now();
+        if let Outcome::Failed(text) = &outcome
+            && let Some(address) = text.strip_prefix("MOVED ").and_then(|rest| rest.split(' ').nth(1))
+        {
+            let machine = address.split(':').next().and_then(|ip| ip.rsplit('.').next()?.parse().ok());
+            self.sent_to = machine;
+            self.connection = None;
+        }
+        op.outcome = outcome;
+        self.run.story.tell(Lane::Client(self.number), Kind::Op, op.to_string());
+        self.run.history.lock().push(op);
+    }
+
+    fn odd(&self, reply: &Reply, to: &str) {
+        self.run.story.broken(ONE_REPLY, format!("client {} got {reply:?} in answer to {to}", self.number));
+    }
+
+    fn commands(op: &Op) -> Vec<Vec<String>> {
+        let mut commands: Vec<Vec<String>> =
+            op.cmds.iter().map(|cmd| cmd.act.command(&key_name(op.object, cmd.key))).collect();
+        if op.transaction {
+            commands.insert(0, vec!["MULTI".into()]);
+            commands.push(vec!["EXEC".into()]);
+        }
+        commands
+    }
+
+    /// One operation, alone on the connection.
+    pub async fn one(&mut self, draft: workload::Draft) {
+        let op = self.begin(draft);
+        let patience = self.patience();
+        let Some(mut connection) = self.connection.take() else { return };
+        let outcome = match connection.send(&Self::commands(&op)).await {
+            Err(error) => Outcome::Unknown(error),
+            Ok(()) => self.outcome(&mut connection, &op, patience).await,
+        };
+        if !matches!(&outcome, Outcome::Unknown(why) if !why.starts_with("UNKNOWN")) {
+            self.connection = Some(connection);
+        }
+        self.end(op, outcome);
+    }
+
+    /// Reads all replies of one operation.
+    async fn outcome(&mut self, connection: &mut Connection, op: &Op, patience: Duration) -> Outcome {
+        let mut replies = Vec::new();
+        for _ in 0..Self::commands(op).len() {
+            match connection.reply(patience).await {
+                Ok(reply) => replies.push(reply),
+                Err(error) => return Outcome::Unknown(error),
+            }
+        }
+        let Some(last) = replies.last() else { return Outcome::Unknown("nothing was asked".into()) };
+        if let Some(error) = last.error() {
+            return of_error(error).unwrap_or_else(|| {
+                self.odd(last, &op.to_string());
+                Outcome::Unknown("an odd error".into())
+            });
+        }
+        let parts = match (op.transaction, last) {
+            (true, Reply::Null) => return Outcome::Aborted,
+            (true, Reply::Array(parts)) => &parts[..],
+            _ => std::slice::from_ref(last),
+        };
+        let rets: Option<Vec<Ret>> = parts.iter().map(of_reply).collect();
+        match rets {
+            Some(rets) if rets.len() == op.cmds.len() => Outcome::Done(rets),
+            _ => {
+                self.odd(last, &op.to_string());
+                Outcome::Unknown("an odd reply".into())
+            }
+        }
+    }
+
+    /// Several commands in one go, with echoes between them that show whether replies are in order.
+    async fn pipeline(&mut self) {
+        let count = self.chance.between(2, 6);
+        let mut ops = Vec::new();
+        for _ in 0..count {
+            let draft = workload::draw(&mut self.chance, &mut self.written, self.number, &self.run.plan);
+            ops.push((self.begin(draft), self.chance.next()));
+        }
+        let patience = self.patience();
+        let Some(mut connection) = self.connection.take() else { return };
+        let mut commands = Vec::new();
+        for (op, echo) in &ops {
+            commands.extend(Self::commands(op));
+            commands.push(vec!["ECHO".into(), echo.to_string()]);
+        }
+        let mut lost = connection.send(&commands).await.err();
+        for (op, echo) in ops {
+            let outcome = match &lost {
+                Some(why) => Outcome::Unknown(why.clone()),
+                None => self.outcome(&mut connection, &op, patience).await,
+            };
+            if let Outcome::Unknown(why) = &outcome
+                && !why.starts_with("UNKNOWN")
+            {
+                lost.get_or_insert_with(|| why.clone());
+            }
+            self.end(op, outcome);
+            if lost.is_none() {
+                match connection.reply(patience).await {
+                    Ok(Reply::Bulk(text)) if &text[..] == echo.to_string().as_bytes() => {}
+                    Ok(other) => self.odd(&other, &format!("ECHO {echo}")),
+                    Err(why) => lost = Some(why),
+                }
+            }
+        }
+        if lost.is_none() && self.sent_to.is_none() {
+            self.connection = Some(connection);
+        }
+    }
+
+    /// WATCH, a look, and a transaction that must only run if what was seen is still so.
+    async fn watched(&mut self) {
+        let Some(draft) = workload::draw_watched(&mut self.chance, &mut self.written, self.number, &self.run.plan)
+        else {
+            return;
+        };
+        let patience = self.patience();
+        let object = draft.object;
+        let look = workload::Draft { object, cmds: vec![Cmd { key: 0, act: Act::Get }], transaction: false };
+        let look = self.begin(look);
+        let Some(mut connection) = self.connection.take() else { return };
+        let name = key_name(object, 0);
+        let commands = [vec!["WATCH".to_owned(), name.clone()], vec!["GET".to_owned(), name]];
+        if connection.send(&commands).await.is_err() {
+            return;
+        }
+        match connection.reply(patience).await {
+            Ok(Reply::Simple(_)) => {}
+            _ => return,
+        }
+        let seen = self.outcome(&mut connection, &look, patience).await;
+        self.end(look, seen.clone());
+        let Outcome::Done(rets) = seen else { return };
+        let mut op = self.begin(draft);
+        op.machine = connection.machine;
+        op.watched = Some((0, rets[0].clone()));
+        let outcome = match connection.send(&Self::commands(&op)).await {
+            Err(error) => Outcome::Unknown(error),
+            Ok(()) => self.outcome(&mut connection, &op, patience).await,
+        };
+        if !matches!(&outcome, Outcome::Unknown(_)) && self.sent_to.is_none() {
+            self.connection = Some(connection);
+        }
+        self.end(op, outcome);
+    }
+
+    /// After the faults: reads every object through one machine's port, and writes there, until it answers or the
+    /// time is over. `Err`: what it said last.
+    pub async fn last_look(&mut self, machine: usize, deadline: Duration) -> Result<(), String> {
+        let mut last = "no connection".to_owned();
+        for draft in workload::last_look(machine) {
+            loop {
+                if self.run.story.now() > deadline {
+                    return Err(last);
+                }
+                if self.connection.is_none() {
+                    let target = self.sent_to.take().unwrap_or(machine);
+                    self.connection = Connection::open(target, Duration::from_millis(500)).await;
+                }
+                if self.connection.is_none() {
+                    sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+                self.one(draft.clone()).await;
+                let said = self.run.history.lock().last().map(|op| op.outcome.clone());
+                match said {
+                    Some(Outcome::Done(_)) => break,
+                    Some(other) => last = other.to_string(),
+                    None => {}
+                }
+                sleep(Duration::from_millis(20)).await;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,206 @@
+//! Linearizability, and strict serializability of transactions on one object: every operation seems to take effect at
+//! once, somewhere between its call and its return (Raft paper, section 8; Herlihy and Wing).
+//!
+//! Wing and Gong's search in the shape that Lowe gave it: take operations out of the history in an order that real time
+//! allows, undo when an answer does not fit, and never go twice into the same pair of (what was taken, state). An
+//! operation whose outcome is unknown may be taken at any time after its call, or never.
+
+use std::collections::{BTreeMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use crate::history::{Op, Outcome};
+use crate::story::Story;
+
+use super::model::{self, State};
+
+pub const NAME: &str = "linearizability";
+/// After so many steps the search gives up: the history is then not judged.
+const STEPS: u64 = 2_000_000;
+
+/// What the search says of the history of one object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Fine,
+    /// No order explains it. The operation is the one before which every attempt ended, at the latest.
+    Broken(usize),
+    /// Too many possibilities.
+    GaveUp,
+}
+
+/// Judges all objects; how many could not be judged.
+pub fn check(ops: &[Op], story: &Story) -> usize {
+    let mut objects: BTreeMap<usize, Vec<&Op>> = BTreeMap::new();
+    for op in ops {
+        objects.entry(op.object).or_default().push(op);
+    }
+    let mut gave_up = 0;
+    for (object, ops) in objects {
+        let ops = relevant(&ops);
+        match judge(&ops) {
+            Verdict::Fine => {}
+            Verdict::GaveUp => gave_up += 1,
+            Verdict::Broken(at) => {
+                let mut text = format!("no order of the operations on object {object} explains");
+                let mut near: Vec<&&Op> = ops.iter().filter(|op| op.call <= ops[at].ret).collect();
+                near.sort_by_key(|op| op.ret);
+                for op in near.iter().rev().take(12).rev() {
+                    text.push_str(&format!("\n    client {:<2} {op}", op.client));
+                }
+                story.broken(NAME, text);
+            }
+        }
+    }
+    gave_up
+}
+
+/// Without what did not happen, and reads without an answer.
+fn relevant<'a>(ops: &[&'a Op]) -> Vec<&'a Op> {
+    let matters = |op: &&&Op| match &op.outcome {
+        Outcome::Done(_) => true,
+        Outcome::Aborted | Outcome::Failed(_) => false,
+        Outcome::Unknown(_) => !op.is_read(),
+    };
+    ops.iter().filter(matters).copied().collect()
+}
+
+/// A doubly linked list of calls and returns, in order of time.
+struct Node {
+    op: usize,
+    is_call: bool,
+    /// The position of the return, for a call that has one.
+    partner: Option<usize>,
+    next: usize,
+    prev: usize,
+}
+
+struct Search<'a> {
+    ops: &'a [&'a Op],
+    nodes: Vec<Node>,
+    /// Returns that are still in the list.
+    returns: usize,
+}
+
+const HEAD: usize = 0;
+
+impl<'a> Search<'a> {
+    fn new(ops: &'a [&'a Op]) -> Self {
+        // At the same moment calls come before returns: then the two overlap.
+        let mut events: Vec<(u64, bool, usize)> = Vec::new();
+        for (at, op) in ops.iter().enumerate() {
+            events.push((op.call, false, at));
+            if matches!(op.outcome, Outcome::Done(_)) {
+                events.push((op.ret, true, at));
+            }
+        }
+        events.sort_unstable();
+        let mut nodes = vec![Node { op: 0, is_call: false, partner: None, next: 1, prev: 0 }];
+        let mut calls = vec![0; ops.len()];
+        let mut returns = 0;
+        for (_, is_return, op) in events {
+            let here = nodes.len();
+            if is_return {
+                nodes[calls[op]].partner = Some(here);
+                returns += 1;
+            } else {
+                calls[op] = here;
+            }
+            nodes.push(Node { op, is_call: !is_return, partner: None, next: here + 1, prev: here - 1 });
+        }
+        Self { ops, nodes, returns }
+    }
+
+    fn unlink(&mut self, at: usize) {
+        let (prev, next) = (self.nodes[at].prev, self.nodes[at].next);
+        self.nodes[prev].next = next;
+        if next < self.nodes.len() {
+            self.nodes[next].prev = prev;
+        }
+    }
+
+    fn relink(&mut self, at: usize) {
+        let (prev, next) = (self.nodes[at].prev, self.nodes[at].next);
+        self.nodes[prev].next = at;
+        if next < self.nodes.len() {
+            self.nodes[next].prev = at;
+        }
+    }
+
+    fn lift(&mut self, call: usize) {
+        self.unlink(call);
+        if let Some(ret) = self.nodes[call].partner {
+            self.unlink(ret);
+            self.returns -= 1;
+        }
+    }
+
+    fn unlift(&mut self, call: usize) {
+        if let Some(ret) = self.nodes[call].partner {
+            self.relink(ret);
+            self.returns += 1;
+        }
+        self.relink(call);
+    }
+
+    fn run(mut self) -> Verdict {
+        let mut states: Vec<State> = vec![model::empty()];
+        let mut taken = vec![0u64; self.ops.len().div_ceil(64)];
+        let mut been: HashSet<(u64, u64)> = HashSet::new();
+        let mut stack: Vec<(usize, Vec<State>)> = Vec::new();
+        let mut at = self.nodes[HEAD].next;
+        let (mut steps, mut furthest) = (0, 0);
+        while self.returns > 0 {
+            steps += 1;
+            if steps > STEPS {
+                return Verdict::GaveUp;
+            }
+            let is_call = self.nodes.get(at).is_some_and(|node| node.is_call);
+            if is_call {
+                let op = self.nodes[at].op;
+                let mut after: Vec<State> = states.iter().flat_map(|state| model::step(state, self.ops[op])).collect();
+                after.sort_unstable();
+                after.dedup();
+                if !after.is_empty() {
+                    taken[op / 64] |= 1 << (op % 64);
+                    if been.insert(key(&taken, &after)) {
+                        stack.push((at, std::mem::replace(&mut states, after)));
+                        self.lift(at);
+                        at = self.nodes[HEAD].next;
+                        continue;
+                    }
+                    taken[op / 64] &= !(1 << (op % 64));
+                }
+                at = self.nodes[at].next;
+                continue;
+            }
+            // A return that was not taken, or the end: what was taken last was wrong.
+            if let Some(node) = self.nodes.get(at)
+                && self.ops[node.op].ret > self.ops[furthest].ret
+            {
+                furthest = node.op;
+            }
+            let Some((call, before)) = stack.pop() else { return Verdict::Broken(furthest) };
+            let op = self.nodes[call].op;
+            taken[op / 64] &= !(1 << (op % 64));
+            states = before;
+            self.unlift(call);
+            at = self.nodes[call].next;
+        }
+        Verdict::Fine
+    }
+}
+
+fn key(taken: &[u64], states: &[State]) -> (u64, u64) {
+    let mut first = DefaultHasher::new();
+    (taken, states).hash(&mut first);
+    let mut second = DefaultHasher::new();
+    (0x9e37_79b9u32, states, taken).hash(&mut second);
+    (first.finish(), second.finish())
+}
+
+/// Whether one order of the operations explains all answers.
+pub fn judge(ops: &[&Op]) -> Verdict {
+    if ops.is_empty() {
+        return Verdict::Fine;
+    }
+    Search::new(ops).run()
+}

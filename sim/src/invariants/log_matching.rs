@@ -1,0 +1,81 @@
+//! Log matching: if two logs contain an entry with the same index and term, they are the same up to it (Raft paper,
+//! figure 3 and section 5.3); leader completeness: a committed entry is in the logs of all later leaders (section 5.4).
+//!
+//! Looks into the log of every running member now and then. What one of them calls committed is canonical from then on:
+//! bytes at a committed index never differ from it, on any member, at any time.
+
+use std::collections::BTreeMap;
+
+use quorate_keyspace::view::digest_of;
+
+use crate::machine::Machine;
+use crate::story::Story;
+
+use super::election_safety::Elections;
+
+pub const NAME: &str = "log matching";
+pub const COMPLETENESS: &str = "leader completeness";
+
+#[derive(Default)]
+pub struct Logs {
+    /// Digest and term of every committed entry that was seen, by index.
+    committed: BTreeMap<u64, (u128, u64)>,
+    /// The first entry of a member's log that was not compared yet, by machine and life.
+    compared: BTreeMap<(usize, u64), u64>,
+}
+
+/// Term and leader, from the head of an entry's bytes (raft/src/entry.rs).
+fn term_and_leader(bytes: &[u8]) -> Option<(u64, u64)> {
+    let number = |at: usize| Some(u64::from_be_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
+    Some((number(2)?, number(10)?))
+}
+
+impl Logs {
+    /// Compares what a member has committed since the last look.
+    pub fn look(&mut self, machine: &Machine, committed: u64, elections: &Elections, story: &Story) {
+        let Some(wal) = machine.wal.lock().clone() else { return };
+        let log = wal.group(1);
+        let from = self.compared.get(&(machine.number, machine.life())).copied().unwrap_or(0);
+        let Ok(entries) = log.read(from..=committed) else { return };
+        for (index, bytes) in entries {
+            let digest = digest_of(&bytes);
+            let Some((term, leader)) = term_and_leader(&bytes) else { continue };
+            if leader != 0 {
+                elections.leads(term, leader, story);
+            }
+            let (known, _) = *self.committed.entry(index).or_insert((digest, term));
+            if known != digest {
+                story.broken(NAME, format!("machine {} has another entry at committed index {index}", machine.number));
+            }
+            self.compared.insert((machine.number, machine.life()), index + 1);
+        }
+    }
+
+    /// A member leads in that term: its log must hold all that was committed in earlier ones.
+    pub fn leads(&self, machine: &Machine, term: u64, story: &Story) {
+        let Some(wal) = machine.wal.lock().clone() else { return };
+        let log = wal.group(1);
+        let first = log.first_index().unwrap_or(u64::MAX).max(1);
+        let newest = self.committed.iter().filter(|(_, (_, at))| *at < term).next_back();
+        let Some((newest, _)) = newest else { return };
+        let last = log.last_index().or(log.purged().map(|(upto, _)| upto)).unwrap_or(0);
+        if last < *newest {
+            let text = format!(
+                "machine {} leads in term {term} with a log up to {last}; {newest} is committed",
+                machine.number
+            );
+            story.broken(COMPLETENESS, text);
+            return;
+        }
+        let from = first.max(newest.saturating_sub(50));
+        let Ok(entries) = log.read(from..=*newest) else { return };
+        for (index, bytes) in entries {
+            if self.committed.get(&index).is_some_and(|(known, _)| *known != digest_of(&bytes)) {
+                let text =
+                    format!("machine {} leads in term {term} without the committed entry {index}", machine.number);
+                story.broken(COMPLETENESS, text);
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! State machine safety: if a member has applied an entry at a position, no other member ever applies a different entry
+//! there (Raft paper, figure 3 and section 5.4.3), and equal positions mean equal states, also behind a snapshot
+//! (section 7) and a restart. The group's time never goes back.
+//!
+//! The first member that applies the entry of a position writes the canonical history: the entry and a digest of the
+//! whole keyspace behind it. Every other application, installation and recovery must be found in it. An entry carries a
+//! time and a random seed, so two different ones never look alike.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
+use quorate::engine::Engine;
+use quorate_keyspace::view;
+use quorate_raft::{ApplyError, Restore, StateMachine, View};
+
+use crate::machine::Machine;
+use crate::story::Kind;
+
+pub const NAME: &str = "state machine safety";
+pub const TIME: &str = "time never goes back";
+
+struct Place {
+    entry: u128,
+    digest: u128,
+    now_ms: u64,
+}
+
+/// What was applied, by whoever was first.
+#[derive(Default)]
+pub struct Canon {
+    places: Vec<Place>,
+    /// Positions (number of entries applied) by the digest of the state there.
+    by_digest: BTreeMap<u128, Vec<usize>>,
+    /// Digests of states in which nothing was applied yet.
+    empty: Option<u128>,
+}
+
+impl Canon {
+    /// How many entries of the application were applied.
+    pub fn len(&self) -> usize {
+        self.places.len()
+    }
+}
+
+/// Applies to the engine, and looks at it.
+pub struct Onlooker {
+    engine: Arc<Engine>,
+    machine: Arc<Machine>,
+    /// Where this member may be: more than one where entries left the state as it was.
+    at: Mutex<Vec<usize>>,
+}
+
+fn digest(engine: &Engine) -> (u128, u64) {
+    let view = engine.with(|keyspace| keyspace.view());
+    let mut bytes = view.header();
+    let chunks: Vec<u64> = view.chunks().map(|(id, _)| id).collect();
+    for chunk in chunks {
+        bytes.extend_from_slice(&chunk.to_le_bytes());
+        view.encode(chunk, &mut bytes);
+    }
+    (view::digest_of(&bytes), view.now_ms())
+}
+
+impl Onlooker {
+    pub fn new(engine: Arc<Engine>, machine: Arc<Machine>) -> Self {
+        Self { engine, machine, at: Mutex::new(vec![0]) }
+    }
+
+    fn broken(&self, invariant: &'static str, text: String) {
+        self.machine.run.story.broken(invariant, format!("machine {}: {text}", self.machine.number));
+    }
+
+    fn applied(&self, entry: &Bytes) {
+        let entry = view::digest_of(entry);
+        let (digest, now_ms) = digest(&self.engine);
+        let mut canon = self.machine.run.oracles.states.lock();
+        let mut at = self.at.lock();
+        let found = at.iter().copied().filter(|at| canon.places.get(*at).is_some_and(|p| p.entry == entry)).collect();
+        let found: Vec<usize> = found;
+        if let Some(position) = found.first() {
+            let place = &canon.places[*position];
+            if place.digest != digest {
+                self.broken(NAME, format!("entry {position} left another state here than on another member"));
+            }
+            *at = vec![position + 1];
+            return;
+        }
+        if !at.contains(&canon.places.len()) {
+            let at = at.clone();
+            self.broken(NAME, format!("applied another entry behind {at:?} than another member did"));
+            return;
+        }
+        if canon.places.last().is_some_and(|last| last.now_ms > now_ms) {
+            self.broken(TIME, format!("entry {} set the group's time back to {now_ms}", canon.places.len()));
+        }
+        canon.places.push(Place { entry, digest, now_ms });
+        let position = canon.places.len();
+        canon.by_digest.entry(digest).or_default().push(position);
+        *at = vec![position];
+    }
+
+    fn installed(&self) {
+        let (digest, _) = digest(&self.engine);
+        let canon = self.machine.run.oracles.states.lock();
+        let mut found = canon.by_digest.get(&digest).cloned().unwrap_or_default();
+        if found.is_empty() && self.engine.with(|keyspace| keyspace.view().revision()) == 0 {
+            found.push(0);
+        }
+        self.machine.tell(Kind::Raft, format!("has the state behind entry {found:?} of {}", canon.places.len()));
+        if found.is_empty() {
+            self.broken(NAME, "a snapshot or checkpoint holds a state that no member ever had".into());
+        }
+        *self.at.lock() = found;
+    }
+}
+
+impl StateMachine for Onlooker {
+    fn encode_batch(&self, units: &[Bytes], out: &mut BytesMut) {
+        self.engine.encode_batch(units, out);
+    }
+
+    fn apply(&self, entry: &Bytes, want_replies: bool) -> Result<Vec<Bytes>, ApplyError> {
+        let replies = self.engine.apply(entry, want_replies)?;
+        self.applied(entry);
+        Ok(replies)
+    }
+
+    fn view(&self) -> Arc<dyn View> {
+        self.engine.view()
+    }
+
+    fn restore(&self, header: &[u8]) -> Result<Box<dyn Restore>, ApplyError> {
+        self.engine.restore(header)
+    }
+
+    fn install(&self, view: Arc<dyn View>) {
+        self.engine.install(view);
+        self.installed();
+    }
+}

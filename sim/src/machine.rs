@@ -1,0 +1,265 @@
+//! One machine: a disk that outlives its processes, a clock, and at most one process of the server on it.
+//!
+//! A power cut loses what the disk had not made durable; the end of a process alone loses nothing.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use madsim::runtime::Handle;
+use madsim::task::NodeId;
+use parking_lot::Mutex;
+use quorate::config::Settings;
+use quorate::node::{self, Start, Stop, StopRequest};
+use quorate_raft::{Group, Node};
+use quorate_storage::checkpoint::MemRows;
+use quorate_storage::memdisk::MemDisk;
+use quorate_storage::wal::Wal;
+
+use crate::plan::Tuning;
+use crate::run::Run;
+use crate::story::{Kind, Lane};
+use crate::world::SimWorld;
+
+/// The ports of every machine.
+pub const CLIENT_PORT: u16 = 7001;
+pub const PEER_PORT: u16 = 17001;
+pub const ADMIN_PORT: u16 = 8001;
+
+/// What can be asked of a running member without going over the network. Oracles only.
+#[derive(Clone)]
+pub struct Live {
+    pub group: Group,
+    #[allow(dead_code, reason = "keeps the node's handle for oracles")]
+    pub node: Node,
+}
+
+/// What a machine is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Power {
+    Off,
+    On,
+    /// Its process stands still.
+    Paused,
+}
+
+/// A machine of the simulated group.
+pub struct Machine {
+    pub number: usize,
+    pub run: Arc<Run>,
+    pub tuning: Tuning,
+    pub disk: Mutex<MemDisk>,
+    pub rows: Mutex<MemRows>,
+    pub wal: Mutex<Option<Wal>>,
+    pub live: Mutex<Option<Live>>,
+    pub power: Mutex<Power>,
+    pub skew_us: Arc<AtomicI64>,
+    /// How long a sync of the log takes.
+    pub sync_us: AtomicU64,
+    /// The first start of the first machine begins the group.
+    pub begins: bool,
+    /// Its disk was harmed beyond what a member has to survive; an operator has to replace it.
+    pub ruined: AtomicBool,
+    pub stop: Mutex<Arc<Stop>>,
+    lives: AtomicU64,
+    node: Mutex<Option<NodeId>>,
+    failure: Mutex<Option<String>>,
+}
+
+impl Machine {
+    pub fn new(number: usize, run: Arc<Run>, tuning: Tuning) -> Arc<Self> {
+        let sync_us = tuning.sync_us;
+        Arc::new(Self {
+            number,
+            run,
+            tuning,
+            disk: Mutex::new(MemDisk::new()),
+            rows: Mutex::new(MemRows::new()),
+            wal: Mutex::new(None),
+            live: Mutex::new(None),
+            power: Mutex::new(Power::Off),
+            skew_us: Arc::new(AtomicI64::new(0)),
+            sync_us: AtomicU64::new(sync_us),
+            begins: number == 1,
+            ruined: AtomicBool::new(false),
+            stop: Mutex::new(Arc::new(Stop::default())),
+            lives: AtomicU64::new(0),
+            node: Mutex::new(None),
+            failure: Mutex::new(None),
+        })
+    }
+
+    pub fn ip(&self) -> IpAddr {
+        IpAddr::from([10, 0, 0, self.number as u8])
+    }
+
+    pub fn address(&self, port: u16) -> String {
+        format!("{}:{port}", self.ip())
+    }
+
+    pub fn tell(&self, kind: Kind, text: impl Into<String>) {
+        self.run.story.tell(Lane::Member(self.number), kind, text);
+    }
+
+    pub fn node_id(&self) -> NodeId {
+        self.node.lock().expect("a machine that was built")
+    }
+
+    pub fn member_id(&self) -> Option<u64> {
+        self.live.lock().as_ref().map(|live| live.group.member_id())
+    }
+
+    pub fn group(&self) -> Option<Group> {
+        self.live.lock().as_ref().map(|live| live.group.clone())
+    }
+
+    /// Counts the processes that ran on this machine.
+    pub fn life(&self) -> u64 {
+        self.lives.load(Relaxed)
+    }
+
+    pub fn is_on(&self) -> bool {
+        *self.power.lock() != Power::Off
+    }
+
+    pub fn sync_time(&self) -> Duration {
+        let most = self.sync_us.load(Relaxed).max(1);
+        Duration::from_micros(madsim::rand::random::<u64>() % most)
+    }
+
+    pub fn note_failure(&self, why: &str) {
+        self.failure.lock().get_or_insert_with(|| why.to_owned());
+    }
+
+    /// Why its last process ended by itself, if it did.
+    pub fn failure(&self) -> Option<String> {
+        self.failure.lock().clone()
+    }
+
+    /// Puts the machine into the network and starts its process.
+    pub fn build(self: &Arc<Self>) {
+        *self.power.lock() = Power::On;
+        let machine = self.clone();
+        let node = Handle::current()
+            .create_node()
+            .name(format!("machine-{}", self.number))
+            .ip(self.ip())
+            .init(move || process(machine.clone()))
+            .build();
+        *self.node.lock() = Some(node.id());
+    }
+
+    /// Starts a process on the disk as it is.
+    pub fn start(&self) {
+        if self.is_on() {
+            return;
+        }
+        *self.power.lock() = Power::On;
+        *self.failure.lock() = None;
+        *self.stop.lock() = Arc::new(Stop::default());
+        Handle::current().restart(self.node_id());
+    }
+
+    /// The process ends at once. With `power_cut` the disk loses what was not durable.
+    pub fn kill(&self, power_cut: bool) {
+        if !self.is_on() {
+            return;
+        }
+        let handle = Handle::current();
+        // A paused task that is dropped by the kill itself would meet the executor's own lock.
+        handle.resume(self.node_id());
+        handle.kill(self.node_id());
+        self.tell(Kind::Life, if power_cut { "power cut" } else { "killed" });
+        self.went_down(power_cut);
+    }
+
+    fn went_down(&self, power_cut: bool) {
+        *self.power.lock() = Power::Off;
+        *self.live.lock() = None;
+        *self.wal.lock() = None;
+        let mut disk = self.disk.lock();
+        if power_cut {
+            let seed = madsim::rand::random();
+            *disk = disk.crash(seed);
+            let mut rows = self.rows.lock();
+            *rows = rows.crash(seed.rotate_left(17));
+        } else {
+            *disk = disk.restart();
+        }
+    }
+
+    /// Everything stands still but time.
+    pub fn pause(&self) {
+        if *self.power.lock() == Power::On {
+            *self.power.lock() = Power::Paused;
+            Handle::current().pause(self.node_id());
+        }
+    }
+
+    pub fn resume(&self) {
+        if *self.power.lock() == Power::Paused {
+            *self.power.lock() = Power::On;
+            Handle::current().resume(self.node_id());
+        }
+    }
+
+    /// Asks for an orderly stop, as SIGTERM does.
+    pub fn ask_to_stop(&self) {
+        self.stop.lock().request(StopRequest::default());
+    }
+
+    /// An empty disk in place of the old one.
+    pub fn empty_disk(&self) {
+        *self.disk.lock() = MemDisk::new();
+        *self.rows.lock() = MemRows::new();
+        self.ruined.store(false, Relaxed);
+    }
+
+    fn settings(&self) -> Settings {
+        let tuning = &self.tuning;
+        let pairs = [
+            ("port", CLIENT_PORT.to_string()),
+            ("bind", self.ip().to_string()),
+            ("protected-mode", "no".into()),
+            ("peer", self.address(PEER_PORT)),
+            ("admin", self.address(ADMIN_PORT)),
+            ("secret", "between us".into()),
+            ("admin-token", "token".into()),
+            ("dir", "/data".into()),
+            ("databases", "1".into()),
+            ("heartbeat-ms", tuning.heartbeat_ms.to_string()),
+            ("election-timeout-ms", tuning.election_ms.to_string()),
+            ("write-timeout", tuning.write_timeout_ms.to_string()),
+            ("read-mode", tuning.read_mode.to_owned()),
+            ("follower-mode", tuning.follower_mode.to_owned()),
+            ("shutdown-timeout", "3".into()),
+            ("enable-debug-command", "yes".into()),
+        ];
+        let pairs: Vec<(&str, &str)> = pairs.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        Settings::of(&pairs).unwrap_or_else(|error| panic!("the settings of the simulation are not valid: {error}"))
+    }
+}
+
+/// A whole life of a process.
+async fn process(machine: Arc<Machine>) {
+    machine.lives.fetch_add(1, Relaxed);
+    machine.tell(Kind::Life, "starts");
+    let world = SimWorld { machine: machine.clone(), tuning: machine.tuning.clone() };
+    let start = if machine.begins {
+        Start::Bootstrap
+    } else {
+        let others = machine.run.machines().into_iter().filter(|other| other.number != machine.number);
+        Start::Join(others.map(|other| format!("http://{}", other.address(ADMIN_PORT))).collect())
+    };
+    let stop = machine.stop.lock().clone();
+    let text = match node::serve(machine.settings(), start, &world, stop).await {
+        Ok(()) => "stopped in good order".to_owned(),
+        Err(error) => {
+            machine.note_failure(&format!("{error:#}"));
+            format!("ended by itself: {error:#}")
+        }
+    };
+    machine.tell(Kind::Life, text);
+    machine.went_down(false);
+}

@@ -1,0 +1,161 @@
+//! What a seed decides before the run begins: how large everything is, what clients do, and which faults there are.
+//!
+//! Small thresholds make rare paths common. Everything here is drawn from the seed and from nothing else.
+
+use std::time::Duration;
+
+/// A small generator of its own, so that a plan does not depend on what the run draws.
+pub struct Chance(u64);
+
+impl Chance {
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub fn next(&mut self) -> u64 {
+        // splitmix64
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound.max(1)
+    }
+
+    pub fn between(&mut self, from: u64, to: u64) -> u64 {
+        from + self.below(to - from + 1)
+    }
+
+    /// True once in `of` times.
+    pub fn one_in(&mut self, of: u64) -> bool {
+        self.below(of) == 0
+    }
+
+    pub fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
+        &from[self.below(from.len() as u64) as usize]
+    }
+
+    pub fn millis(&mut self, from: u64, to: u64) -> Duration {
+        Duration::from_micros(self.between(from * 1000, to * 1000))
+    }
+}
+
+/// Sizes and times of every member of a run.
+#[derive(Clone, Debug)]
+pub struct Tuning {
+    pub heartbeat_ms: u64,
+    pub election_ms: u64,
+    pub write_timeout_ms: u64,
+    pub read_mode: &'static str,
+    pub follower_mode: &'static str,
+    pub batch_units: usize,
+    pub in_flight: usize,
+    pub checkpoint_log_bytes: u64,
+    pub checkpoint_interval: Duration,
+    pub keep_log_bytes: u64,
+    pub snapshot_frame_bytes: usize,
+    pub segment_bytes: u64,
+    pub log_cache_bytes: usize,
+    /// The longest time of a sync.
+    pub sync_us: u64,
+}
+
+/// A kind of fault. A run draws some of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    Partition,
+    Loss,
+    Kill,
+    KillSome,
+    PowerCut,
+    Pause,
+    Clock,
+    Transfer,
+    OrderlyStop,
+    SlowDisk,
+    Membership,
+    EmptyDisk,
+    DiskTrouble,
+}
+
+impl Fault {
+    pub const ALL: [Fault; 13] = [
+        Fault::Partition,
+        Fault::Loss,
+        Fault::Kill,
+        Fault::KillSome,
+        Fault::PowerCut,
+        Fault::Pause,
+        Fault::Clock,
+        Fault::Transfer,
+        Fault::OrderlyStop,
+        Fault::SlowDisk,
+        Fault::Membership,
+        Fault::EmptyDisk,
+        Fault::DiskTrouble,
+    ];
+}
+
+/// The whole plan.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub seed: u64,
+    pub machines: usize,
+    pub clients: usize,
+    pub tuning: Tuning,
+    /// Faults stop after this.
+    pub duration: Duration,
+    pub faults: Vec<Fault>,
+    /// The mean time between two faults.
+    pub fault_every: Duration,
+    pub latency_ms: (u64, u64),
+    /// The mean time that a client thinks between two operations.
+    pub think: Duration,
+}
+
+impl Plan {
+    pub fn of(seed: u64) -> Self {
+        let mut chance = Chance::new(seed ^ 0x51_6d_75_6c_61_74_6f_72);
+        // An election timeout must be longer than a few round trips, here as anywhere.
+        let latency_ms = *chance.pick(&[(0, 1), (1, 3), (1, 10), (5, 40)]);
+        let heartbeat_ms = chance.between(20, 60).max(2 * latency_ms.1);
+        let tuning = Tuning {
+            heartbeat_ms,
+            election_ms: heartbeat_ms * chance.between(4, 8),
+            write_timeout_ms: *chance.pick(&[1000, 2000, 5000]),
+            read_mode: *chance.pick::<&str>(&["lease", "lease", "lease", "quorum"]),
+            follower_mode: *chance.pick::<&str>(&["proxy", "proxy", "proxy", "redirect"]),
+            batch_units: *chance.pick(&[1, 4, 64, 4096]),
+            in_flight: *chance.pick(&[1, 2, 4, 8]),
+            checkpoint_log_bytes: *chance.pick(&[8 << 10, 32 << 10, 128 << 10, 1 << 30]),
+            checkpoint_interval: *chance.pick(&[
+                Duration::from_secs(1),
+                Duration::from_secs(5),
+                Duration::from_secs(900),
+            ]),
+            keep_log_bytes: *chance.pick(&[0, 4 << 10, 64 << 10]),
+            snapshot_frame_bytes: *chance.pick(&[512, 4 << 10, 64 << 10]),
+            segment_bytes: *chance.pick(&[32 << 10, 64 << 10, 256 << 10]),
+            log_cache_bytes: *chance.pick(&[1 << 10, 64 << 10, 4 << 20]),
+            sync_us: *chance.pick(&[500, 2000, 8000]),
+        };
+        let mut faults: Vec<Fault> = Fault::ALL.into_iter().filter(|_| chance.one_in(2)).collect();
+        if chance.one_in(20) {
+            faults.clear();
+        }
+        Self {
+            seed,
+            machines: *chance.pick(&[1, 3, 3, 3, 4, 5, 5, 5]),
+            clients: chance.between(4, 12) as usize,
+            tuning,
+            duration: Duration::from_secs(12),
+            faults,
+            fault_every: chance.millis(200, 1500),
+            latency_ms,
+            think: chance.millis(2, 40),
+        }
+    }
+}

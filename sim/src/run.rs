@@ -1,0 +1,260 @@
+//! One run: a plan, machines, clients, faults, the end in which all heals, and the oracles.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use madsim::net::NetSim;
+use madsim::runtime::{Handle, Runtime};
+use madsim::task::NodeId;
+use parking_lot::Mutex;
+use tokio::time::sleep;
+
+use crate::client::Client;
+use crate::faults;
+use crate::history::Op;
+use crate::invariants::{Oracles, convergence, definite_errors, durability, linearizability};
+use crate::machine::Machine;
+use crate::plan::Plan;
+use crate::story::{Event, Kind, Lane, Story, Violation, fingerprint};
+
+/// What all parts of a run share.
+pub struct Run {
+    pub plan: Plan,
+    pub story: Story,
+    pub history: Mutex<Vec<Op>>,
+    pub oracles: Oracles,
+    machines: Mutex<Vec<Arc<Machine>>>,
+    clients: Mutex<Vec<NodeId>>,
+    clients_stop: AtomicBool,
+}
+
+/// What became of a run.
+#[derive(Clone, Debug)]
+pub struct Report {
+    pub seed: u64,
+    pub events: Vec<Event>,
+    pub violations: Vec<Violation>,
+    pub fingerprint: u64,
+    pub figures: Figures,
+}
+
+/// How much happened.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Figures {
+    pub ops: usize,
+    pub done: usize,
+    pub unknown: usize,
+    pub failed: usize,
+    pub applied: usize,
+    pub terms: usize,
+    pub not_judged: usize,
+}
+
+impl Run {
+    pub fn machines(&self) -> Vec<Arc<Machine>> {
+        self.machines.lock().clone()
+    }
+
+    pub fn machine(&self, number: usize) -> Option<Arc<Machine>> {
+        self.machines.lock().get(number.checked_sub(1)?).cloned()
+    }
+
+    pub fn clients(&self) -> Vec<NodeId> {
+        self.clients.lock().clone()
+    }
+
+    pub fn clients_stop(&self) -> bool {
+        self.clients_stop.load(Relaxed)
+    }
+
+    /// Another machine, with an empty disk and no process yet.
+    pub fn add_machine(self: &Arc<Self>) -> Arc<Machine> {
+        let mut machines = self.machines.lock();
+        let machine = Machine::new(machines.len() + 1, self.clone(), self.plan.tuning.clone());
+        machines.push(machine.clone());
+        machine
+    }
+}
+
+/// Runs a plan in a thread of its own: the standard library's hash maps are seeded once per thread.
+pub fn run(plan: Plan) -> Report {
+    let seed = plan.seed;
+    let thread = std::thread::Builder::new().name(format!("seed {seed}")).stack_size(8 << 20);
+    let spawned = thread.spawn(move || {
+        let mut config = madsim::Config::default();
+        let (from, to) = plan.latency_ms;
+        config.net.send_latency = Duration::from_micros(from * 1000 + 100)..Duration::from_micros(to * 1000 + 200);
+        let mut runtime = Runtime::with_seed_and_config(seed, config);
+        runtime.set_time_limit(Duration::from_secs(300));
+        let story = Arc::new(Mutex::new(None));
+        let kept = story.clone();
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| runtime.block_on(whole(plan, kept))));
+        let story: Option<Story> = story.lock().clone();
+        (outcome, story)
+    });
+    let (outcome, story) =
+        spawned.map(std::thread::JoinHandle::join).expect("a thread can be started").expect("no panic");
+    let figures = match outcome {
+        Ok(figures) => figures,
+        Err(panic) => {
+            let words = panic.downcast_ref::<String>().cloned();
+            let words = words.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned())).unwrap_or_default();
+            if let Some(story) = &story {
+                story.broken_at_end("no panic", words);
+            }
+            Figures::default()
+        }
+    };
+    let (events, violations) = story.map(|story| story.take()).unwrap_or_default();
+    Report { seed, fingerprint: fingerprint(&events), events, violations, figures }
+}
+
+async fn whole(plan: Plan, kept: Arc<Mutex<Option<Story>>>) -> Figures {
+    let story = Story::begin();
+    *kept.lock() = Some(story.clone());
+    story.tell(Lane::Run, Kind::Note, format!("{plan:?}"));
+    let run = Arc::new(Run {
+        story: story.clone(),
+        history: Mutex::default(),
+        oracles: Oracles::default(),
+        machines: Mutex::default(),
+        clients: Mutex::default(),
+        clients_stop: AtomicBool::new(false),
+        plan,
+    });
+    begin(&run).await;
+    let nemesis = tokio::spawn(faults::nemesis(run.clone()));
+    let watcher = tokio::spawn(look_on(run.clone()));
+    let mut tasks = Vec::new();
+    for number in 1..=run.plan.clients {
+        let client = Client::new(number, run.clone());
+        let ip = [10, 0, 1, number as u8];
+        let node = Handle::current().create_node().name(format!("client-{number}")).ip(ip.into()).build();
+        run.clients.lock().push(node.id());
+        tasks.push(node.spawn(client.work()));
+    }
+    sleep(run.plan.duration).await;
+    nemesis.abort();
+    faults::heal(&run).await;
+    story.tell(Lane::Run, Kind::Note, "faults are over");
+    sleep(Duration::from_millis(500)).await;
+    run.clients_stop.store(true, Relaxed);
+    for task in tasks {
+        let _ = task.await;
+    }
+    end(&run).await;
+    watcher.abort();
+    judge(&run)
+}
+
+/// The first machine begins the group, the others join it.
+async fn begin(run: &Arc<Run>) {
+    for _ in 0..run.plan.machines {
+        run.add_machine();
+    }
+    for machine in run.machines() {
+        machine.build();
+        sleep(Duration::from_millis(20)).await;
+    }
+    let deadline = run.story.now() + Duration::from_secs(20);
+    loop {
+        sleep(Duration::from_millis(50)).await;
+        let ready = run.machines().iter().all(|machine| {
+            machine.group().is_some_and(|group| {
+                let members = group.members();
+                members.len() == run.plan.machines && members.iter().all(|(.., votes)| *votes)
+            })
+        });
+        if ready {
+            break;
+        }
+        if run.story.now() > deadline {
+            run.story.broken(convergence::NAME, "the group did not come together within 20 s, without any fault");
+            break;
+        }
+    }
+    run.story.tell(Lane::Run, Kind::Note, "the group is together");
+}
+
+/// The oracles that look into members while the run goes.
+async fn look_on(run: Arc<Run>) {
+    loop {
+        sleep(Duration::from_millis(100)).await;
+        look(&run).await;
+    }
+}
+
+async fn look(run: &Run) {
+    for machine in run.machines() {
+        let Some(group) = machine.group() else { continue };
+        let status = group.status().await;
+        if let Some(committed) = status.committed {
+            let mut logs = run.oracles.logs.lock();
+            logs.look(&machine, committed, &run.oracles.elections, &run.story);
+        }
+    }
+}
+
+/// Everything is healed: the group has to come back.
+async fn end(run: &Arc<Run>) {
+    let deadline = run.story.now() + Duration::from_secs(15);
+    let node = Handle::current().create_node().name("client-last").ip([10, 0, 2, 1].into()).build();
+    for machine in run.machines() {
+        if !machine.is_on() || machine.member_id().is_none() {
+            continue;
+        }
+        let mut client = Client::new(100 + machine.number, run.clone());
+        let number = machine.number;
+        let looked = node.spawn(async move { client.last_look(number, deadline).await }).await;
+        if let Ok(Err(last)) = looked {
+            let text =
+                format!("machine {number} did not serve within 15 s after the faults; the last answer was: {last}");
+            run.story.broken(convergence::NAME, text);
+            return;
+        }
+    }
+    while let Err(why) = converged(run).await {
+        if run.story.now() > deadline {
+            run.story.broken(convergence::NAME, format!("the members differ 15 s after the faults: {why}"));
+            return;
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+    look(run).await;
+    let _ = NetSim::current();
+}
+
+async fn converged(run: &Run) -> Result<(), String> {
+    let mut applied = None;
+    for machine in run.machines() {
+        let Some(group) = machine.group() else {
+            return Err(format!("machine {} does not run: {}", machine.number, machine.failure().unwrap_or_default()));
+        };
+        let here = group.status().await.applied;
+        let first = *applied.get_or_insert(here);
+        if first != here {
+            return Err(format!("applied is {first:?} and {here:?}"));
+        }
+    }
+    Ok(())
+}
+
+/// The oracles that need the whole history.
+fn judge(run: &Run) -> Figures {
+    let ops = std::mem::take(&mut *run.history.lock());
+    definite_errors::check(&ops, &run.story);
+    durability::check(&ops, &run.story);
+    let not_judged = linearizability::check(&ops, &run.story);
+    let count = |wanted: fn(&crate::history::Outcome) -> bool| ops.iter().filter(|op| wanted(&op.outcome)).count();
+    use crate::history::Outcome;
+    Figures {
+        ops: ops.len(),
+        done: count(|o| matches!(o, Outcome::Done(_) | Outcome::Aborted)),
+        unknown: count(|o| matches!(o, Outcome::Unknown(_))),
+        failed: count(|o| matches!(o, Outcome::Failed(_))),
+        applied: run.oracles.states.lock().len(),
+        terms: run.oracles.elections.count(),
+        not_judged,
+    }
+}

@@ -1,0 +1,109 @@
+//! What clients ask for: registers, counters, append-only texts in transactions, hashes, and keys that expire.
+
+use crate::history::{Act, Cmd};
+use crate::plan::{Chance, Plan};
+
+/// An operation before it is sent.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    pub object: usize,
+    pub cmds: Vec<Cmd>,
+    pub transaction: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shape {
+    Register,
+    Counter,
+    Lists,
+    Hash,
+    Expiring,
+}
+
+const SHAPES: [Shape; 5] = [Shape::Register, Shape::Counter, Shape::Lists, Shape::Hash, Shape::Expiring];
+/// Objects of a run; few, so that clients meet.
+const OBJECTS: usize = 10;
+/// Objects that only the last look writes.
+const LAST: usize = 100;
+
+fn shape(object: usize) -> Shape {
+    SHAPES[object % SHAPES.len()]
+}
+
+fn token(client: usize, written: &mut u64) -> String {
+    *written += 1;
+    format!("{client}.{written};")
+}
+
+pub fn draw(chance: &mut Chance, written: &mut u64, client: usize, _plan: &Plan) -> Draft {
+    let object = chance.below(OBJECTS as u64) as usize;
+    let read = chance.one_in(2);
+    let mut text = || token(client, written);
+    let one = |act| Draft { object, cmds: vec![Cmd { key: 0, act }], transaction: false };
+    match shape(object) {
+        Shape::Register if read => one(Act::Get),
+        Shape::Register => one(match chance.below(8) {
+            0 => Act::SetNx(text()),
+            1 => Act::SetXx(text()),
+            2 => Act::GetSet(text()),
+            3 => Act::Del,
+            4 => Act::Append(text()),
+            _ => Act::Set(text()),
+        }),
+        Shape::Counter if read => one(Act::Get),
+        Shape::Counter => one(Act::Incr(chance.between(1, 9) as i64)),
+        Shape::Hash if read => one(Act::HGet(chance.below(3) as u8)),
+        Shape::Hash => {
+            let field = chance.below(3) as u8;
+            one(if chance.one_in(4) { Act::HDel(field) } else { Act::HSet(field, text()) })
+        }
+        Shape::Expiring if read => one(if chance.one_in(3) { Act::Pttl } else { Act::Get }),
+        Shape::Expiring => one(match chance.below(4) {
+            0 => Act::Set(text()),
+            1 => Act::SetNx(text()),
+            _ => Act::SetPx(text(), chance.between(20, 1500)),
+        }),
+        Shape::Lists => lists(chance, written, client, object),
+    }
+}
+
+/// Reads and appends of some of the keys of an object at once.
+fn lists(chance: &mut Chance, written: &mut u64, client: usize, object: usize) -> Draft {
+    let first = chance.below(3) as u8;
+    let count = chance.between(1, 3) as u8;
+    let cmds = (0..count).map(|n| {
+        let key = (first + n) % 3;
+        let act = if chance.one_in(2) { Act::Get } else { Act::Append(token(client, written)) };
+        Cmd { key, act }
+    });
+    let cmds: Vec<Cmd> = cmds.collect();
+    let transaction = cmds.len() > 1;
+    Draft { object, cmds, transaction }
+}
+
+/// A transaction behind a WATCH of the object's first key.
+pub fn draw_watched(chance: &mut Chance, written: &mut u64, client: usize, _plan: &Plan) -> Option<Draft> {
+    let object = chance.below(OBJECTS as u64) as usize;
+    if shape(object) != Shape::Lists {
+        return None;
+    }
+    let mut cmds = vec![Cmd { key: 0, act: Act::Append(token(client, written)) }];
+    if chance.one_in(2) {
+        cmds.push(Cmd { key: 1, act: Act::Append(token(client, written)) });
+    }
+    Some(Draft { object, cmds, transaction: true })
+}
+
+/// A write and a look at every object.
+pub fn last_look(machine: usize) -> Vec<Draft> {
+    let one = |object, key, act| Draft { object, cmds: vec![Cmd { key, act }], transaction: false };
+    let mut drafts = vec![one(LAST + machine, 0, Act::Set(format!("last.{machine};")))];
+    for object in 0..OBJECTS {
+        match shape(object) {
+            Shape::Lists => drafts.extend((0..3).map(|key| one(object, key, Act::Get))),
+            Shape::Hash => drafts.extend((0..3).map(|field| one(object, 0, Act::HGet(field)))),
+            _ => drafts.push(one(object, 0, Act::Get)),
+        }
+    }
+    drafts
+}
