@@ -40,6 +40,11 @@ impl Engine {
         look(&self.keyspace.read())
     }
 
+    /// See [`Keyspace::damage`].
+    pub fn damage(&self, db: u16, key: &[u8]) -> bool {
+        self.keyspace.write().damage(db, key)
+    }
+
     /// The time at which reads see the keyspace and proposals are stamped: the wall clock, but never before what it
     /// was last time. (The keyspace itself never goes back before its last stamp.)
     pub fn now_ms(&self) -> u64 {
@@ -122,6 +127,11 @@ impl View for KeyspaceView {
 
     fn encode(&self, chunk: u64, out: &mut Vec<u8>) {
         self.0.encode(chunk, out);
+    }
+
+    fn digest(&self, chunk: u64, buffer: &mut Vec<u8>) -> u128 {
+        self.0.encode(chunk, buffer);
+        keyspace_view::digest_of(buffer)
     }
 
     fn as_any(&self) -> &dyn Any {

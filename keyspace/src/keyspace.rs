@@ -12,6 +12,7 @@ use crate::db::{Database, Place};
 use crate::entry::{self, Commands, Entry, KeyList, Unit, Watch};
 use crate::error::{CmdError, Corrupt};
 use crate::hasher::{Hasher, Rng};
+use crate::item::Item;
 use crate::reply::{Proto, ReplyBuf};
 use crate::settings::Settings;
 use crate::spec::{self, Command, Handler};
@@ -301,6 +302,21 @@ impl Keyspace {
     /// All replicated settings.
     pub fn settings(&self) -> &Settings {
         &self.space.settings
+    }
+
+    /// Changes a byte of a string's value behind the back of everything that keeps account of changes, as broken memory
+    /// would: for the tests of what finds that. False: there is no such string, or it is empty.
+    pub fn damage(&mut self, db: u16, key: &[u8]) -> bool {
+        let place = Place::of(&self.space.hasher, key);
+        let Some(db) = self.space.dbs.get_mut(usize::from(db)) else { return false };
+        let Some(changed_at) = db.slots.slot(place.slot).map(|slot| slot.changed_at) else { return false };
+        let Some(mut value) = db.slots.get(place).and_then(|item| Some(item.as_str()?.to_vec())) else { return false };
+        let Some(byte) = value.first_mut() else { return false };
+        *byte ^= 1;
+        let Some(item) = db.get_mut(place, changed_at) else { return false };
+        let head = *item.head();
+        *item = Item::string(head, key, &value);
+        true
     }
 
     /// Takes what was flushed, to be dropped where nobody waits; the next apply drops it otherwise.

@@ -50,6 +50,9 @@ pub trait View: Send + Sync {
     fn chunks(&self) -> Box<dyn Iterator<Item = (u64, u64)> + '_>;
     /// Appends the chunk's bytes.
     fn encode(&self, chunk: u64, out: &mut Vec<u8>);
+    /// A digest of the chunk's bytes: equal on all members that hold the same. `buffer` is room to work in, and holds
+    /// them afterwards.
+    fn digest(&self, chunk: u64, buffer: &mut Vec<u8>) -> u128;
     /// For the implementer: to get its own type back in [`StateMachine::install`].
     fn as_any(&self) -> &dyn std::any::Any;
 }

@@ -65,6 +65,8 @@ pub struct Limits {
     pub checkpoint_interval: Duration,
     /// Log entries kept behind a checkpoint, in bytes, for members that lag a little.
     pub keep_log_bytes: u64,
+    /// What all members hold is compared so often; zero: never.
+    pub check_interval: Duration,
     /// Bytes of a snapshot in one frame.
     pub snapshot_frame_bytes: usize,
 }
@@ -81,6 +83,7 @@ impl Default for Limits {
             checkpoint_log_bytes: 256 << 20,
             checkpoint_interval: Duration::from_secs(15 * 60),
             keep_log_bytes: 32 << 20,
+            check_interval: Duration::from_secs(600),
             snapshot_frame_bytes: 256 << 10,
         }
     }

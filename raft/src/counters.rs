@@ -1,6 +1,6 @@
 //! Counters of one group, and its events: bumped where things happen, read by status.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::sync::broadcast;
@@ -29,6 +29,12 @@ pub(crate) struct Counters {
     pub(crate) snapshot_bytes_sent: AtomicU64,
     pub(crate) snapshots_received: AtomicU64,
     pub(crate) snapshot_bytes_received: AtomicU64,
+    pub(crate) checks: AtomicU64,
+    pub(crate) check_differences: AtomicU64,
+    pub(crate) checks_undecided: AtomicU64,
+    /// The position of the last check in which nobody differed, plus one.
+    pub(crate) check_good: AtomicU64,
+    pub(crate) damaged: AtomicBool,
     pub(crate) events: broadcast::Sender<Event>,
 }
 
@@ -53,6 +59,11 @@ impl Default for Counters {
             snapshot_bytes_sent: zero(),
             snapshots_received: zero(),
             snapshot_bytes_received: zero(),
+            checks: zero(),
+            check_differences: zero(),
+            checks_undecided: zero(),
+            check_good: zero(),
+            damaged: AtomicBool::new(false),
             events: broadcast::channel(EVENTS).0,
         }
     }

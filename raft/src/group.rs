@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use openraft::async_runtime::WatchReceiver;
 use parking_lot::Mutex;
-use quorate_storage::disk::{Disk, write_file_atomically};
+use quorate_storage::disk::{Disk, read_file, write_file_atomically};
 use quorate_storage::wal::GroupLog;
 use tokio::sync::Notify;
 use uuid::Uuid;
@@ -100,6 +100,8 @@ pub(crate) struct Inner {
     pub(crate) counters: Arc<Counters>,
     pub(crate) sending: Sending,
     pub(crate) marker: Marker,
+    /// Written when what this member holds is not what the log says: it must not start again.
+    pub(crate) damaged: Marker,
     /// What this member's own addresses are now.
     pub(crate) own: Member,
     pub(crate) known: Mutex<Known>,
@@ -117,6 +119,7 @@ pub(crate) struct Inner {
 ///
 /// A member whose log and checkpoint are gone has forgotten what it promised. Without the file it would look like
 /// one that has just joined.
+#[derive(Clone)]
 pub(crate) struct Marker {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) path: PathBuf,
@@ -132,7 +135,18 @@ impl Marker {
         if self.exists() {
             return Ok(());
         }
-        write_file_atomically(&*self.disk, &self.path, b"this directory holds the log of a group\n")
+        self.write_words("this directory holds the log of a group")
+    }
+
+    /// What was written into it.
+    pub(crate) fn words(&self) -> Option<String> {
+        let bytes = read_file(&*self.disk, &self.path).ok()?;
+        Some(String::from_utf8_lossy(&bytes).trim().to_owned())
+    }
+
+    /// Blocks.
+    pub(crate) fn write_words(&self, words: &str) -> io::Result<()> {
+        write_file_atomically(&*self.disk, &self.path, format!("{words}\n").as_bytes())
     }
 }
 
@@ -479,6 +493,8 @@ impl Inner {
             snapshot_bytes_sent: counters.snapshot_bytes_sent.load(Relaxed),
             snapshots_received: counters.snapshots_received.load(Relaxed),
             snapshot_bytes_received: counters.snapshot_bytes_received.load(Relaxed),
+            check: self.check_status(),
+            damaged: counters.damaged.load(Relaxed),
             failed: self.failure.lock().clone(),
         }
     }

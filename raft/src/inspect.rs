@@ -96,6 +96,7 @@ pub fn entry(bytes: Bytes) -> Result<(LogPlace, EntryKind), String> {
                 SystemCommand::Found { cluster, first } => format!("group {cluster} begins with member {first}"),
                 SystemCommand::AllocateMember => "an id is given to a new member".to_owned(),
                 SystemCommand::Removed(id) => format!("member {id} was removed"),
+                SystemCommand::Check { .. } => "the members compare what they hold here".to_owned(),
             })
         }
         Payload::Membership(membership) => EntryKind::Membership(membership_words(&membership)),

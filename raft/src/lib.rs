@@ -14,6 +14,7 @@
 
 mod api;
 mod barrier;
+mod check;
 mod config;
 mod counters;
 mod entry;
@@ -42,6 +43,7 @@ mod types;
 mod wire;
 
 pub use api::{ApplyError, BoxFuture, Restore, Service, StateMachine, View};
+pub use check::{CheckReport, CheckStatus, Held};
 pub use config::{Identity, Limits, NodeConfig, RaftTimings, Start};
 pub use error::{CallError, ChangeError, NodeError, ProposeError, ReadError};
 pub use events::{Event, Events};

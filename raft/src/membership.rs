@@ -15,6 +15,7 @@ use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
 use uuid::Uuid;
 
 use crate::api::{BoxFuture, Service};
+use crate::check::{Digest, digest_answer};
 use crate::error::{CallError, ChangeError};
 use crate::group::{Group, Inner, Joined};
 use crate::keeper::CAUGHT_UP;
@@ -147,11 +148,23 @@ impl Inner {
 
     /// Writes a command to the replicated state of this room and returns its answer.
     async fn system(&self, command: SystemCommand) -> Result<Bytes, ChangeError> {
+        self.write_system(command).await.map(|(answer, _)| answer)
+    }
+
+    /// Likewise; returns where in the log it stands.
+    pub(crate) async fn system_at(&self, command: SystemCommand) -> Result<u64, ChangeError> {
+        self.write_system(command).await.map(|(_, index)| index)
+    }
+
+    async fn write_system(&self, command: SystemCommand) -> Result<(Bytes, u64), ChangeError> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let write = self.raft.client_write(Data::System(command.encode()));
             let error = match tokio::time::timeout(deadline - Instant::now(), write).await {
-                Ok(Ok(response)) => return Ok(response.data.into_iter().next().unwrap_or_default()),
+                Ok(Ok(response)) => {
+                    let index = response.log_id.index();
+                    return Ok((response.data.into_iter().next().unwrap_or_default(), index));
+                }
                 Ok(Err(error)) => self.write_error(error, false),
                 Err(_) => return Err(ChangeError::Unknown("no majority answered in time".into())),
             };
@@ -412,13 +425,17 @@ fn majority_stays(voters: &BTreeSet<MemberId>, answering: &BTreeSet<MemberId>, o
 }
 
 /// What members ask the leader for.
-enum Ask {
+pub(crate) enum Ask {
     Remove(MemberId),
     Addresses(Member),
+    /// The digest of what a member holds at a position.
+    Digest(u64),
+    /// What a majority of the voters holds there.
+    Verdict(u64, Digest),
 }
 
 impl Ask {
-    fn encode(&self, group: u64) -> Bytes {
+    pub(crate) fn encode(&self, group: u64) -> Bytes {
         let mut out = BytesMut::new();
         out.put_u64(group);
         match self {
@@ -430,6 +447,15 @@ impl Ask {
                 out.put_u8(2);
                 put_member(&mut out, member);
             }
+            Ask::Digest(index) => {
+                out.put_u8(3);
+                out.put_u64(*index);
+            }
+            Ask::Verdict(index, digest) => {
+                out.put_u8(4);
+                out.put_u64(*index);
+                out.put_slice(digest);
+            }
         }
         out.freeze()
     }
@@ -440,6 +466,8 @@ impl Ask {
         let ask = match reader.u8().ok()? {
             1 => Ask::Remove(reader.u64().ok()?),
             2 => Ask::Addresses(reader.member().ok()?),
+            3 => Ask::Digest(reader.u64().ok()?),
+            4 => Ask::Verdict(reader.u64().ok()?, reader.rest()[..].try_into().ok()?),
             _ => return None,
         };
         Some((group, ask))
@@ -464,6 +492,11 @@ impl Service for Desk {
                     Ok(_one) => inner.set_addresses(from, &member).await,
                     Err(_) => Err(ChangeError::Busy),
                 },
+                Ask::Digest(index) => return digest_answer(&inner.machine.digest_at(index)),
+                Ask::Verdict(index, right) => {
+                    inner.verdict(index, right).await;
+                    Ok(())
+                }
             };
             match outcome {
                 Ok(()) => answer(0, ""),

@@ -162,6 +162,14 @@ impl Node {
         let log_store = LogStore::new(log.clone(), durable);
         let fresh = log_store.is_empty() && adapter.applied_index().is_none();
         let marker = Marker { disk: config.disk.clone(), path: config.dir.join(format!("group-{id}.begun")) };
+        let damaged = Marker { disk: config.disk.clone(), path: config.dir.join(format!("group-{id}.damaged")) };
+        if let Some(words) = damaged.words() {
+            return Err(NodeError::Storage(format!(
+                "{words}. It must not go on with it: remove member {} from the group, empty {} and join again",
+                config.identity.member,
+                config.dir.display()
+            )));
+        }
         let lost = if fresh { marker.exists() } else { log_store.is_empty() };
         if lost {
             return Err(NodeError::Storage(format!(
@@ -212,6 +220,7 @@ impl Node {
             counters: counters.clone(),
             sending,
             marker,
+            damaged,
             own,
             known: Mutex::new(Known::default()),
             leader_changed: Notify::new(),
@@ -240,7 +249,9 @@ impl Node {
                 inner.was_refused(by, refusal, words);
             }
         }));
+        inner.machine.tell_damage(Arc::downgrade(&inner));
         tokio::spawn(keeper::keep(inner.clone()));
+        tokio::spawn(crate::check::watch(Arc::downgrade(&inner), config.limits.check_interval));
         node.transport.add_group(id, Arc::new(Port { raft: raft.clone(), machine, guard_until, counters }));
         if guarded {
             let inner = inner.clone();

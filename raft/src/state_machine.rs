@@ -9,8 +9,8 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -22,7 +22,9 @@ use quorate_storage::checkpoint::{CheckpointError, CheckpointStore};
 use tokio::sync::Notify;
 
 use crate::api::{ApplyError, StateMachine, View};
+use crate::check::{Checks, Known};
 use crate::counters::Counters;
+use crate::group::Inner;
 use crate::log_store::{Durable, LogStore, READ_BYTES};
 use crate::runtime::{self, Instant};
 use crate::system::{SystemCommand, SystemState};
@@ -88,6 +90,9 @@ struct Shared {
     version: AtomicU64,
     checkpointed: Notify,
     counters: Arc<Counters>,
+    checks: Arc<Checks>,
+    /// Known once the group runs: what is replayed before that is not compared.
+    group_of_damage: OnceLock<Weak<Inner>>,
 }
 
 fn corrupt(error: impl std::fmt::Display) -> io::Error {
@@ -153,6 +158,8 @@ impl Machine {
             version: AtomicU64::new(1),
             checkpointed: Notify::new(),
             counters,
+            checks: Arc::default(),
+            group_of_damage: OnceLock::new(),
         };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -192,6 +199,20 @@ impl Machine {
     /// Changes whenever the system state or the membership does.
     pub(crate) fn version(&self) -> u64 {
         self.shared.version.load(SeqCst)
+    }
+
+    pub(crate) fn checks(&self) -> &Checks {
+        &self.shared.checks
+    }
+
+    /// The digest of what is held here at a position.
+    pub(crate) fn digest_at(&self, index: u64) -> Known {
+        self.shared.checks.known(index, self.applied_index())
+    }
+
+    /// Who is to be told if what is held here turns out to be damaged.
+    pub(crate) fn tell_damage(&self, inner: Weak<Inner>) {
+        let _ = self.shared.group_of_damage.set(inner);
     }
 
     pub(crate) fn durable(&self) -> Option<u64> {
@@ -235,6 +256,9 @@ impl Machine {
             }
             Payload::Normal(Data::System(bytes)) => {
                 let command = SystemCommand::decode(bytes.clone()).map_err(corrupt)?;
+                if let (SystemCommand::Check { hurry }, Some(inner)) = (&command, shared.group_of_damage.get()) {
+                    shared.checks.mark(log_id.index(), shared.machine.view(), *hurry, inner.clone());
+                }
                 let answer = shared.applied.lock().system.apply(&command);
                 shared.version.fetch_add(1, SeqCst);
                 vec![answer]
@@ -381,6 +405,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
         .await??;
         let shared = &*self.shared;
         shared.machine.install(view);
+        shared.checks.forget();
         // Its revisions are of this member's own counting from now on.
         shared.book.lock().chunks = shared.machine.view().chunks().collect();
         *shared.applied.lock() =

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use crate::check::CheckStatus;
 use crate::types::{Member, MemberId};
 
 /// A member's part in the group.
@@ -132,6 +133,10 @@ pub struct GroupStatus {
     pub snapshots_received: u64,
     /// Bytes of them.
     pub snapshot_bytes_received: u64,
+    /// Comparisons of what the members hold.
+    pub check: CheckStatus,
+    /// What this member holds was found not to be what the log says.
+    pub damaged: bool,
     /// Why the group has failed, if it has.
     pub failed: Option<String>,
 }

@@ -29,6 +29,9 @@ impl View for Nothing {
     fn encode(&self, _chunk: u64, out: &mut Vec<u8>) {
         out.push(7);
     }
+    fn digest(&self, _chunk: u64, _buffer: &mut Vec<u8>) -> u128 {
+        0
+    }
     fn as_any(&self) -> &dyn std::any::Any {
         self
     }

@@ -39,6 +39,11 @@ pub(crate) enum SystemCommand {
     AllocateMember,
     /// Remembers that a member was removed.
     Removed(MemberId),
+    /// Marks a position at which all members compute the digest of what they hold; `hurry`: as fast as they can.
+    Check {
+        /// Somebody waits for it.
+        hurry: bool,
+    },
 }
 
 impl SystemCommand {
@@ -56,6 +61,10 @@ impl SystemCommand {
                 out.put_u8(3);
                 out.put_u64(*id);
             }
+            SystemCommand::Check { hurry } => {
+                out.put_u8(4);
+                out.put_u8(u8::from(*hurry));
+            }
         }
         out.freeze()
     }
@@ -69,6 +78,7 @@ impl SystemCommand {
             1 => SystemCommand::Found { cluster: reader.uuid()?, first: reader.u64()? },
             2 => SystemCommand::AllocateMember,
             3 => SystemCommand::Removed(reader.u64()?),
+            4 => SystemCommand::Check { hurry: reader.bool()? },
             _ => return Err(Malformed("system command")),
         };
         reader.end()?;
@@ -97,6 +107,7 @@ impl SystemState {
                 self.next_member = self.next_member.max(id + 1);
                 Bytes::new()
             }
+            SystemCommand::Check { .. } => Bytes::new(),
         }
     }
 
@@ -151,6 +162,7 @@ mod tests {
             SystemCommand::Found { cluster: Uuid::from_u128(9), first: 1 },
             SystemCommand::AllocateMember,
             SystemCommand::Removed(7),
+            SystemCommand::Check { hurry: true },
         ] {
             assert_eq!(SystemCommand::decode(command.encode()).unwrap(), command);
         }

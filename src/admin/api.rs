@@ -1,6 +1,6 @@
 //! The JSON of the admin interface: what goes in, what comes out, and how it fails. Shared with the command line.
 
-use quorate_raft::{CallError, ChangeError, ReadError};
+use quorate_raft::{CallError, ChangeError, CheckReport, Held, ReadError};
 use serde::{Deserialize, Serialize};
 
 /// An error, as every endpoint answers it.
@@ -253,6 +253,47 @@ pub struct TransferTo {
     pub to: Option<u64>,
 }
 
+/// What one member holds, beside the others.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldView {
+    /// Its id.
+    pub id: u64,
+    /// `same`, `differs` (it was told to stop), `undecided` (no majority says who is right), or `unknown`.
+    pub result: String,
+    /// Why it is unknown.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reason: Option<String>,
+}
+
+/// Answer of `POST /v1/check`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckView {
+    /// The position in the log at which the members were compared.
+    pub index: u64,
+    /// Whether all members answered, and hold the same.
+    pub same: bool,
+    /// The digest that a majority of the voters has; empty if there is none.
+    pub digest: String,
+    /// In order of their ids.
+    pub members: Vec<HeldView>,
+}
+
+impl From<CheckReport> for CheckView {
+    fn from(report: CheckReport) -> Self {
+        let member = |(id, held): &(u64, Held)| {
+            let (result, reason) = match held {
+                Held::Same => ("same", None),
+                Held::Differs => ("differs", None),
+                Held::Undecided => ("undecided", None),
+                Held::Unknown(why) => ("unknown", Some(why.clone())),
+            };
+            HeldView { id: *id, result: result.to_owned(), reason }
+        };
+        let members = report.members.iter().map(member).collect();
+        Self { index: report.index, same: report.all_same(), digest: report.digest, members }
+    }
+}
+
 /// What can be asked of a member, by HTTP or by a peer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
@@ -277,6 +318,8 @@ pub enum Request {
     Transfer(TransferTo),
     /// Take a checkpoint on this member.
     Snapshot,
+    /// Compare what all members hold.
+    Check,
     /// Confirm with a majority that this member leads.
     Barrier,
 }

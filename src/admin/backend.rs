@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use quorate_raft::{CallError, ChangeError, Group, GroupStatus, Joined, Member, MemberId, Node, ReadError};
+use quorate_raft::{
+    CallError, ChangeError, CheckReport, Group, GroupStatus, Joined, Member, MemberId, Node, ReadError,
+};
 
 use crate::backup::Source;
 use crate::metrics::text::Page;
@@ -54,6 +56,8 @@ pub trait Backend: Send + Sync + 'static {
     fn transfer(&self, to: Option<MemberId>) -> BoxFuture<'_, Result<MemberId, ChangeError>>;
     /// Takes a checkpoint here; answers the index it holds.
     fn checkpoint(&self) -> BoxFuture<'_, Result<u64, ChangeError>>;
+    /// Compares what all members hold. Leader only.
+    fn check(&self) -> BoxFuture<'_, Result<CheckReport, ChangeError>>;
     /// The bytes of a backup of this member's state, once it has applied `after`.
     fn backup(&self, after: Option<u64>) -> BoxFuture<'_, Result<Source, ChangeError>>;
     /// Confirms with a majority that this member leads.
@@ -97,6 +101,9 @@ impl Backend for LiveBackend {
     }
     fn checkpoint(&self) -> BoxFuture<'_, Result<u64, ChangeError>> {
         Box::pin(self.group.checkpoint())
+    }
+    fn check(&self) -> BoxFuture<'_, Result<CheckReport, ChangeError>> {
+        Box::pin(self.group.check())
     }
     fn backup(&self, after: Option<u64>) -> BoxFuture<'_, Result<Source, ChangeError>> {
         Box::pin(async move {

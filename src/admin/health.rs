@@ -117,6 +117,16 @@ pub(super) fn group_metrics(page: &mut Page, status: &GroupStatus) {
         "Entries proposed and not applied yet.",
         status.entries_in_flight as f64,
     );
+    page.gauge(
+        "quorate_data_damaged",
+        "1 when this member's data was found not to be what the log says.",
+        f64::from(status.damaged),
+    );
+    page.gauge(
+        "quorate_check_good_index",
+        "Entry at which all members last held the same.",
+        index(status.check.last_good),
+    );
     page.gauge("quorate_raft_members", "Members of the group.", status.members.len() as f64);
     page.gauge("quorate_raft_voters", "Voters of the group.", status.members.iter().filter(|m| m.voter).count() as f64);
     let counters = [
@@ -125,6 +135,13 @@ pub(super) fn group_metrics(page: &mut Page, status: &GroupStatus) {
         ("quorate_raft_elections_total", "Elections this member stood in.", status.elections),
         ("quorate_raft_leader_changes_total", "Changes of the leader seen.", status.leader_changes),
         ("quorate_raft_checkpoints_total", "Checkpoints taken.", status.checkpoints),
+        ("quorate_checks_total", "Comparisons of the members' data that this member led.", status.check.runs),
+        ("quorate_check_differences_total", "Members found that differed from the majority.", status.check.differences),
+        (
+            "quorate_checks_undecided_total",
+            "Comparisons without a majority to say who is right.",
+            status.check.undecided,
+        ),
         ("quorate_raft_snapshots_sent_total", "Snapshots sent.", status.snapshots_sent),
         ("quorate_raft_snapshot_sent_bytes_total", "Bytes of snapshots sent.", status.snapshot_bytes_sent),
         ("quorate_raft_snapshots_received_total", "Snapshots received.", status.snapshots_received),

@@ -73,6 +73,7 @@ enum Route {
     Leader,
     Snapshot,
     Backup,
+    Check,
     Livez,
     Readyz,
     Metrics,
@@ -80,7 +81,7 @@ enum Route {
 }
 
 impl Route {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::Status,
         Self::Members,
         Self::Add,
@@ -89,6 +90,7 @@ impl Route {
         Self::Leader,
         Self::Snapshot,
         Self::Backup,
+        Self::Check,
         Self::Livez,
         Self::Readyz,
         Self::Metrics,
@@ -105,6 +107,7 @@ impl Route {
             Self::Leader => ("post", "/v1/leader"),
             Self::Snapshot => ("post", "/v1/snapshot"),
             Self::Backup => ("get", "/v1/backup"),
+            Self::Check => ("post", "/v1/check"),
             Self::Livez => ("get", "/livez"),
             Self::Readyz => ("get", "/readyz"),
             Self::Metrics => ("get", "/metrics"),
@@ -122,6 +125,7 @@ impl Route {
             Self::Leader => post(transfer),
             Self::Snapshot => post(|app| ask(app, Request::Snapshot)),
             Self::Backup => get(backup),
+            Self::Check => post(|app| ask(app, Request::Check)),
             Self::Livez => get(livez),
             Self::Readyz => get(readyz),
             Self::Metrics => get(metrics),

@@ -87,6 +87,7 @@ async fn every_route_answers_and_views_have_the_described_fields() {
         ("POST", "/v1/snapshot", ""),
         ("POST", "/v1/leader", ""),
         ("POST", "/v1/leader", r#"{"to":null}"#),
+        ("POST", "/v1/check", ""),
         ("GET", "/v1/backup", ""),
         ("GET", "/v1/backup?after=100", ""),
         ("GET", "/livez", ""),

@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::api::{
-    AddMember, AddedView, AddressView, ApiError, MemberView, MembersView, ProgressView, Request, StatusView, WantedRole,
+    AddMember, AddedView, AddressView, ApiError, CheckView, MemberView, MembersView, ProgressView, Request, StatusView,
+    WantedRole,
 };
 use super::backend::Backend;
 use crate::metrics::text::Page;
@@ -24,6 +25,8 @@ const LEADER_PATIENCE: Duration = Duration::from_secs(3);
 const LEADER_POLL: Duration = Duration::from_millis(100);
 /// A change of membership waits for a commit or two.
 const CHANGE_PATIENCE: Duration = Duration::from_secs(20);
+/// A check reads everything that every member holds.
+const CHECK_PATIENCE: Duration = Duration::from_secs(55);
 /// What a member is given to tell its status.
 const STATUS_PATIENCE: Duration = Duration::from_millis(500);
 /// A member that lacks more entries than this is called lagging.
@@ -88,7 +91,10 @@ impl AdminService {
             let leader = self.find_leader(patience).await?;
             let result = match leader {
                 None => self.here(request.clone()).await,
-                Some(leader) => self.ask(leader, &request, CHANGE_PATIENCE).await,
+                Some(leader) => {
+                    let patience = if request == Request::Check { CHECK_PATIENCE } else { CHANGE_PATIENCE };
+                    self.ask(leader, &request, patience).await
+                }
             };
             match result {
                 // Both say that nothing was done.
@@ -172,6 +178,7 @@ impl AdminService {
                 let index = self.backend.checkpoint().await?;
                 Ok(json!({ "id": self.backend.status().await.id, "index": index }))
             }
+            Request::Check => Ok(to_value(CheckView::from(self.backend.check().await?))),
             Request::Barrier => {
                 self.backend.barrier().await?;
                 Ok(Value::Null)

@@ -5,7 +5,9 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 use quorate_keyspace::Keyspace;
-use quorate_raft::{CallError, Capture, ChangeError, HistogramSnapshot, Joined, ReadError};
+use quorate_raft::{
+    CallError, Capture, ChangeError, CheckReport, CheckStatus, Held, HistogramSnapshot, Joined, ReadError,
+};
 use uuid::Uuid;
 
 use super::super::backend::{BoxFuture, Local};
@@ -88,6 +90,8 @@ pub(crate) fn quiet_status(id: MemberId) -> GroupStatus {
         snapshot_bytes_sent: 0,
         snapshots_received: 0,
         snapshot_bytes_received: 0,
+        check: CheckStatus::default(),
+        damaged: false,
         failed: None,
     }
 }
@@ -211,6 +215,13 @@ impl Backend for Fake {
 
     fn checkpoint(&self) -> BoxFuture<'_, Result<u64, ChangeError>> {
         Box::pin(async { Ok(100) })
+    }
+
+    fn check(&self) -> BoxFuture<'_, Result<CheckReport, ChangeError>> {
+        Box::pin(async move {
+            self.change("check".into())?;
+            Ok(CheckReport { index: 100, members: vec![(1, Held::Same)], digest: "00".into() })
+        })
     }
 
     fn backup(&self, after: Option<u64>) -> BoxFuture<'_, Result<Source, ChangeError>> {

@@ -51,6 +51,8 @@ enum Command {
     Leader(admin::LeaderCommand),
     /// Take a checkpoint on a member now
     Snapshot(admin::Snapshot),
+    /// Compare what all members hold, now
+    Check(admin::Check),
     /// Save the data of a running group to a file, or check such a file
     Backup(backup::Backup),
     /// Make a new group out of a backup
@@ -95,6 +97,7 @@ pub fn main(run: impl FnOnce(Settings, Start, Leash) -> anyhow::Result<()>) -> E
         Command::Member(member) => answer(&member.target, member.run()),
         Command::Leader(leader) => answer(&leader.target, leader.run()),
         Command::Snapshot(snapshot) => answer(&snapshot.target, snapshot.run()),
+        Command::Check(check) => answer(&check.target, check.run()),
         Command::Restore(restore) => report(restore.run()),
         Command::Recover(recover) => report(recover.run()),
         Command::Backup(backup) => answer(&backup.target, backup.run()),

@@ -98,6 +98,9 @@ fn words(report: &Report, dir: &Path) -> String {
     let _ = writeln!(out, "  committed   {} or more", number(report.committed));
     let _ = writeln!(out, "  checkpoint  {}", number(report.checkpoint));
     let _ = writeln!(out, "  data        {} keys", report.keys);
+    if let Some(words) = &report.damaged {
+        let _ = writeln!(out, "  DAMAGED     {words}");
+    }
     for (id, peer, votes) in &report.members {
         let _ = writeln!(out, "  member {id}    {peer}{}", if *votes { "" } else { ", without a vote" });
     }

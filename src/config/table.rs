@@ -86,6 +86,8 @@ settings! {
         "Take a checkpoint when the log has grown by so many bytes";
     CheckpointInterval "checkpoint-interval", Kind::Millis(1000, INT_MAX), "900000", PINNED,
         "Take a checkpoint after so much time, if anything was written (milliseconds, or 15m)";
+    CheckInterval "check-interval", Kind::Millis(0, INT_MAX), "600000", PINNED,
+        "Compare what the members hold so often; one that differs stops (milliseconds, or 10m; 0: never)";
     KeepLogBytes "keep-log-bytes", Kind::Memory(0, ANY), "33554432", PINNED,
         "Bytes of log kept behind a checkpoint for members that lag a little";
     SegmentBytes "segment-bytes", Kind::Memory(1 << 20, 1 << 30), "67108864", PINNED, "Size of a file of the log";

@@ -282,6 +282,11 @@ impl Settings {
         self.natural(Id::CheckpointLogBytes)
     }
 
+    /// `check-interval`; zero: never.
+    pub fn check_interval(&self) -> Duration {
+        Duration::from_millis(self.natural(Id::CheckInterval))
+    }
+
     /// `checkpoint-interval`.
     pub fn checkpoint_interval(&self) -> Duration {
         Duration::from_millis(self.natural(Id::CheckpointInterval))

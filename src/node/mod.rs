@@ -262,6 +262,7 @@ fn node_config(settings: &Settings, found: &identity::Found, path: &Path, disk: 
         checkpoint_log_bytes: settings.checkpoint_log_bytes(),
         checkpoint_interval: settings.checkpoint_interval(),
         keep_log_bytes: settings.keep_log_bytes(),
+        check_interval: settings.check_interval(),
         ..Limits::default()
     };
     config
@@ -374,6 +375,8 @@ async fn narrate(group: Group, last_checkpoint: Arc<LastCheckpoint>, env: Arc<dy
                  an empty directory and --join"
             ),
             Event::Refused { by, reason } => tracing::error!(by, "refused by another member: {reason}"),
+            // The failure that comes with it is told below.
+            Event::Damaged(_) => {}
             Event::Failed(reason) => tracing::error!("{reason}"),
         }
     }

@@ -33,6 +33,9 @@ const CHECKPOINT: &str = "checkpoint";
 /// What makes a member of a directory, in the order in which it is moved: who it is comes last.
 const PARTS: [&str; 3] = [LOG_DIR, CHECKPOINT, IDENTITY];
 
+/// Says why a member must not start: its data was damaged. What is made of it by hand may.
+const DAMAGED: &str = "group-1.damaged";
+
 /// A group of one that was made.
 #[derive(Clone, Debug, Serialize)]
 pub struct Made {
@@ -63,6 +66,8 @@ pub struct Report {
     pub checkpoint: Option<u64>,
     /// Keys in all databases.
     pub keys: u64,
+    /// Why the member had stopped itself for good, if it had.
+    pub damaged: Option<String>,
     /// Members of the group: id, address for peers, whether it votes.
     pub members: Vec<(u64, String, bool)>,
 }
@@ -112,7 +117,7 @@ pub fn restore(file: &Path, dir: &Path) -> anyhow::Result<(Made, Facts)> {
 /// If it holds no member, or is in use or damaged; in words for an operator.
 pub fn examine(dir: &Path) -> anyhow::Result<Report> {
     let (_lock, found) = member_of(dir)?;
-    Ok(report(&found, &look(dir)?))
+    Ok(report(dir, &found, &look(dir)?))
 }
 
 /// Makes a group of one out of what a member's directory holds.
@@ -122,7 +127,7 @@ pub fn examine(dir: &Path) -> anyhow::Result<Report> {
 pub fn recover(dir: &Path) -> anyhow::Result<(Made, Report)> {
     let (_lock, old) = member_of(dir)?;
     let survey = look(dir)?;
-    let report = report(&old, &survey);
+    let report = report(dir, &old, &survey);
     let found = identity::of_new_group(old.member);
     let others = survey.members.iter().map(|(id, ..)| *id).filter(|id| *id != old.member);
     let own = survey.members.iter().find(|(id, ..)| *id == old.member);
@@ -172,7 +177,7 @@ fn look(dir: &Path) -> anyhow::Result<Survey> {
     found.with_context(|| format!("{} holds a member that never got anything from its group", dir.display()))
 }
 
-fn report(found: &Found, survey: &Survey) -> Report {
+fn report(dir: &Path, found: &Found, survey: &Survey) -> Report {
     let (last_term, _, last_index) = survey.last;
     Report {
         group: found.cluster.to_string(),
@@ -181,6 +186,7 @@ fn report(found: &Found, survey: &Survey) -> Report {
         last_term,
         committed: survey.committed,
         checkpoint: survey.checkpoint,
+        damaged: fs::read_to_string(dir.join(DAMAGED)).ok().map(|words| words.trim().to_owned()),
         keys: engine::keys_by_database(&*survey.view).iter().sum(),
         members: survey.members.iter().map(|(id, member, votes)| (*id, member.peer.clone(), *votes)).collect(),
     }
@@ -225,6 +231,10 @@ fn move_in(dir: &Path) -> anyhow::Result<Option<PathBuf>> {
         }
         fs::rename(&from, &to).with_context(|| format!("cannot move {}", from.display()))?;
         sync_dir(dir)?;
+    }
+    let damaged = dir.join(DAMAGED);
+    if damaged.exists() {
+        fs::rename(&damaged, old_folder(dir, DAMAGED)?.join(DAMAGED)).context("cannot move the note of the damage")?;
     }
     fs::remove_dir_all(&new).with_context(|| format!("cannot remove {}", new.display()))?;
     sync_dir(dir)?;

@@ -299,6 +299,10 @@ impl ShellCx for View {
         self.factory.active_expire.store(on, Ordering::Relaxed);
     }
 
+    fn damage(&self, db: u16, key: &[u8]) -> bool {
+        self.parts().engine.damage(db, key)
+    }
+
     fn sleep(&self, time: Duration) -> BoxFuture<'_, ()> {
         self.parts().clients.pause(PauseKind::All, time);
         Box::pin(tokio::time::sleep(time))

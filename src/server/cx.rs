@@ -153,6 +153,8 @@ pub trait ShellCx: Send + Sync {
     fn abort_shutdown(&self) -> bool;
     /// Switches the leader's proposals of expired keys on or off (DEBUG SET-ACTIVE-EXPIRE).
     fn set_active_expire(&self, on: bool);
+    /// Damages a string in this member's memory alone (DEBUG DAMAGE-MEMORY). False: there is none of that name.
+    fn damage(&self, db: u16, key: &[u8]) -> bool;
     /// Holds every command of this member for that long (DEBUG SLEEP).
     fn sleep(&self, time: Duration) -> BoxFuture<'_, ()>;
 }

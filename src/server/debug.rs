@@ -32,6 +32,12 @@ fn debug<'a>(cx: &'a dyn ShellCx, args: &'a [&'a [u8]], out: &'a mut ReplyBuf) -
                 cx.set_active_expire(*on != b"0");
                 out.ok();
             }
+            ("damage-memory", [key]) => {
+                if !cx.damage(cx.client().db, key) {
+                    return Err(CmdError::NO_SUCH_KEY);
+                }
+                out.ok();
+            }
             ("reload", _) => {
                 cx.checkpoint().await?;
                 out.ok();
@@ -288,6 +294,8 @@ fn debug_help(out: &mut ReplyBuf) {
         &[
             "CHANGE-REPL-ID, PAUSE-CRON, QUICKLIST-PACKED-THRESHOLD, REPLYBUFFER",
             "    Accepted without effect: what they change in Redis is not here.",
+            "DAMAGE-MEMORY <key>",
+            "    Change a byte of a string in the memory of this member alone, as broken memory would. To see it found.",
             "DIGEST",
             "    Tell a digest of all keys: equal on members that hold the same.",
             "DIGEST-VALUE <key> [<key> ...]",

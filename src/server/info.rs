@@ -343,6 +343,10 @@ fn raft(facts: &Facts<'_>, out: &mut String) {
         "raft_batch_units_p50" => group.batch_units.quantile(0.5),
         "raft_snapshots_sent" => group.snapshots_sent,
         "raft_snapshots_received" => group.snapshots_received,
+        "raft_checks" => group.check.runs,
+        "raft_check_differences" => group.check.differences,
+        "raft_checks_undecided" => group.check.undecided,
+        "raft_check_good_index" => group.check.last_good.unwrap_or(0),
         "raft_failed" => group.failed.as_deref().unwrap_or("no").replace(['\r', '\n'], " "),
     );
     for member in &group.members {

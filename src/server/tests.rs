@@ -202,6 +202,10 @@ impl ShellCx for Fake {
     fn set_active_expire(&self, on: bool) {
         self.note(format!("active expire {on}"));
     }
+    fn damage(&self, db: u16, key: &[u8]) -> bool {
+        self.note(format!("damage {db} {}", String::from_utf8_lossy(key)));
+        key == b"there"
+    }
     fn sleep(&self, time: Duration) -> BoxFuture<'_, ()> {
         self.note(format!("sleep {time:?}"));
         done(())

@@ -5,6 +5,7 @@
 
 mod backup;
 mod binding;
+mod check;
 mod clients;
 mod compat;
 mod durability;
