@@ -137,7 +137,8 @@ impl Checks {
 
     /// A state came from elsewhere: what is known of the one before says nothing about it.
     pub(crate) fn forget(&self) {
-        *self.state.lock() = State { round: self.state.lock().round, ..State::default() };
+        let mut state = self.state.lock();
+        *state = State { round: state.round, ..State::default() };
     }
 
     pub(crate) fn known(&self, index: u64, applied: Option<u64>) -> Known {

@@ -56,9 +56,20 @@ fn under_load_and_after_restarts_and_snapshots_all_members_hold_the_same() {
         cluster.wait_settled();
         cluster.wait_caught_up();
     }
+    let leader = cluster.leader();
+    let mut conn = cluster.members[leader].conn();
+    for n in 0..40 {
+        conn.cmd(&format!("SET large:{n} {}", "x".repeat(100_000))).unwrap();
+    }
+    let index = |view: serde_json::Value, name: &str| view[name].as_u64().unwrap_or(0);
+    wait_until("its log was cut", || {
+        let _ = http::post(cluster.members[leader].admin, "/v1/snapshot", &json!({}));
+        (index(cluster.members[leader].status()?, "purged") > 0).then_some(())
+    });
     let new = cluster.add_member();
     cluster.members[new].start();
     cluster.wait_settled();
+    assert!(cluster.members[new].output().contains("snapshot installed"), "it got a snapshot");
     let view = check(&cluster, new);
     assert_eq!((view["same"].as_bool(), view["members"].as_array().map(Vec::len)), (Some(true), Some(4)), "{view}");
     load.wait_progress(100);
