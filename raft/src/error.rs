@@ -17,6 +17,9 @@ pub enum ProposeError {
     /// Too much is waiting already. Certainly not appended.
     #[error("too many proposals are waiting")]
     Overloaded,
+    /// The disk of this member, which leads, has no room for the log. Certainly not appended.
+    #[error("the disk has no room for the log")]
+    NoRoom,
     /// The unit is larger than an entry may be. Certainly not appended.
     #[error("a unit of {bytes} bytes is over the limit of {limit}")]
     TooLarge {

@@ -63,6 +63,7 @@ pub struct Capture {
 /// What the transport needs of a group.
 pub(crate) struct Port {
     pub(crate) raft: RaftHandle,
+    pub(crate) log: GroupLog,
     pub(crate) machine: Arc<dyn StateMachine>,
     pub(crate) guard_until: Instant,
     pub(crate) counters: Arc<Counters>,
@@ -72,6 +73,12 @@ impl Port {
     /// Not within one election timeout of a restart: a lease that this member granted before may still run.
     pub(crate) fn may_vote(&self) -> bool {
         Instant::now() >= self.guard_until
+    }
+
+    /// False while the disk is full: no entries and no snapshot then. What this member has, and heartbeats and votes,
+    /// which take next to nothing, go on.
+    pub(crate) fn has_room(&self) -> bool {
+        self.log.has_room()
     }
 
     pub(crate) fn snapshot_received(&self, bytes: u64) {
@@ -202,6 +209,9 @@ impl Group {
     /// Proposes one unit and waits for its reply. One attempt: whoever wants to try again after
     /// `NotLeader` may, since nothing was appended then.
     pub async fn propose(&self, unit: Bytes) -> Result<Bytes, ProposeError> {
+        if !self.inner.log.has_room() && self.is_leader() {
+            return Err(ProposeError::NoRoom);
+        }
         match self.inner.proposer.propose(unit).await {
             Err(ProposeError::NotLeader { leader: None }) => {
                 let leader = self.leader().filter(|(id, _)| *id != self.member_id());

@@ -25,6 +25,10 @@ const LOOK_AT_LEAST_EVERY: Duration = Duration::from_millis(50);
 const DUTY_EVERY: Duration = Duration::from_millis(200);
 /// The least time between two checkpoints that the size of the log asks for.
 const CHECKPOINT_PAUSE: Duration = Duration::from_secs(5);
+/// A disk that is full for so long is not about to have room again by itself.
+const FULL_PATIENCE: Duration = Duration::from_secs(1);
+/// The least time between two tries at doing something about it.
+const FULL_EVERY: Duration = Duration::from_secs(5);
 /// A learner that lacks no more entries than this has caught up.
 pub(crate) const CAUGHT_UP: u64 = 64;
 
@@ -40,6 +44,9 @@ struct Keeper {
     duties_at: Instant,
     duty: Arc<AtomicBool>,
     checkpoint_at: Instant,
+    /// Since when the disk has no room for the log, and when that was last seen to.
+    full_since: Option<Instant>,
+    full_seen_to: Instant,
 }
 
 /// Watches until the group is stopped.
@@ -57,6 +64,8 @@ pub(crate) async fn keep(inner: Arc<Inner>) {
         duties_at: now,
         duty: Arc::new(AtomicBool::new(false)),
         checkpoint_at: now,
+        full_since: None,
+        full_seen_to: now,
         inner: inner.clone(),
     };
     loop {
@@ -93,6 +102,7 @@ impl Keeper {
         if Instant::now() >= self.duties_at {
             self.duties_at = Instant::now() + DUTY_EVERY;
             self.mark();
+            self.look_at_room();
             self.checkpoint(metrics);
             self.cut(metrics);
             self.lead(metrics);
@@ -198,6 +208,19 @@ impl Keeper {
         });
     }
 
+    fn look_at_room(&mut self) {
+        if self.inner.log.has_room() {
+            self.full_since = None;
+        } else {
+            self.full_since.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// The disk has had no room for the log for a while.
+    fn is_full(&self) -> bool {
+        self.full_since.is_some_and(|since| since.elapsed() >= FULL_PATIENCE)
+    }
+
     /// Asks for a checkpoint when the log has grown, or when it is time.
     fn checkpoint(&mut self, metrics: &Metrics) {
         let inner = &self.inner;
@@ -206,7 +229,9 @@ impl Keeper {
         let news = applied > inner.machine.durable();
         let large = inner.log.bytes() > inner.limits.checkpoint_log_bytes + inner.limits.keep_log_bytes
             && since >= CHECKPOINT_PAUSE;
-        if !news || !(large || since >= inner.limits.checkpoint_interval) {
+        // What a checkpoint lets go may be just the room that is wanted.
+        let wanted = self.is_full() && since >= FULL_EVERY;
+        if !news || !(large || wanted || since >= inner.limits.checkpoint_interval) {
             return;
         }
         self.checkpoint_at = Instant::now();
@@ -232,10 +257,11 @@ impl Keeper {
         };
         let entries = last.saturating_sub(first) + 1;
         let average = (inner.log.bytes() / entries).max(1);
-        let keep = inner.limits.keep_log_bytes / average;
+        let keep_bytes = if self.is_full() { 0 } else { inner.limits.keep_log_bytes };
+        let keep = keep_bytes / average;
         let upto = durable.min(last.saturating_sub(keep));
         // Not for a handful: each cut is a record in the log.
-        if upto <= first || (upto - first) * average < inner.limits.keep_log_bytes / 4 {
+        if upto <= first || (upto - first) * average < keep_bytes / 4 {
             return;
         }
         let raft = inner.raft.clone();
@@ -245,11 +271,14 @@ impl Keeper {
     }
 
     /// What the leader has to see to. One duty at a time.
-    fn lead(&self, metrics: &Metrics) {
+    fn lead(&mut self, metrics: &Metrics) {
         if self.duty.load(SeqCst) || self.inner.removed.load(SeqCst) {
             return;
         }
         let Some(duty) = self.next_duty(metrics) else { return };
+        if matches!(duty, Duty::FindRoom) {
+            self.full_seen_to = Instant::now();
+        }
         self.duty.store(true, SeqCst);
         let (inner, busy) = (self.inner.clone(), self.duty.clone());
         tokio::spawn(async move {
@@ -289,6 +318,9 @@ impl Keeper {
         if (&mine.peer, &mine.client, &mine.admin) != (&inner.own.peer, &inner.own.client, &inner.own.admin) {
             return Some(Duty::SetAddresses(me, inner.own.clone()));
         }
+        if self.is_full() && self.full_seen_to.elapsed() >= FULL_EVERY {
+            return Some(Duty::FindRoom);
+        }
         let last = metrics.last_log_index.unwrap_or(0);
         let candidate = membership.learner_ids().find(|id| {
             let wants = membership.get_node(id).is_some_and(|m| m.wants_vote);
@@ -310,6 +342,8 @@ enum Duty {
     Flatten,
     /// Give leadership away: this member is no voter any more.
     HandOver,
+    /// Give leadership away: this member's disk is full.
+    FindRoom,
     /// Make a learner that has caught up a voter.
     Promote(MemberId),
     /// Correct a member's addresses.
@@ -344,6 +378,12 @@ impl Inner {
                 self.change(ChangeMembers::AddVoterIds(BTreeSet::new()), false).await
             }
             Duty::HandOver => self.hand_over(None).await.map(drop),
+            Duty::FindRoom => {
+                if let Err(error) = self.hand_over_for_room().await {
+                    tracing::warn!(group = self.id, %error, "leadership stays with this member, whose disk is full");
+                }
+                Ok(())
+            }
             Duty::Promote(id) => {
                 let done = self.change(ChangeMembers::AddVoterIds(BTreeSet::from([id])), true).await;
                 if done.is_ok() {

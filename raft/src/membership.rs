@@ -32,6 +32,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const RETRY_EVERY: Duration = Duration::from_millis(30);
 /// How long a change waits for the one before it.
 const ALONE_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a voter may take to tell whether it has room.
+const ROOM_PATIENCE: Duration = Duration::from_secs(1);
 /// How long the old leader waits for the new one, and for the target to catch up.
 const HAND_OVER_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -329,6 +331,29 @@ impl Inner {
         }
     }
 
+    /// The disk here is full: somebody else shall lead, if the disk there is not.
+    pub(crate) async fn hand_over_for_room(&self) -> Result<(), ChangeError> {
+        let metrics = self.leading()?;
+        let matched = metrics.replication.unwrap_or_default();
+        let reach = |id: &MemberId| matched.get(id).cloned().flatten().map(|log_id| log_id.index());
+        let answering = self.answering(&self.leading()?);
+        let mut others: Vec<MemberId> = answering.into_iter().filter(|id| *id != self.me.member).collect();
+        others.sort_by_key(|id| std::cmp::Reverse(reach(id)));
+        for id in others {
+            let body = Ask::Room.encode(self.id);
+            let answer = self.transport.call(id, SERVICE, body, ROOM_PATIENCE).await;
+            if answer.is_ok_and(|answer| answer.first() == Some(&0)) {
+                tracing::warn!(
+                    group = self.id,
+                    to = id,
+                    "this member's disk is full: leadership goes to one with room"
+                );
+                return self.hand_over(Some(id)).await.map(drop);
+            }
+        }
+        Err(ChangeError::Refused("no other voter has room".into()))
+    }
+
     async fn wait_for(&self, deadline: Instant, is: impl Fn(&Metrics) -> bool) -> Option<Metrics> {
         use openraft::async_runtime::WatchReceiver;
         let mut watch = self.raft.metrics();
@@ -432,6 +457,8 @@ pub(crate) enum Ask {
     Digest(u64),
     /// What a majority of the voters holds there.
     Verdict(u64, Digest),
+    /// Asked of any voter: does its disk have room to lead?
+    Room,
 }
 
 impl Ask {
@@ -456,6 +483,7 @@ impl Ask {
                 out.put_u64(*index);
                 out.put_slice(digest);
             }
+            Ask::Room => out.put_u8(5),
         }
         out.freeze()
     }
@@ -468,6 +496,7 @@ impl Ask {
             2 => Ask::Addresses(reader.member().ok()?),
             3 => Ask::Digest(reader.u64().ok()?),
             4 => Ask::Verdict(reader.u64().ok()?, reader.rest()[..].try_into().ok()?),
+            5 => Ask::Room,
             _ => return None,
         };
         Some((group, ask))
@@ -488,6 +517,8 @@ impl Service for Desk {
             let inner = &group.inner;
             let outcome = match ask {
                 Ask::Remove(id) => inner.remove(id).await,
+                Ask::Room if inner.log.has_room() => Ok(()),
+                Ask::Room => Err(ChangeError::Refused("its disk has no room".into())),
                 Ask::Addresses(member) => match inner.changing.try_lock() {
                     Ok(_one) => inner.set_addresses(from, &member).await,
                     Err(_) => Err(ChangeError::Busy),

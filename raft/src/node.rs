@@ -215,7 +215,7 @@ impl Node {
             barrier: Barrier::start(raft.clone(), patience),
             lease: Lease::default(),
             machine: adapter,
-            log,
+            log: log.clone(),
             transport: node.transport.clone(),
             counters: counters.clone(),
             sending,
@@ -252,7 +252,7 @@ impl Node {
         inner.machine.tell_damage(Arc::downgrade(&inner));
         tokio::spawn(keeper::keep(inner.clone()));
         tokio::spawn(crate::check::watch(Arc::downgrade(&inner), config.limits.check_interval));
-        node.transport.add_group(id, Arc::new(Port { raft: raft.clone(), machine, guard_until, counters }));
+        node.transport.add_group(id, Arc::new(Port { raft: raft.clone(), log, machine, guard_until, counters }));
         if guarded {
             let inner = inner.clone();
             tokio::spawn(async move {

@@ -294,6 +294,7 @@ impl Shared {
         if whole {
             writer.replace_all();
         }
+        let whole = writer.replaces_all();
         let mut bytes = Vec::new();
         for (id, revision) in &chunks {
             if whole || book.chunks.get(id) != Some(revision) {

@@ -27,6 +27,9 @@ use wire::{Request, Response};
 
 /// How long to wait before looking again for a leader that nobody knows yet.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// Redis' word for a server whose disk keeps it from writing; no client tries again by itself when it reads it.
+const NO_ROOM: &str = "MISCONF The leader's disk has no room for the log: nothing was done. Reads go on; writes do again \
+                       when there is room";
 /// Keys that one entry removes at most because they are past due.
 const EXPIRE_KEYS: usize = 1000;
 
@@ -338,6 +341,7 @@ impl Executor {
             Err(ProposeError::Overloaded) => {
                 Attempt::Done(Err(ExecError::NotDone("BUSY Too many writes are waiting; nothing was done".into())))
             }
+            Err(ProposeError::NoRoom) => Attempt::Done(Err(ExecError::NotDone(NO_ROOM.into()))),
             Err(ProposeError::TooLarge { bytes, limit }) => Attempt::Done(Err(ExecError::NotDone(format!(
                 "ERR the command is too large to replicate: {bytes} bytes, the limit is {limit}"
             )))),

@@ -54,6 +54,7 @@ pub(super) fn storage_facts(node: &Node, group: &Group, last: &LastCheckpoint) -
         delayed_fsyncs: wal.delayed_syncs,
         last_checkpoint_s: last.at_s.load(Relaxed),
         entries_since_checkpoint: group.applied_index().unwrap_or(0).saturating_sub(last.index.load(Relaxed)),
+        has_room: node.has_room(),
         failed: wal.sync_failures > 0,
         ..StorageFacts::default()
     }
@@ -110,6 +111,8 @@ impl Local for LocalFacts {
         page.gauge("quorate_log_bytes", "Bytes of the log that are needed", wal.live_bytes as f64);
         page.gauge("quorate_log_disk_bytes", "Bytes of the log's files", wal.disk_bytes as f64);
         page.gauge("quorate_log_segments", "Files of the log that are in use", wal.live_segments as f64);
+        let room = f64::from(self.node.has_room());
+        page.gauge("quorate_log_has_room", "0 while the disk has no room for the log: no writes are taken then", room);
         page.gauge("quorate_log_queue_bytes", "Bytes that wait for the log", wal.queue_bytes as f64);
         page.gauge(
             "quorate_log_unsynced_batches",

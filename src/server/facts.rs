@@ -84,6 +84,8 @@ pub struct StorageFacts {
     pub last_checkpoint_took_s: u64,
     /// The last one failed.
     pub last_checkpoint_failed: bool,
+    /// The disk has room for the log.
+    pub has_room: bool,
     /// The log can no longer be written: this member is about to stop.
     pub failed: bool,
 }

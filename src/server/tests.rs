@@ -141,7 +141,7 @@ impl ShellCx for Fake {
         done(self.group.clone())
     }
     fn storage(&self) -> StorageFacts {
-        StorageFacts { last_checkpoint_s: 1_600_000_000, ..StorageFacts::default() }
+        StorageFacts { last_checkpoint_s: 1_600_000_000, has_room: true, ..StorageFacts::default() }
     }
     fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics

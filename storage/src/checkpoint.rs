@@ -23,6 +23,8 @@
 //! This module must never know what a chunk holds.
 
 mod read;
+#[cfg(test)]
+mod room_tests;
 mod rows;
 mod sled_rows;
 #[cfg(test)]
@@ -45,6 +47,8 @@ pub use write::Writer;
 /// Bytes of a chunk in one row. sled needs several times a row's size in memory and on disk while it rewrites the page
 /// it is on: 8 KB was measured to be cheap, 32 KB to cost a gigabyte.
 const PART_BYTES: usize = 8000;
+/// With less room than this on the disk nothing is written: the log needs it more.
+const RESERVED_BYTES: u64 = 4 << 20;
 const MANIFEST_VERSION: u8 = 1;
 const MAX_MANIFEST_BYTES: usize = 64 << 20;
 const KEY_BYTES: usize = 29;
@@ -63,6 +67,9 @@ pub enum CheckpointError {
     /// The store below failed. After this nothing more is written; what is on disk shows at the next start.
     #[error("the checkpoint store failed: {0}")]
     Store(String),
+    /// The disk is nearly full. Nothing was written.
+    #[error("the disk has no room for a checkpoint: {0} bytes are free")]
+    NoRoom(u64),
     /// Another writer of the same group is under way.
     #[error("a checkpoint of group {0} is being written already")]
     Busy(u64),
@@ -215,6 +222,8 @@ struct GroupState {
     /// Readers need the rows of the epoch at which they began.
     readers: usize,
     failed: Option<CheckpointError>,
+    /// After a failure nothing that was written before is built on.
+    rewrite: bool,
 }
 
 struct Group {
@@ -242,6 +251,14 @@ impl Group {
             }
             Ok(_) => Ok(manifest),
             Err(error) => Err(self.corrupt(format!("the number of its epoch: {error}"))),
+        }
+    }
+
+    /// A store that runs into a full disk in the middle has to be opened anew: better not to begin.
+    fn check_room(&self) -> Result<(), CheckpointError> {
+        match self.rows.free_bytes() {
+            Some(free) if free < RESERVED_BYTES => Err(CheckpointError::NoRoom(free)),
+            _ => Ok(()),
         }
     }
 
@@ -331,7 +348,8 @@ impl CheckpointStore {
     }
 
     /// Starts the next checkpoint of a group: it holds all chunks of the last one, but for what is put and removed. If
-    /// the last one was not read through since the start, it is read and checked first.
+    /// the last one was not read through since the start, it is read and checked first. After a failure of the store it
+    /// replaces all: see [`Writer::replaces_all`].
     ///
     /// # Errors
     /// [`CheckpointError::Busy`] if one is under way; else as [`CheckpointStore::load`].
@@ -339,15 +357,24 @@ impl CheckpointStore {
         let found = self.group(group);
         {
             let mut state = found.state.lock();
-            if let Some(error) = &state.failed {
-                return Err(error.clone());
-            }
             if state.writing {
                 return Err(CheckpointError::Busy(group));
+            }
+            found.check_room()?;
+            if state.failed.is_some() && state.readers == 0 {
+                // What the store knows in memory may be ahead of the disk: begin again with what is there.
+                self.rows.reopen().map_err(CheckpointError::Store)?;
+                (state.failed, state.directory, state.rewrite) = (None, None, true);
+            }
+            if let Some(error) = &state.failed {
+                return Err(error.clone());
             }
             state.writing = true;
         }
         let mut writer = Writer::new(found);
+        if writer.group().state.lock().rewrite {
+            writer.replace_all();
+        }
         let known = writer.group().state.lock().directory.is_some();
         if !known {
             match self.load(group)? {

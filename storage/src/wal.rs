@@ -48,7 +48,7 @@ use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -125,6 +125,8 @@ struct Shared {
     wake: Option<Box<dyn Fn() + Send + Sync>>,
     counters: Counters,
     policy: Policy,
+    /// The disk had no room for the next segment when it was last tried.
+    no_room: AtomicBool,
 }
 
 impl Shared {
@@ -238,6 +240,7 @@ fn prepare(
         wake,
         counters: Counters::new(),
         policy: Policy::new(config.sync),
+        no_room: AtomicBool::new(false),
         config,
     };
     Ok((Arc::new(shared), opened.position, opened.recovered))
@@ -294,10 +297,11 @@ impl Wal {
     }
 
     /// False if the disk had no room for the next segment when it was last tried: take no more proposals then. It is
-    /// tried again and again; what is accepted meanwhile still has the rest of the segment that is being written.
+    /// tried again and again; what is accepted meanwhile still has the rest of the segment that is being written. What
+    /// has no place there either waits in the queue until there is room: nothing fails.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        !self.handle.shared.state.lock().no_room
+        !self.handle.shared.no_room.load(Relaxed)
     }
 
     /// Changes when entries are synced, from now on. What was acknowledged under a looser policy is synced soon.
@@ -562,6 +566,12 @@ impl GroupLog {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.with(|group| Some(group.bytes)).unwrap_or(0)
+    }
+
+    /// As [`Wal::has_room`].
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        !self.handle.shared.no_room.load(Relaxed)
     }
 
     /// Has everything that was given before synced, whatever the policy; `done` is called when it is on disk.

@@ -10,6 +10,7 @@ mod clients;
 mod compat;
 mod durability;
 mod fsync;
+mod full_disk;
 mod identity;
 mod log_tools;
 mod malformed;

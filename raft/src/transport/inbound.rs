@@ -244,17 +244,27 @@ impl Session {
         let _ = tx.try_send(request);
         self.streams.insert(frame.request, tx);
         let answers = self.answers.clone();
+        let (group, number) = (frame.group, frame.request);
+        let refusal = (port.clone(), self.answers.clone());
         tokio::spawn(async move {
-            let input = futures_util::stream::unfold(rx, |mut rx| async move { rx.recv().await.map(|r| (r, rx)) });
+            let input = futures_util::stream::unfold((rx, refusal), move |(mut rx, refusal)| async move {
+                let request = rx.recv().await?;
+                let (port, answers) = &refusal;
+                if !request.entries.is_empty() && !port.has_room() {
+                    // An error ends the stream: what is behind this request can't be taken without it.
+                    let words = "the disk of this member has no room for the log";
+                    let _ = answers.send(frame::encode_failure(Kind::Failure, group, number, code::NO_ROOM, words));
+                    return None;
+                }
+                Some((request, (rx, refusal)))
+            });
             let mut output = std::pin::pin!(port.raft.stream_append(input));
             while let Some(answer) = output.next().await {
                 let bytes = match answer {
-                    Ok(answer) => frame::encode(Kind::Reply, frame.group, frame.request, |out| {
+                    Ok(answer) => frame::encode(Kind::Reply, group, number, |out| {
                         put_append_answer(out, &answer);
                     }),
-                    Err(fatal) => {
-                        frame::encode_failure(Kind::Failure, frame.group, frame.request, code::RAFT, &fatal.to_string())
-                    }
+                    Err(fatal) => frame::encode_failure(Kind::Failure, group, number, code::RAFT, &fatal.to_string()),
                 };
                 if answers.send(bytes).is_err() {
                     return;
@@ -308,6 +318,10 @@ impl Session {
 
     fn snapshot(&mut self, port: Arc<Port>, frame: Frame) -> Result<(), String> {
         let begin = snapshot::Begin::read(frame.body.clone()).map_err(|e| e.to_string())?;
+        if !port.has_room() {
+            self.fail(&frame, code::NO_ROOM, "the disk of this member has no room for a snapshot");
+            return Ok(());
+        }
         self.snapshots.retain(|_, tx| !tx.is_closed());
         if self.snapshots.len() >= OPEN_STREAMS {
             return Err("too many snapshots are open".into());

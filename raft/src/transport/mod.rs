@@ -49,6 +49,8 @@ pub(crate) mod code {
     pub(crate) const GUARD: u8 = 5;
     /// A snapshot could not be built from what came.
     pub(crate) const SNAPSHOT: u8 = 6;
+    /// The disk of this member has no room for more.
+    pub(crate) const NO_ROOM: u8 = 7;
 }
 
 /// A failure's code and words.

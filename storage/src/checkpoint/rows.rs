@@ -45,6 +45,21 @@ pub trait Rows: Send + Sync + 'static {
     /// # Errors
     /// If there is one that cannot be read.
     fn witness(&self, group: u64) -> Result<Option<u64>, String>;
+    /// True after a write or sync has failed, until the store is opened again.
+    fn is_broken(&self) -> bool {
+        false
+    }
+    /// Makes the store usable again after a failure, if that can be: with what was durable, and nothing else.
+    ///
+    /// # Errors
+    /// If it can't, for now.
+    fn reopen(&self) -> Result<(), String> {
+        Ok(())
+    }
+    /// Bytes that the disk has room for, where that is known.
+    fn free_bytes(&self) -> Option<u64> {
+        None
+    }
     /// Bytes on disk.
     fn disk_bytes(&self) -> u64;
 }

@@ -12,8 +12,11 @@ use std::fs::{self, File};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 use super::rows::{Row, Rows};
+use parking_lot::RwLock;
+
 use crate::codec;
 use crate::disk::{self, OsDisk};
 
@@ -21,10 +24,40 @@ const WITNESS_VERSION: u8 = 1;
 
 /// Rows in a sled database.
 pub(super) struct SledRows {
-    db: sled::Db,
+    open: RwLock<Open>,
+    path: PathBuf,
+    cache_bytes: u64,
+    /// sled takes nothing more once something has failed.
+    health: AtomicU8,
+}
+
+/// Nothing has failed.
+const SOUND: u8 = 0;
+/// The disk was full: opened again, it may go on.
+const FULL: u8 = 1;
+/// A sync or something unknown has failed: nobody knows what is on disk, and only a new start looks at it again.
+const DEAD: u8 = 2;
+
+/// sled, opened.
+struct Open {
+    /// Only ever missing between closing it and opening it again.
+    db: Option<sled::Db>,
     /// The file that holds everything; a handle of our own to sync it.
     file: File,
-    path: PathBuf,
+}
+
+impl Open {
+    fn new(path: &Path, cache_bytes: u64) -> Result<Self, String> {
+        fs::create_dir_all(path).map_err(text)?;
+        let config =
+            sled::Config::new().path(path).cache_capacity(cache_bytes).flush_every_ms(None).mode(sled::Mode::LowSpace);
+        let db = Some(no_panic(|| config.open())?);
+        Ok(Self { db, file: File::open(path.join("db")).map_err(text)? })
+    }
+
+    fn db(&self) -> Result<&sled::Db, String> {
+        self.db.as_ref().ok_or_else(|| "it is being opened again".to_owned())
+    }
 }
 
 fn text(error: impl std::fmt::Display) -> String {
@@ -45,36 +78,60 @@ impl SledRows {
     }
 
     pub(super) fn open(path: &Path, cache_bytes: u64) -> Result<Self, String> {
-        fs::create_dir_all(path).map_err(text)?;
-        let config =
-            sled::Config::new().path(path).cache_capacity(cache_bytes).flush_every_ms(None).mode(sled::Mode::LowSpace);
-        let db = no_panic(|| config.open())?;
-        let rows = Self { db, file: File::open(path.join("db")).map_err(text)?, path: path.to_owned() };
-        // What sled made while opening: its settings, its directories, and their names.
-        rows.sync()?;
-        File::open(path.join("conf")).and_then(|conf| conf.sync_all()).map_err(text)?;
-        for dir in path.ancestors().take(2).filter(|dir| !dir.as_os_str().is_empty()) {
+        let open = RwLock::new(Open::new(path, cache_bytes)?);
+        let rows = Self { open, path: path.to_owned(), cache_bytes, health: AtomicU8::new(SOUND) };
+        rows.sync_new()?;
+        Ok(rows)
+    }
+
+    /// Makes durable what sled made while opening: its settings, its directories, and their names.
+    fn sync_new(&self) -> Result<(), String> {
+        self.sync()?;
+        File::open(self.path.join("conf")).and_then(|conf| conf.sync_all()).map_err(text)?;
+        for dir in self.path.ancestors().take(2).filter(|dir| !dir.as_os_str().is_empty()) {
             File::open(dir).and_then(|dir| dir.sync_all()).map_err(text)?;
         }
-        Ok(rows)
+        Ok(())
+    }
+
+    /// Calls sled for something that changes its files; a failure is remembered.
+    fn change<T>(&self, call: impl FnOnce(&sled::Db) -> sled::Result<T>) -> Result<(), String> {
+        let open = self.open.read();
+        let db = open.db()?;
+        let mut full = false;
+        let result = no_panic(|| {
+            call(db).map(drop).inspect_err(|error| {
+                full = matches!(error, sled::Error::Io(error) if error.kind() == io::ErrorKind::StorageFull);
+            })
+        });
+        if result.is_err() {
+            // The first failure counts: sled gives others in its wake.
+            let _ = self.health.compare_exchange(SOUND, if full { FULL } else { DEAD }, Relaxed, Relaxed);
+        }
+        result
     }
 }
 
 impl Rows for SledRows {
     fn put(&self, key: &[u8], value: &[u8]) -> Result<(), String> {
-        no_panic(|| self.db.insert(key, value).map(drop))
+        self.change(|db| db.insert(key, value))
     }
 
     fn remove(&self, key: &[u8]) -> Result<(), String> {
-        no_panic(|| self.db.remove(key).map(drop))
+        self.change(|db| db.remove(key))
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, String> {
-        Ok(no_panic(|| self.db.get(key))?.map(|value| value.to_vec()))
+        let open = self.open.read();
+        let db = open.db()?;
+        Ok(no_panic(|| db.get(key))?.map(|value| value.to_vec()))
     }
 
     fn scan(&self, from: &[u8], to: &[u8]) -> Box<dyn Iterator<Item = Result<Row, String>> + Send> {
-        let mut rows = self.db.range(from.to_vec()..to.to_vec());
+        let mut rows = match self.open.read().db() {
+            Ok(db) => db.range(from.to_vec()..to.to_vec()),
+            Err(error) => return Box::new(std::iter::once(Err(error))),
+        };
         Box::new(std::iter::from_fn(move || {
             let row = no_panic(|| rows.next().transpose()).transpose()?;
             Some(row.map(|(key, value)| (key.to_vec(), value.to_vec())))
@@ -82,7 +139,7 @@ impl Rows for SledRows {
     }
 
     fn sync(&self) -> Result<(), String> {
-        no_panic(|| self.db.flush())?;
+        self.change(|db| db.flush())?;
         let blobs = self.path.join("blobs");
         let mut any = false;
         for blob in fs::read_dir(&blobs).map_err(text)? {
@@ -97,7 +154,36 @@ impl Rows for SledRows {
         if any {
             File::open(&blobs).and_then(|dir| dir.sync_all()).map_err(text)?;
         }
-        self.file.sync_data().map_err(text)
+        let synced = self.open.read().file.sync_data();
+        if synced.is_err() {
+            self.health.store(DEAD, Relaxed);
+        }
+        synced.map_err(text)
+    }
+
+    fn is_broken(&self) -> bool {
+        self.health.load(Relaxed) != SOUND
+    }
+
+    fn reopen(&self) -> Result<(), String> {
+        match self.health.load(Relaxed) {
+            SOUND => return Ok(()),
+            FULL => {}
+            _ => return Err("an earlier failure can only be looked at by a new start of this member".to_owned()),
+        }
+        let mut open = self.open.write();
+        // Two of them on one file would ruin it: sled's own lock refuses the second.
+        open.db = None;
+        *open = Open::new(&self.path, self.cache_bytes)?;
+        drop(open);
+        self.sync_new()?;
+        self.health.store(SOUND, Relaxed);
+        Ok(())
+    }
+
+    fn free_bytes(&self) -> Option<u64> {
+        let facts = rustix::fs::statvfs(&self.path).ok()?;
+        Some(facts.f_bavail * facts.f_frsize)
     }
 
     fn set_witness(&self, group: u64, epoch: u64) -> Result<(), String> {
@@ -114,6 +200,6 @@ impl Rows for SledRows {
     }
 
     fn disk_bytes(&self) -> u64 {
-        self.db.size_on_disk().unwrap_or(0)
+        self.open.read().db().ok().and_then(|db| db.size_on_disk().ok()).unwrap_or(0)
     }
 }

@@ -9,6 +9,9 @@ use super::{
 };
 use crate::codec;
 
+/// So much is written between two looks at the room on the disk.
+const LOOK_EVERY_BYTES: u64 = 1 << 20;
+
 /// A checkpoint being written. Nothing of it counts before [`Writer::commit`]; dropped, it is as if it never was.
 pub struct Writer {
     group: Arc<Group>,
@@ -17,11 +20,13 @@ pub struct Writer {
     /// What was put, and what was removed.
     changes: BTreeMap<u64, Option<Chunk>>,
     committed: bool,
+    /// Bytes since the room on the disk was last looked at.
+    written: u64,
 }
 
 impl Writer {
     pub(super) fn new(group: Arc<Group>) -> Self {
-        Self { group, epoch: 0, replace_all: false, changes: BTreeMap::new(), committed: false }
+        Self { group, epoch: 0, replace_all: false, changes: BTreeMap::new(), committed: false, written: 0 }
     }
 
     pub(super) fn group(&self) -> &Group {
@@ -42,6 +47,12 @@ impl Writer {
     /// removed before this call stays put or removed.
     pub fn replace_all(&mut self) {
         self.replace_all = true;
+    }
+
+    /// True if nothing of the last checkpoint is kept: every chunk has to be put.
+    #[must_use]
+    pub fn replaces_all(&self) -> bool {
+        self.replace_all
     }
 
     /// The numbers of the chunks that the checkpoint would hold if it were committed now, in order.
@@ -85,6 +96,11 @@ impl Writer {
         // Noted first: whatever fails below, the rows that may exist now are known.
         let noted = Chunk { epoch: self.epoch, parts: parts.max(before), bytes: data.len() as u64, hash: 0 };
         self.changes.insert(chunk, Some(noted));
+        self.written += data.len() as u64;
+        if self.written >= LOOK_EVERY_BYTES {
+            self.written = 0;
+            self.group.check_room()?;
+        }
         let mut hash = 0_u64;
         for part in 0..parts {
             let from = part as usize * PART_BYTES;
@@ -145,6 +161,7 @@ impl Writer {
         state.writing = false;
         match outcome {
             Ok(()) => {
+                state.rewrite = false;
                 group.sweep(&mut state);
                 Ok(self.epoch)
             }
@@ -213,6 +230,9 @@ impl Drop for Writer {
         });
         let mut state = self.group.state.lock();
         state.writing = false;
+        if self.group.rows.is_broken() {
+            state.failed.get_or_insert(CheckpointError::Store("an earlier write has failed".into()));
+        }
         if let Some(directory) = &mut state.directory {
             directory.leftovers.extend(rows);
         }

@@ -84,13 +84,28 @@ fn observe(wal: &Wal) -> std::io::Result<Model> {
 
 #[derive(Debug, Clone)]
 enum Step {
-    Append { group: u64, sizes: Vec<usize> },
-    Vote { group: u64 },
-    Committed { group: u64 },
-    Truncate { group: u64, back: u64 },
-    Purge { group: u64, share: u64 },
+    Append {
+        group: u64,
+        sizes: Vec<usize>,
+    },
+    Vote {
+        group: u64,
+    },
+    Committed {
+        group: u64,
+    },
+    Truncate {
+        group: u64,
+        back: u64,
+    },
+    Purge {
+        group: u64,
+        share: u64,
+    },
     Write,
     Idle,
+    /// The disk takes no byte more than it holds, or has room again.
+    Full(bool),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -105,6 +120,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (group, 0u64..11).prop_map(|(group, share)| Step::Purge { group, share }),
         6 => Just(Step::Write),
         1 => Just(Step::Idle),
+        1 => prop::bool::weighted(0.4).prop_map(Step::Full),
     ]
 }
 
@@ -146,6 +162,7 @@ fn end() -> impl Strategy<Value = End> {
 
 /// A run of the log beside a model of what it must hold.
 struct Run {
+    disk: MemDisk,
     wal: Wal,
     driver: WalDriver,
     /// `history[i]` is the state after `i` operations of this round.
@@ -248,6 +265,7 @@ impl Run {
             Step::Write => {
                 self.driver.run_once();
             }
+            Step::Full(full) => self.disk.set_capacity(full.then_some(0)),
             Step::Idle => {
                 let before = self.acknowledged.load(Ordering::SeqCst);
                 self.driver.idle();
@@ -301,7 +319,8 @@ fn round(
     let (wal, driver) = open_with(&disk, policy).expect("every round begins with a sound log");
     assert_eq!(with_all_groups(&start), observe(&wal).unwrap());
     let (acknowledged, durable) = <(Arc<AtomicUsize>, Arc<AtomicUsize>)>::default();
-    let mut run = Run { wal, driver, history: vec![start], policy, acknowledged, durable, counter: *counter };
+    let mut run =
+        Run { disk: disk.clone(), wal, driver, history: vec![start], policy, acknowledged, durable, counter: *counter };
     match end {
         End::PowerCut { after, .. } | End::Killed { after } => disk.cut_power_after(*after),
         End::FailedSync { after, .. } => disk.fail_sync_after(*after),
@@ -309,6 +328,7 @@ fn round(
         End::Closed => {}
     }
     steps.iter().for_each(|step| run.step(step));
+    disk.set_capacity(None);
     if matches!(end, End::Closed) {
         run.wal.close().unwrap();
         run.driver.close();

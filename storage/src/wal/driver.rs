@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
+use super::error::is_no_space;
 use super::format::{BATCH_HEADER_BYTES, BLOCK_BYTES, BatchBuilder, BatchNumbers, Kind, RECORD_HEADER_BYTES, blocks};
 use super::segment::{Job, Maker, Segment};
 use super::state::{Marks, Op, What};
@@ -59,9 +60,28 @@ pub struct WalDriver {
     dirty: bool,
     /// Since when acknowledged entries wait for their sync; never with [`SyncPolicy::Always`].
     owing: Option<Instant>,
+    /// What waits has no room on the disk.
+    held: bool,
     /// A batch that was written later says that all before it was synced.
     sealed: bool,
     orphans: VecDeque<Orphans>,
+}
+
+/// Bytes of all records of a batch.
+fn body_bytes(ops: &[Op]) -> usize {
+    let records = ops.iter().map(|op| match &op.what {
+        What::Append(entries) => (entries.len(), entries.iter().map(|(_, entry)| entry.len()).sum()),
+        What::Truncate { .. } => (1, 0),
+        What::Sync => (0, 0),
+        What::Vote(bytes) | What::Committed(bytes) | What::Purge { mark: bytes, .. } => (1, bytes.len()),
+    });
+    records.map(|(count, bytes): (usize, usize)| count * RECORD_HEADER_BYTES + bytes).sum()
+}
+
+/// Bytes of the records that say a group's marks anew.
+fn marks_bytes(marks: &Marks) -> usize {
+    let marks = [&marks.vote, &marks.committed, &marks.purged.as_ref().map(|(_, mark)| mark.clone())];
+    marks.into_iter().flatten().map(|mark| RECORD_HEADER_BYTES + mark.len()).sum()
 }
 
 /// A record to write, and for entries the operation it came from.
@@ -78,6 +98,7 @@ impl WalDriver {
             at,
             dirty: false,
             owing: None,
+            held: false,
             sealed: true,
             orphans: VecDeque::new(),
         };
@@ -87,7 +108,7 @@ impl WalDriver {
     }
 
     /// Writes what waits as one batch, syncs it if anything in it asks for that, calls back. False if nothing waited
-    /// that can't wait longer. Errors go to the callbacks and poison the log.
+    /// that can't wait longer, or if there is no room for it on the disk: then it goes on waiting. Errors go to the callbacks and poison the log.
     pub fn run_once(&mut self) -> bool {
         let ops = {
             let mut state = self.shared.state.lock();
@@ -96,6 +117,12 @@ impl WalDriver {
             }
             state.take(self.shared.config.batch_bytes)
         };
+        if !self.has_room_for(&ops) {
+            self.shared.state.lock().put_back(ops);
+            self.held = true;
+            return false;
+        }
+        self.held = false;
         self.shared.room.notify_all();
         self.write_ops(ops, true);
         self.pay(false);
@@ -114,6 +141,8 @@ impl WalDriver {
         self.pay(true);
         if ops.is_empty() && (self.sealed || self.is_owing()) {
             self.poll_maker(false);
+        } else if !self.has_room_for(&ops) {
+            self.shared.state.lock().put_back(ops);
         } else {
             let sync = ops.iter().any(Op::is_urgent);
             self.write_ops(ops, sync);
@@ -130,9 +159,15 @@ impl WalDriver {
         // Even what needed no sync gets one, and the proof of it: behind an orderly stop all damage can be told from a
         // torn write.
         match if self.dirty { self.sync() } else { Ok(()) } {
-            Ok(()) => self.write_ops(Vec::new(), true),
+            Ok(()) if self.has_room_for(&[]) => self.write_ops(Vec::new(), true),
+            Ok(()) => {}
             Err(error) => drop(self.shared.fail(error)),
         }
+    }
+
+    /// True if what waits could not be written for want of room.
+    pub(super) fn is_held(&self) -> bool {
+        self.held
     }
 
     /// True if there is nothing that idling would do.
@@ -218,14 +253,7 @@ impl WalDriver {
 
     /// One batch: one write and, with `sync`, one sync.
     fn write_batch(&mut self, ops: &[Op], sync: bool) -> Result<(), WalError> {
-        let records = ops.iter().map(|op| match &op.what {
-            What::Append(entries) => (entries.len(), entries.iter().map(|(_, entry)| entry.len()).sum()),
-            What::Truncate { .. } => (1, 0),
-            What::Sync => (0, 0),
-            What::Vote(bytes) | What::Committed(bytes) | What::Purge { mark: bytes, .. } => (1, bytes.len()),
-        });
-        let body: usize = records.map(|(count, bytes)| count * RECORD_HEADER_BYTES + bytes).sum();
-        self.make_room(body)?;
+        self.make_room(body_bytes(ops))?;
         self.builder.begin(self.at.active.seq);
         let start = self.at.end;
         let offsets: Offsets = ops.iter().map(|op| self.push(op, start)).collect();
@@ -329,6 +357,35 @@ impl WalDriver {
         }
     }
 
+    /// Whether a batch of these operations would find room. Nothing of it is written yet, so a disk that is full is no
+    /// failure here: it may have room later.
+    fn has_room_for(&mut self, ops: &[Op]) -> bool {
+        self.has_room_for_bytes(body_bytes(ops))
+    }
+
+    fn has_room_for_bytes(&mut self, body: usize) -> bool {
+        let need = blocks((BATCH_HEADER_BYTES + body) as u64);
+        if self.at.end + need <= self.at.active.bytes {
+            return true;
+        }
+        self.poll_maker(true);
+        if self.at.next.is_none() {
+            let made = self.job().run();
+            let full = made.as_ref().is_err_and(WalError::is_no_space);
+            self.take_made(made);
+            if self.at.next.is_none() {
+                // Any other trouble comes again when it is written, and ends the log then.
+                return !full;
+            }
+        }
+        let larger = self.at.next.as_ref().filter(|next| BLOCK_BYTES + need > next.bytes);
+        let full = larger.is_some_and(|next| next.file.allocate(BLOCK_BYTES + need).is_err_and(|e| is_no_space(&e)));
+        if full {
+            self.shared.no_room.store(true, Relaxed);
+        }
+        !full
+    }
+
     /// Makes sure that a batch with so many bytes of records fits the active segment, or moves on to the next one.
     fn make_room(&mut self, body: usize) -> Result<(), WalError> {
         let need = blocks((BATCH_HEADER_BYTES + body) as u64);
@@ -392,23 +449,29 @@ impl WalDriver {
     /// Takes the segment that was made. A failure is only noted, and tried again: nothing was promised on it yet.
     fn poll_maker(&mut self, wait: bool) {
         match self.maker.take(wait) {
-            Some(Ok(segment)) => {
-                self.at.next = Some(Arc::new(segment));
-                self.shared.state.lock().no_room = false;
-            }
-            Some(Err(error)) => {
-                let first = !std::mem::replace(&mut self.shared.state.lock().no_room, true);
-                if first {
-                    tracing::warn!(%error, "the next log segment cannot be made ready");
-                }
-            }
+            Some(made) => self.take_made(made),
             None => {
-                let again = self.at.next.is_none() && !wait && self.shared.state.lock().no_room;
+                let again = self.at.next.is_none() && !wait && self.shared.no_room.load(Relaxed);
                 if again && !self.maker.is_busy() {
                     let job = self.job();
                     self.maker.start(job);
                 }
             }
+        }
+    }
+
+    fn take_made(&mut self, made: Result<Segment, WalError>) {
+        let no_room = made.is_err();
+        let before = self.shared.no_room.swap(no_room, Relaxed);
+        match made {
+            Ok(segment) => self.at.next = Some(Arc::new(segment)),
+            Err(error) if !before => {
+                tracing::error!(%error, "the disk has no room for the log: no writes are taken until it has");
+            }
+            Err(_) => {}
+        }
+        if before && !no_room {
+            tracing::warn!("the disk has room for the log again");
         }
     }
 
@@ -423,10 +486,11 @@ impl WalDriver {
         let active = self.at.active.seq;
         let needed = self.at.live.iter().find(|(seq, live)| **seq >= active || live.entries > 0);
         let base = needed.map_or(active, |(seq, _)| *seq);
-        if base <= self.at.base {
+        let marks = self.at.marks.values().map(marks_bytes).sum();
+        if base <= self.at.base || !self.has_room_for_bytes(marks) {
             return Ok(());
         }
-        self.carry_over(base)?;
+        self.carry_over(base, marks)?;
         let mut state = self.shared.state.lock();
         while let Some(oldest) = self.at.live.first_entry().filter(|oldest| *oldest.key() < base) {
             let live = oldest.remove();
@@ -438,12 +502,8 @@ impl WalDriver {
         Ok(())
     }
 
-    fn carry_over(&mut self, base: u64) -> Result<(), WalError> {
-        let payload = |marks: &Marks| {
-            let marks = [&marks.vote, &marks.committed, &marks.purged.as_ref().map(|(_, mark)| mark.clone())];
-            marks.into_iter().flatten().map(|mark| RECORD_HEADER_BYTES + mark.len()).sum::<usize>()
-        };
-        self.make_room(self.at.marks.values().map(payload).sum())?;
+    fn carry_over(&mut self, base: u64, marks: usize) -> Result<(), WalError> {
+        self.make_room(marks)?;
         self.builder.begin(self.at.active.seq);
         for (group, marks) in &self.at.marks {
             if let Some(vote) = &marks.vote {

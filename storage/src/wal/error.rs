@@ -63,13 +63,15 @@ impl WalError {
     #[must_use]
     pub fn is_no_space(&self) -> bool {
         match self {
-            Self::Io { source, .. } => {
-                matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-            }
+            Self::Io { source, .. } => is_no_space(source),
             Self::Failed(cause) => cause.is_no_space(),
             _ => false,
         }
     }
+}
+
+pub(super) fn is_no_space(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
 }
 
 impl From<WalError> for io::Error {

@@ -112,7 +112,6 @@ pub(super) struct State {
     cache_order: VecDeque<(u64, u64)>,
     pub(super) failed: Option<WalError>,
     pub(super) closing: bool,
-    pub(super) no_room: bool,
 }
 
 /// Memory of a cached entry beyond its bytes, about.
@@ -331,6 +330,15 @@ impl State {
             ops.extend(self.queue.pop_front());
         }
         ops
+    }
+
+    /// Puts operations that were taken and not written back to the front of the queue.
+    pub(super) fn put_back(&mut self, ops: Vec<Op>) {
+        for op in ops.into_iter().rev() {
+            self.queue_bytes += op.bytes;
+            self.urgent += usize::from(op.is_urgent());
+            self.queue.push_front(op);
+        }
     }
 
     pub(super) fn is_queue_empty(&self) -> bool {

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle, ThreadId};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -91,6 +91,15 @@ fn run(shared: &Shared, driver: &mut WalDriver) {
             shared.fail_queue();
             return;
         }
-        driver.run_once();
+        if !driver.run_once() && driver.is_held() {
+            wait_for_room(shared);
+        }
     }
+}
+
+/// Lets some time pass: nobody tells when a disk has room again.
+fn wait_for_room(shared: &Shared) {
+    let until = Instant::now() + RETRY_AFTER;
+    let mut state = shared.state.lock();
+    while !state.closing && state.failed.is_none() && !shared.work.wait_until(&mut state, until).timed_out() {}
 }

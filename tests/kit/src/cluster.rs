@@ -103,6 +103,13 @@ impl Member {
         self.process = Some(process.unwrap_or_else(|error| panic!("{}: {error}", self.binary.display())));
     }
 
+    /// Starts it through another program, which gets the server and its arguments behind its own.
+    pub fn start_through(&mut self, program: &Path, args: &[&str]) {
+        let server = std::mem::replace(&mut self.binary, program.to_path_buf());
+        self.command.insert(0, server.display().to_string());
+        self.command.splice(0..0, args.iter().map(|arg| (*arg).to_owned()));
+    }
+
     /// The arguments it is started with.
     pub fn command_mut(&mut self) -> &mut Vec<String> {
         &mut self.command
