@@ -199,15 +199,57 @@ impl Restore {
 
     /// Adds a chunk; each may come once.
     pub fn add(&mut self, chunk: u64, bytes: &[u8]) -> Result<(), Corrupt> {
-        let mut reader = Reader::new("snapshot chunk", bytes);
-        let (hasher, revision) = (self.view.hasher, self.view.revision);
+        let decoded = self.decoder().decode(chunk, bytes)?;
+        self.place(decoded)
+    }
+
+    /// What decodes chunks, for whoever wants to do that on several threads.
+    pub fn decoder(&self) -> Decoder {
+        Decoder { hasher: self.view.hasher, revision: self.view.revision, databases: self.view.dbs.len() }
+    }
+
+    /// Adds a chunk that this one's decoder has decoded; each may come once.
+    pub fn place(&mut self, Decoded { chunk, slot }: Decoded) -> Result<(), Corrupt> {
         let number = chunk as u16;
-        let db = usize::try_from(chunk >> 16).ok().and_then(|db| self.view.dbs.get_mut(db));
-        let Some(db) = db.filter(|_| usize::from(number) < SLOTS) else {
-            return Err(reader.corrupt("number of the chunk"));
-        };
+        let db = &mut self.view.dbs[(chunk >> 16) as usize];
         if db.slot(number).is_some_and(|slot| !slot.keys.is_empty()) {
-            return Err(reader.corrupt("the same chunk twice"));
+            return Err(Corrupt { what: "snapshot chunk", why: "the same chunk twice" });
+        }
+        db.restore_slot(number, slot);
+        Ok(())
+    }
+
+    /// The view, when every key the header counts has come.
+    pub fn finish(self) -> Result<View, Corrupt> {
+        if self.view.dbs.iter().map(Slots::len).ne(self.expected.iter().copied()) {
+            return Err(Corrupt { what: "snapshot", why: "keys are missing or too many" });
+        }
+        Ok(self.view)
+    }
+}
+
+/// A chunk that was decoded and found right.
+pub struct Decoded {
+    chunk: u64,
+    slot: Slot,
+}
+
+/// Decodes chunks of one [`Restore`], which must place them.
+#[derive(Clone)]
+pub struct Decoder {
+    hasher: Hasher,
+    revision: u64,
+    databases: usize,
+}
+
+impl Decoder {
+    /// Decodes a chunk.
+    pub fn decode(&self, chunk: u64, bytes: &[u8]) -> Result<Decoded, Corrupt> {
+        let mut reader = Reader::new("snapshot chunk", bytes);
+        let (hasher, revision) = (self.hasher, self.revision);
+        let number = chunk as u16;
+        if chunk >> 16 >= self.databases as u64 || usize::from(number) >= SLOTS {
+            return Err(reader.corrupt("number of the chunk"));
         }
         if reader.u8()? != VERSION {
             return Err(reader.corrupt("unknown version"));
@@ -231,16 +273,7 @@ impl Restore {
         if keys.is_empty() || changed_at > revision {
             return Err(reader.corrupt("an empty chunk, or one of the future"));
         }
-        db.restore_slot(number, Slot { keys, changed_at });
-        Ok(())
-    }
-
-    /// The view, when every key the header counts has come.
-    pub fn finish(self) -> Result<View, Corrupt> {
-        if self.view.dbs.iter().map(Slots::len).ne(self.expected.iter().copied()) {
-            return Err(Corrupt { what: "snapshot", why: "keys are missing or too many" });
-        }
-        Ok(self.view)
+        Ok(Decoded { chunk, slot: Slot { keys, changed_at } })
     }
 }
 

@@ -34,8 +34,9 @@ pub trait StateMachine: Send + Sync + 'static {
     /// A consistent, immutable view of the whole state. It must be cheap: microseconds.
     fn view(&self) -> Arc<dyn View>;
 
-    /// Begins to build a state from a header and chunks of another view.
-    fn restore(&self, header: &[u8]) -> Result<Box<dyn Restore>, ApplyError>;
+    /// Begins to build a state from a header and chunks of another view. With `fast` nobody is served meanwhile, and it
+    /// may take all processors.
+    fn restore(&self, header: &[u8], fast: bool) -> Result<Box<dyn Restore>, ApplyError>;
 
     /// Replaces the state by what a [`Restore`] has built.
     fn install(&self, view: Arc<dyn View>);

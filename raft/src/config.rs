@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use quorate_storage::checkpoint::CheckpointConfig;
@@ -89,6 +90,15 @@ impl Default for Limits {
     }
 }
 
+/// How far a node has come with loading its checkpoints. For whoever waits: nothing is decided by it.
+#[derive(Debug, Default)]
+pub struct LoadProgress {
+    /// Bytes to load; zero until that is known.
+    pub total: AtomicU64,
+    /// Bytes loaded.
+    pub loaded: AtomicU64,
+}
+
 /// How a node is put together.
 #[derive(Clone)]
 pub struct NodeConfig {
@@ -110,6 +120,8 @@ pub struct NodeConfig {
     pub wal: WalConfig,
     /// How checkpoints are kept.
     pub checkpoint: CheckpointConfig,
+    /// Told how loading goes on.
+    pub progress: Arc<LoadProgress>,
 }
 
 impl NodeConfig {
@@ -125,6 +137,7 @@ impl NodeConfig {
             disk: Arc::new(OsDisk),
             wal: WalConfig::default(),
             checkpoint: CheckpointConfig::default(),
+            progress: Arc::default(),
         }
     }
 }

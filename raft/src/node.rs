@@ -144,9 +144,14 @@ impl Node {
         let counters = Arc::new(Counters::default());
         let log = node.stores.wal.group(id);
         let adapter = {
-            let (machine, store, durable, counters) =
-                (machine.clone(), node.stores.checkpoints.clone(), durable.clone(), counters.clone());
-            runtime::blocking(move || Machine::recover(id, machine, store, durable, counters))
+            let (machine, store, durable, counters, progress) = (
+                machine.clone(),
+                node.stores.checkpoints.clone(),
+                durable.clone(),
+                counters.clone(),
+                config.progress.clone(),
+            );
+            runtime::blocking(move || Machine::recover(id, machine, store, durable, counters, &progress))
                 .await
                 .and_then(|recovered| recovered)
                 .map_err(|e| NodeError::Storage(format!("the checkpoint of group {id} can't be loaded: {e}")))?
@@ -201,6 +206,9 @@ impl Node {
             .await
             .map_err(|e| NodeError::Storage(format!("group {id} can't be recovered: {e}")))?;
         adapter.go_live();
+        if let Some(applied) = adapter.applied_index().filter(|index| Some(*index) > adapter.durable()) {
+            tracing::info!(group = id, applied, "the log behind the checkpoint is replayed");
+        }
 
         let own = match &start {
             Start::Bootstrap(member) | Start::Open(member) => member.clone(),

@@ -15,7 +15,7 @@ use quorate_storage::disk::Disk;
 use quorate_storage::wal::{Wal, WalConfig};
 
 use crate::api::{StateMachine, View};
-use crate::config::Identity;
+use crate::config::{Identity, LoadProgress};
 use crate::counters::Counters;
 use crate::error::NodeError;
 use crate::log_store::{Durable, LogStore};
@@ -105,8 +105,15 @@ fn survey_log(
 ) -> Result<Option<Survey>, NodeError> {
     let store = CheckpointStore::open(&place.dir.join("checkpoint"), place.checkpoint.clone()).map_err(storage)?;
     let durable = Durable::default();
-    let adapter = Machine::recover(group, machine.clone(), store, durable.clone(), Arc::new(Counters::default()))
-        .map_err(storage)?;
+    let adapter = Machine::recover(
+        group,
+        machine.clone(),
+        store,
+        durable.clone(),
+        Arc::new(Counters::default()),
+        &LoadProgress::default(),
+    )
+    .map_err(storage)?;
     if let Some((cut, _)) = wal.group(group).purged()
         && durable.index() < Some(cut)
     {

@@ -23,6 +23,7 @@ use tokio::sync::Notify;
 
 use crate::api::{ApplyError, StateMachine, View};
 use crate::check::{Checks, Known};
+use crate::config::LoadProgress;
 use crate::counters::Counters;
 use crate::group::Inner;
 use crate::log_store::{Durable, LogStore, READ_BYTES};
@@ -121,6 +122,45 @@ pub(crate) fn read_manifest(bytes: Bytes) -> Result<(Meta, SystemState, Bytes), 
     Ok((meta, system, header))
 }
 
+/// Tells how loading goes on.
+struct Told<'p> {
+    group: GroupId,
+    total: u64,
+    progress: &'p LoadProgress,
+    begun: Instant,
+    said: Instant,
+}
+
+/// The time between two lines of the log about it.
+const TELL_EVERY: Duration = Duration::from_secs(2);
+
+impl<'p> Told<'p> {
+    fn new(group: GroupId, total: u64, progress: &'p LoadProgress) -> Self {
+        progress.total.fetch_add(total, SeqCst);
+        let now = Instant::now();
+        Self { group, total, progress, begun: now, said: now }
+    }
+
+    fn loaded(&mut self, bytes: u64) {
+        let loaded = self.progress.loaded.fetch_add(bytes, SeqCst) + bytes;
+        if self.said.elapsed() >= TELL_EVERY {
+            self.said = Instant::now();
+            let percent = (loaded * 100).checked_div(self.total).unwrap_or(100);
+            tracing::info!(group = self.group, percent, loaded, total = self.total, "loading the checkpoint");
+        }
+    }
+
+    fn done(self) {
+        let took_ms = self.begun.elapsed().as_millis() as u64;
+        tracing::info!(
+            group = self.group,
+            bytes = self.total,
+            took_ms,
+            "the checkpoint is loaded, its digests are right"
+        );
+    }
+}
+
 impl Machine {
     /// Loads the last checkpoint into the state machine. Blocks.
     pub(crate) fn recover(
@@ -129,17 +169,21 @@ impl Machine {
         store: CheckpointStore,
         durable: Durable,
         counters: Arc<Counters>,
+        progress: &LoadProgress,
     ) -> io::Result<Self> {
         let mut applied = Applied::default();
         let mut book = Book::default();
         if let Some(loaded) = store.load(group).map_err(corrupt)? {
             let (meta, system, header) = read_manifest(loaded.manifest).map_err(corrupt)?;
-            let mut restore = machine.restore(&header).map_err(corrupt)?;
+            let mut restore = machine.restore(&header, true).map_err(corrupt)?;
+            let mut told = Told::new(group, loaded.bytes, progress);
             for chunk in loaded.chunks {
                 let (id, bytes) = chunk.map_err(corrupt)?;
                 restore.add(id, &bytes).map_err(corrupt)?;
+                told.loaded(bytes.len() as u64);
             }
             machine.install(restore.finish().map_err(corrupt)?);
+            told.done();
             if let Some(last) = &meta.last_log_id {
                 durable.raise(last.index());
             }

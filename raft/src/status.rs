@@ -141,6 +141,48 @@ pub struct GroupStatus {
     pub failed: Option<String>,
 }
 
+impl GroupStatus {
+    /// What is known before the group is loaded: nothing.
+    pub fn loading(id: MemberId) -> Self {
+        Self {
+            id,
+            role: Role::Follower,
+            term: 0,
+            leader: None,
+            last_log: None,
+            committed: None,
+            applied: None,
+            checkpoint: None,
+            purged: None,
+            log_bytes: 0,
+            quorum_ack_age: None,
+            lease: false,
+            membership_changing: false,
+            members: Vec::new(),
+            proposals: 0,
+            proposals_unknown: 0,
+            proposals_waiting: 0,
+            entries_in_flight: 0,
+            elections: 0,
+            leader_changes: 0,
+            batch_units: HistogramSnapshot::default(),
+            batch_bytes: HistogramSnapshot::default(),
+            commit_us: HistogramSnapshot::default(),
+            apply_us: HistogramSnapshot::default(),
+            checkpoints: 0,
+            checkpoint_failures: 0,
+            checkpoint_took: None,
+            snapshots_sent: 0,
+            snapshot_bytes_sent: 0,
+            snapshots_received: 0,
+            snapshot_bytes_received: 0,
+            check: CheckStatus::default(),
+            damaged: false,
+            failed: None,
+        }
+    }
+}
+
 const BUCKETS: usize = 40;
 
 /// A histogram in powers of two: bucket `i` counts values `< 2^i`.

@@ -54,7 +54,7 @@ impl StateMachine for Nothing {
     fn view(&self) -> Arc<dyn View> {
         Arc::new(Nothing)
     }
-    fn restore(&self, _header: &[u8]) -> Result<Box<dyn Restore>, ApplyError> {
+    fn restore(&self, _header: &[u8], _fast: bool) -> Result<Box<dyn Restore>, ApplyError> {
         Ok(Box::new(Nothing))
     }
     fn install(&self, _view: Arc<dyn View>) {}
@@ -72,8 +72,11 @@ impl StoreBuilder<TypeConfig, LogStore, Machine, tempfile::TempDir> for Builder 
         let durable = Durable::default();
         durable.raise(u64::MAX - 1);
         let log = LogStore::new(wal.group(3), durable);
-        let machine =
-            Machine::recover(3, Arc::new(Nothing), store, Durable::default(), Arc::new(Counters::default())).unwrap();
+        let machine = {
+            let counters = Arc::new(Counters::default());
+            let progress = crate::config::LoadProgress::default();
+            Machine::recover(3, Arc::new(Nothing), store, Durable::default(), counters, &progress).unwrap()
+        };
         machine.go_live();
         machine.allow_gaps();
         Ok((dir, log, machine))

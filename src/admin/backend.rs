@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -46,6 +46,10 @@ pub trait Backend: Send + Sync + 'static {
     fn local(&self) -> &dyn Local;
     /// About the group.
     fn status(&self) -> BoxFuture<'_, GroupStatus>;
+    /// Whether the data is not loaded yet: then it can't be asked for more than its status.
+    fn loading(&self) -> bool {
+        false
+    }
     /// Takes a member in. Leader only, as are the next three.
     fn add_member(&self, member: Member, voter: bool) -> BoxFuture<'_, Result<Joined, ChangeError>>;
     /// Gives a member a vote.
@@ -66,17 +70,28 @@ pub trait Backend: Send + Sync + 'static {
     fn call(&self, to: MemberId, body: Bytes, patience: Duration) -> BoxFuture<'_, Result<Bytes, CallError>>;
 }
 
-/// A real member.
+/// A real member; of one that is still loading little can be told.
 pub struct LiveBackend {
-    node: Node,
-    group: Group,
+    id: MemberId,
+    open: OnceLock<(Node, Group)>,
     local: Arc<dyn Local>,
 }
 
 impl LiveBackend {
-    /// Over that node and group.
-    pub fn new(node: Node, group: Group, local: Arc<dyn Local>) -> Self {
-        Self { node, group, local }
+    /// Of that member, which is not open yet.
+    pub fn new(id: MemberId, local: Arc<dyn Local>) -> Self {
+        Self { id, open: OnceLock::new(), local }
+    }
+
+    /// Its data is loaded.
+    pub fn open(&self, node: Node, group: Group) {
+        // There is one group, and it is opened once.
+        let _ = self.open.set((node, group));
+    }
+
+    fn group(&self) -> Result<&Group, ChangeError> {
+        let loading = || ChangeError::Refused("this member is loading its data: ask again when it is ready".into());
+        self.open.get().map(|(_, group)| group).ok_or_else(loading)
     }
 }
 
@@ -85,37 +100,55 @@ impl Backend for LiveBackend {
         &*self.local
     }
     fn status(&self) -> BoxFuture<'_, GroupStatus> {
-        Box::pin(self.group.status())
+        Box::pin(async {
+            match self.group() {
+                Ok(group) => group.status().await,
+                Err(_) => GroupStatus::loading(self.id),
+            }
+        })
+    }
+    fn loading(&self) -> bool {
+        self.open.get().is_none()
     }
     fn add_member(&self, member: Member, voter: bool) -> BoxFuture<'_, Result<Joined, ChangeError>> {
-        Box::pin(self.group.add_member(member, voter))
+        Box::pin(async move { self.group()?.add_member(member, voter).await })
     }
     fn promote(&self, id: MemberId) -> BoxFuture<'_, Result<(), ChangeError>> {
-        Box::pin(self.group.promote(id))
+        Box::pin(async move { self.group()?.promote(id).await })
     }
     fn remove(&self, id: MemberId) -> BoxFuture<'_, Result<(), ChangeError>> {
-        Box::pin(self.group.remove(id))
+        Box::pin(async move { self.group()?.remove(id).await })
     }
     fn transfer(&self, to: Option<MemberId>) -> BoxFuture<'_, Result<MemberId, ChangeError>> {
-        Box::pin(self.group.transfer(to))
+        Box::pin(async move { self.group()?.transfer(to).await })
     }
     fn checkpoint(&self) -> BoxFuture<'_, Result<u64, ChangeError>> {
-        Box::pin(self.group.checkpoint())
+        Box::pin(async move { self.group()?.checkpoint().await })
     }
     fn check(&self) -> BoxFuture<'_, Result<CheckReport, ChangeError>> {
-        Box::pin(self.group.check())
+        Box::pin(async move { self.group()?.check().await })
     }
     fn backup(&self, after: Option<u64>) -> BoxFuture<'_, Result<Source, ChangeError>> {
         Box::pin(async move {
-            let state = self.group.capture(after, APPLY_PATIENCE).await?;
-            let uuid = *self.group.cluster().as_bytes();
-            Ok(Source::new(uuid, self.group.member_id(), self.local.now_ms(), state))
+            let group = self.group()?;
+            let state = group.capture(after, APPLY_PATIENCE).await?;
+            Ok(Source::new(*group.cluster().as_bytes(), group.member_id(), self.local.now_ms(), state))
         })
     }
     fn barrier(&self) -> BoxFuture<'_, Result<(), ReadError>> {
-        Box::pin(self.group.read_index())
+        Box::pin(async move {
+            match self.group() {
+                Ok(group) => group.read_index().await,
+                Err(_) => Err(ReadError::NotLeader { leader: None }),
+            }
+        })
     }
     fn call(&self, to: MemberId, body: Bytes, patience: Duration) -> BoxFuture<'_, Result<Bytes, CallError>> {
-        Box::pin(self.node.call(to, PEER_SERVICE, body, patience))
+        Box::pin(async move {
+            match self.open.get() {
+                Some((node, _)) => node.call(to, PEER_SERVICE, body, patience).await,
+                None => Err(CallError::NotSent("this member is loading its data".into())),
+            }
+        })
     }
 }

@@ -43,6 +43,8 @@ impl AdminService {
         let status = self.backend().status().await;
         let mut checks = live(&status, self.backend().local().disk_failure());
         checks.push(Check { name: "running", failure: self.stopping().then(|| "an orderly stop is under way".into()) });
+        let loading = self.backend().loading().then(|| "the data is not loaded yet".to_owned());
+        checks.push(Check { name: "loading", failure: loading });
         let leader = status.leader.is_none().then(|| "no leader is known".to_owned());
         checks.push(Check { name: "leader", failure: leader });
         let behind = status.committed.unwrap_or(0).saturating_sub(status.applied.unwrap_or(0));

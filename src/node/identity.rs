@@ -47,6 +47,11 @@ impl Found {
         Identity { cluster: self.cluster, member: self.member, incarnation: self.incarnation }
     }
 
+    /// This member was here before: it has data to load.
+    pub(super) fn comes_back(&self) -> bool {
+        self.flags & SETTLED != 0
+    }
+
     /// This member is the first of a new group.
     pub(super) fn begins_group(&self) -> bool {
         self.flags & BEGINNING != 0

@@ -1,7 +1,7 @@
 //! What the admin service and INFO tell of this process beside its group.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use quorate_raft::{Group, Member, Node};
@@ -24,7 +24,8 @@ pub(super) struct LocalFacts {
     pub(super) clients: Arc<Clients>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) env: Arc<dyn Env>,
-    pub(super) node: Node,
+    /// Known once the data is loaded.
+    pub(super) node: OnceLock<Node>,
 }
 
 /// What is remembered of the last checkpoint, for INFO's persistence section.
@@ -82,7 +83,7 @@ impl Local for LocalFacts {
     }
 
     fn disk_failure(&self) -> Option<String> {
-        (self.node.wal_stats().sync_failures > 0).then(|| "a sync of the log has failed".to_owned())
+        (self.node.get()?.wal_stats().sync_failures > 0).then(|| "a sync of the log has failed".to_owned())
     }
 
     fn metrics(&self, page: &mut Page) {
@@ -98,7 +99,8 @@ impl Local for LocalFacts {
         page.gauges("quorate_db_keys", "Keys in a database", keys);
         let expiring = databases.iter().map(|(db, info)| (label(db), info.expires as f64));
         page.gauges("quorate_db_keys_expiring", "Keys of a database that have a time to live", expiring);
-        let wal = self.node.wal_stats();
+        let Some(node) = self.node.get() else { return };
+        let wal = node.wal_stats();
         bounded_histogram(page, "quorate_log_sync_seconds", "Time of one sync of the log", &wal.sync_us, 1e-6);
         bounded_histogram(
             page,
@@ -111,7 +113,7 @@ impl Local for LocalFacts {
         page.gauge("quorate_log_bytes", "Bytes of the log that are needed", wal.live_bytes as f64);
         page.gauge("quorate_log_disk_bytes", "Bytes of the log's files", wal.disk_bytes as f64);
         page.gauge("quorate_log_segments", "Files of the log that are in use", wal.live_segments as f64);
-        let room = f64::from(self.node.has_room());
+        let room = f64::from(node.has_room());
         page.gauge("quorate_log_has_room", "0 while the disk has no room for the log: no writes are taken then", room);
         page.gauge("quorate_log_queue_bytes", "Bytes that wait for the log", wal.queue_bytes as f64);
         page.gauge(

@@ -4,18 +4,19 @@
 
 mod identity;
 mod keeper;
+mod loading;
 mod local;
 pub mod offline;
 mod shell;
 mod world;
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use anyhow::{Context, bail};
 use quorate_keyspace::Keyspace;
-use quorate_raft::{Event, Group, Limits, Member, Node, NodeConfig, RaftTimings};
+use quorate_raft::{Event, Group, Limits, Member, Node, NodeConfig, NodeError, RaftTimings};
 use quorate_storage::checkpoint::CheckpointConfig;
 use quorate_storage::disk::Disk;
 use quorate_storage::identity::DataDir;
@@ -34,7 +35,7 @@ use crate::metrics::Metrics;
 use crate::server::catalog;
 use crate::server::facts::{ServerFacts, node_id};
 use crate::session::registry::Clients;
-use crate::session::{self, Listener, Shared};
+use crate::session::{self, Listener, Loaded, Shared};
 use local::LastCheckpoint;
 pub use shell::{Stop, StopRequest};
 #[cfg(not(madsim))]
@@ -112,7 +113,10 @@ struct Running {
 
 /// Runs one member in this runtime.
 pub async fn serve(settings: Settings, start: Start, world: &dyn World, stop: Arc<Stop>) -> anyhow::Result<()> {
-    let running = bring_up(&settings, start, world, stop.clone()).await?;
+    let Some(running) = bring_up(&settings, start, world, stop.clone()).await? else {
+        tracing::info!("stopped before the data was loaded");
+        return Ok(());
+    };
     let failed = tokio::select! {
         biased;
         () = stop.requested() => None,
@@ -126,7 +130,14 @@ pub async fn serve(settings: Settings, start: Start, world: &dyn World, stop: Ar
     Ok(())
 }
 
-async fn bring_up(settings: &Settings, start: Start, world: &dyn World, stop: Arc<Stop>) -> anyhow::Result<Running> {
+/// `None`: it was told to stop before its data was loaded.
+#[expect(clippy::too_many_lines, reason = "the one place where the rooms are put together, in the order that matters")]
+async fn bring_up(
+    settings: &Settings,
+    start: Start,
+    world: &dyn World,
+    stop: Arc<Stop>,
+) -> anyhow::Result<Option<Running>> {
     let started = Instant::now();
     let env = world.env();
     settings.check().map_err(anyhow::Error::new)?;
@@ -139,26 +150,73 @@ async fn bring_up(settings: &Settings, start: Start, world: &dyn World, stop: Ar
         ..Member::default()
     };
     // The ports are opened before anything is promised to a group.
-    let client_ports = bind_clients(settings).await?;
-    let admin_port = bind(&settings.admin(), "the admin port", "admin").await?;
-
+    let mut doors = Doors {
+        client_ports: bind_clients(settings).await?,
+        admin_port: Some(bind(&settings.admin(), "the admin port", "admin").await?),
+        listeners: Vec::new(),
+        admin_stop: Arc::new(Notify::new()),
+    };
     let found = identity::find_or_make(&dir, settings, start, &me, &*env).await?;
     let metrics = Arc::new(Metrics::new(catalog().names()));
     let keyspace = Keyspace::new(settings.databases(), [0, 0]);
     let engine = Arc::new(Engine::new(keyspace, env.clone(), metrics.clone()));
-    let node = world.open(node_config(settings, &found, &path, world.disk())).await?;
-    let group = node.open_group(GROUP, world.machine(engine.clone()), found.start(me.clone())).await?;
+    let clients = Arc::new(Clients::default());
+    let facts = server_facts(settings, &found, started, &path, &*env);
+    let config = node_config(settings, &found, &path, world.disk());
+    let early = loading::Early(Arc::new(loading::Parts {
+        engine: engine.clone(),
+        env: env.clone(),
+        metrics: metrics.clone(),
+        settings: settings.clone(),
+        clients: clients.clone(),
+        facts: facts.clone(),
+        stop: stop.clone(),
+        progress: config.progress.clone(),
+        since_s: env.wall_ms() / 1000,
+    }));
+    let shared = Arc::new(Shared {
+        env: env.clone(),
+        loaded: OnceLock::new(),
+        clients: clients.clone(),
+        metrics: metrics.clone(),
+        settings: settings.clone(),
+        early: Arc::new(early),
+    });
+    let local = Arc::new(local::LocalFacts {
+        group: found.cluster.to_string(),
+        addresses: me.clone(),
+        started,
+        engine: engine.clone(),
+        clients: clients.clone(),
+        metrics: metrics.clone(),
+        env: env.clone(),
+        node: OnceLock::new(),
+    });
+    let backend = Arc::new(LiveBackend::new(found.member, local.clone()));
+    let admin = AdminService::new(backend.clone());
+    if found.comes_back() {
+        // Its clients are told that it loads, and whoever watches it that it lives.
+        doors.open(&shared, &admin, world, settings);
+    }
+    let opening = async {
+        let node = world.open(config).await?;
+        let group = node.open_group(GROUP, world.machine(engine.clone()), found.start(me)).await?;
+        Ok::<_, NodeError>((node, group))
+    };
+    let (node, group) = tokio::select! {
+        biased;
+        opened = opening => opened?,
+        () = stop.requested() => return Ok(None),
+    };
     identity::settle(&dir, &found)?;
 
     let executor =
         Executor::new(node.clone(), group.clone(), engine.clone(), metrics.clone(), settings.write_timeout());
-    let clients = Arc::new(Clients::default());
     let last_checkpoint = Arc::new(LastCheckpoint::default());
-    let facts = server_facts(settings, &found, started, &path, &*env);
     let shell = shell::Factory::new(shell::Parts {
         node: node.clone(),
         group: group.clone(),
-        engine: engine.clone(),
+        engine,
         executor: executor.clone(),
         env: env.clone(),
         metrics: metrics.clone(),
@@ -169,36 +227,17 @@ async fn bring_up(settings: &Settings, start: Start, world: &dyn World, stop: Ar
         last_checkpoint: last_checkpoint.clone(),
     });
     executor.set_shell(Arc::new(shell::Shell(shell.clone())));
-    let local = Arc::new(local::LocalFacts {
-        group: found.cluster.to_string(),
-        addresses: me,
-        started,
-        engine: engine.clone(),
-        clients: clients.clone(),
-        metrics: metrics.clone(),
-        env: env.clone(),
-        node: node.clone(),
-    });
-    let admin = AdminService::new(Arc::new(LiveBackend::new(node.clone(), group.clone(), local)));
+    let _ = local.node.set(node.clone());
+    backend.open(node.clone(), group.clone());
     node.serve(PEER_SERVICE, Arc::new(PeerFace(admin.clone())));
     tokio::spawn(narrate(group.clone(), last_checkpoint, env.clone()));
     if found.begins_group() {
         // Before any client is served: the settings of the beginning must not come after a client's own.
         keeper::found(&executor, settings, &*env).await;
     }
-    keeper::start(executor.clone(), settings.clone(), shell.clone(), env.clone(), metrics.clone());
-
-    let shared = Arc::new(Shared {
-        env,
-        executor,
-        clients: clients.clone(),
-        metrics,
-        settings: settings.clone(),
-        shell: Arc::new(shell::Shell(shell)),
-    });
-    let listeners: Vec<Listener> = client_ports.into_iter().map(|port| session::listen(shared.clone(), port)).collect();
-    let admin_stop = Arc::new(Notify::new());
-    world.serve_admin(admin_port, admin.clone(), settings, admin_stop.clone());
+    keeper::start(executor.clone(), settings.clone(), shell.clone(), env, metrics);
+    let _ = shared.loaded.set(Loaded { executor, shell: Arc::new(shell::Shell(shell)) });
+    doors.open(&shared, &admin, world, settings);
     world.up(&node, &group);
     tracing::info!(
         member = found.member,
@@ -209,7 +248,27 @@ async fn bring_up(settings: &Settings, start: Start, world: &dyn World, stop: Ar
         dir = %path.display(),
         "ready"
     );
-    Ok(Running { node, group, admin, listeners, clients, settings: settings.clone(), admin_stop, _dir: dir })
+    let Doors { listeners, admin_stop, .. } = doors;
+    Ok(Some(Running { node, group, admin, listeners, clients, settings: settings.clone(), admin_stop, _dir: dir }))
+}
+
+/// The ports for clients and for the admin service: bound early, opened once there is something to say.
+struct Doors {
+    client_ports: Vec<TcpListener>,
+    admin_port: Option<TcpListener>,
+    listeners: Vec<Listener>,
+    admin_stop: Arc<Notify>,
+}
+
+impl Doors {
+    /// Serves on them; those that are open stay so.
+    fn open(&mut self, shared: &Arc<Shared>, admin: &Arc<AdminService>, world: &dyn World, settings: &Settings) {
+        let ports = self.client_ports.drain(..);
+        self.listeners.extend(ports.map(|port| session::listen(shared.clone(), port)));
+        if let Some(port) = self.admin_port.take() {
+            world.serve_admin(port, admin.clone(), settings, self.admin_stop.clone());
+        }
+    }
 }
 
 impl Running {

@@ -59,6 +59,17 @@ pub struct ClientTotals {
     pub max_output: u64,
 }
 
+/// How far the loading of the data has come.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LoadingFacts {
+    /// Unix seconds at which it began.
+    pub since_s: u64,
+    /// Bytes to load; 0 until that is known.
+    pub total: u64,
+    /// Bytes loaded.
+    pub loaded: u64,
+}
+
 /// The log and the checkpoint of this member.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct StorageFacts {
@@ -86,6 +97,8 @@ pub struct StorageFacts {
     pub last_checkpoint_failed: bool,
     /// The disk has room for the log.
     pub has_room: bool,
+    /// The data is not loaded yet.
+    pub loading: Option<LoadingFacts>,
     /// The log can no longer be written: this member is about to stop.
     pub failed: bool,
 }

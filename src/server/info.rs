@@ -12,7 +12,7 @@ use quorate_raft::{GroupStatus, Role};
 
 use super::REDIS_VERSION;
 use super::cx::{BoxFuture, Place, ShellCx, ShellHandler};
-use super::facts::{host_port, shard_id};
+use super::facts::{LoadingFacts, host_port, shard_id};
 use crate::metrics::process::{cpu_times, human_bytes, machine_bytes};
 
 /// One section: its name in requests and in the reply, whether it is shown without being asked for, its fields.
@@ -187,7 +187,7 @@ fn persistence(facts: &Facts<'_>, out: &mut String) {
     let policy = setting(facts, "appendfsync");
     let status = |failed: bool| if failed { "err" } else { "ok" };
     fields!(out,
-        "loading" => 0,
+        "loading" => u8::from(storage.loading.is_some()),
         "async_loading" => 0,
         "current_cow_peak" => 0,
         "current_cow_size" => 0,
@@ -222,6 +222,28 @@ fn persistence(facts: &Facts<'_>, out: &mut String) {
         "log_segments" => storage.log_segments,
         "log_fsyncs" => storage.fsyncs,
         "log_fsync_usec_per_call" => format!("{:.2}", storage.fsync_us as f64 / storage.fsyncs.max(1) as f64),
+    );
+    if let Some(loading) = storage.loading {
+        loading_fields(facts, &loading, out);
+    }
+}
+
+/// As Redis shows them, while it loads and not after.
+fn loading_fields(facts: &Facts<'_>, loading: &LoadingFacts, out: &mut String) {
+    let LoadingFacts { since_s, total, loaded } = *loading;
+    let elapsed = (facts.cx.now_us() / 1_000_000).saturating_sub(since_s);
+    // Redis says 1 where it can't tell yet.
+    let eta = match loaded {
+        0 => 1,
+        loaded => (elapsed as f64 * total.saturating_sub(loaded) as f64 / loaded as f64).ceil() as u64,
+    };
+    fields!(out,
+        "loading_start_time" => since_s,
+        "loading_total_bytes" => total,
+        "loading_rdb_used_mem" => 0,
+        "loading_loaded_bytes" => loaded,
+        "loading_loaded_perc" => format!("{:.2}", loaded as f64 * 100.0 / total.max(1) as f64),
+        "loading_eta_seconds" => eta,
     );
 }
 

@@ -13,6 +13,8 @@ use crate::server::SessionOp;
 
 /// What CLIENT PAUSE WRITE holds back.
 const MAY_CHANGE: u32 = flag::WRITE | flag::MAY_REPLICATE;
+/// What needs data that is not loaded yet is refused with this: Redis' words, which clients know.
+pub const LOADING: CmdError = CmdError::fixed("LOADING Redis is loading the dataset in memory");
 const OUT_OF_MEMORY: CmdError = CmdError::fixed("OOM command not allowed when used memory > 'maxmemory'.");
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
@@ -23,6 +25,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
             return Some(CmdError::fixed("ERR Command not allowed inside a transaction"));
         }
         (!found.ends_multi() && self.memory_is_used_up()).then_some(OUT_OF_MEMORY)
+    }
+
+    /// What forbids a command before the data is loaded: Redis' words, and its choice of commands. WATCH is not one of
+    /// them here, for it asks the leader what a key's revision is.
+    pub(super) fn unfit_while_loading(&self, found: &Found) -> Option<CmdError> {
+        let may = found.entry.has(flag::LOADING)
+            && found.class == Class::Shell
+            && found.session_op() != Some(SessionOp::Watch);
+        (!may && !self.shared.is_loaded()).then_some(LOADING)
     }
 
     /// Whether a command with any of these flags waits for EXEC.
@@ -55,7 +66,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
     pub(super) fn must_redirect(&self, class: Class) -> bool {
         self.shared.settings.follower_mode() == FollowerMode::Redirect
             && !(self.state.read_only && class == Class::Read)
-            && !self.shared.executor.group().is_leader()
+            && !self.shared.executor().group().is_leader()
     }
 
     /// Refuses a run with a command that may need more memory while `maxmemory` is used up. The figure is this member's,
@@ -94,7 +105,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
             return false;
         }
         for key in keys {
-            let line = match (self.shared.executor.group().leader(), key) {
+            let line = match (self.shared.executor().group().leader(), key) {
                 (Some((_, leader)), slot) => format!("MOVED {} {}", slot.unwrap_or(0), leader.client),
                 (None, _) => "CLUSTERDOWN No leader is known at the moment; nothing was done".into(),
             };

@@ -16,8 +16,8 @@ pub mod registry;
 mod state;
 mod transaction;
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -36,6 +36,7 @@ use crate::metrics::Metrics;
 use crate::resp::{Command, Limits, Parser, skip_reply};
 use crate::server::cx::{ShellCx, ShellHandler};
 use found::{Class, Found, find};
+pub use gate::LOADING;
 use gate::is_of_http;
 use registry::{Client, Clients};
 use state::{ReplyMode, State};
@@ -63,8 +64,8 @@ pub trait ShellFactory: Send + Sync + 'static {
 
 /// What all sessions of a member share.
 pub struct Shared {
-    /// Runs keyspace commands.
-    pub executor: Arc<Executor>,
+    /// What there is once the data is loaded.
+    pub loaded: OnceLock<Loaded>,
     /// All connections.
     pub clients: Arc<Clients>,
     /// Counters.
@@ -73,6 +74,14 @@ pub struct Shared {
     pub env: Arc<dyn Env>,
     /// Settings.
     pub settings: Settings,
+    /// What server commands see until the data is loaded.
+    pub early: Arc<dyn ShellFactory>,
+}
+
+/// What sessions need to run commands on data.
+pub struct Loaded {
+    /// Runs keyspace commands.
+    pub executor: Arc<Executor>,
     /// What server commands see.
     pub shell: Arc<dyn ShellFactory>,
 }
@@ -186,7 +195,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         let mut at = 0;
         while at < batch.len() && !self.state.closing && !self.client.is_killed() {
             let class = found[at].as_ref().map(|found| found.class).unwrap_or(Class::Shell);
-            let plain = self.state.authenticated && self.state.multi.is_none() && self.state.reply == ReplyMode::On;
+            let plain = self.shared.is_loaded()
+                && self.state.authenticated
+                && self.state.multi.is_none()
+                && self.state.reply == ReplyMode::On;
             let mut end = at + 1;
             if plain && class != Class::Shell {
                 end = self.run_end(&found, at, class);
@@ -309,6 +321,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         if !self.state.authenticated && flags & flag::NO_AUTH == 0 {
             return self.refuse(command, &CmdError::fixed("NOAUTH Authentication required."), Some(found));
         }
+        if let Some(error) = self.unfit_while_loading(found) {
+            return self.refuse(command, &error, Some(found));
+        }
         if self.state.multi.is_some()
             && let Some(error) = self.unfit_for_multi(found)
         {
@@ -350,7 +365,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
             Class::Write => {
                 let head = UnitHead { kind: UnitKind::Batch, proto: self.state.proto, watches: &[] };
                 let unit = encode_unit(head, commands.iter().map(|c| (db, c.args())));
-                self.shared.executor.write(unit).await.map(|replies| self.out.raw(&replies))
+                self.shared.executor().write(unit).await.map(|replies| self.out.raw(&replies))
             }
             _ => {
                 self.reads_in_pieces(commands, found).await;
@@ -396,7 +411,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         let proto = self.state.proto;
         let mode = self.read_mode();
         self.shared
-            .executor
+            .executor()
             .read(
                 mode,
                 &mut self.out,
@@ -490,9 +505,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
             ShellHandler::Now(place, _) | ShellHandler::Later(place, _) => *place,
             _ => Place::Here,
         };
-        if place == Place::Leader && self.read_mode() != ReadMode::Local {
+        if place == Place::Leader && self.shared.is_loaded() && self.read_mode() != ReadMode::Local {
             let (proto, db) = (self.state.proto, self.state.db);
-            match self.shared.executor.shell_on_leader(proto, db, command.args()).await {
+            match self.shared.executor().shell_on_leader(proto, db, command.args()).await {
                 Ok(None) => {}
                 Ok(Some(reply)) => {
                     self.out.raw(&reply);
@@ -501,7 +516,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
                 Err(error) => return Err(CmdError::new(error.to_string())),
             }
         }
-        let cx = self.shared.shell.for_client(self.client.clone(), self.state.db);
+        let cx = self.shared.shell().for_client(self.client.clone(), self.state.db);
         run_shell(&*cx, found, &slices(command), &mut self.out).await
     }
 }
@@ -560,6 +575,19 @@ async fn read_some(
 }
 
 impl Shared {
+    fn is_loaded(&self) -> bool {
+        self.loaded.get().is_some()
+    }
+
+    /// Panics while the data is loaded: no command that needs it gets so far.
+    fn executor(&self) -> &Arc<Executor> {
+        &self.loaded.get().expect("only what may run while data is loaded runs then").executor
+    }
+
+    fn shell(&self) -> &dyn ShellFactory {
+        self.loaded.get().map_or(&*self.early, |loaded| &*loaded.shell)
+    }
+
     /// Connections that may still be taken in.
     fn has_room(&self) -> bool {
         (self.clients.count() as u64) < self.settings.maxclients()

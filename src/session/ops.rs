@@ -181,7 +181,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
 
     fn say_hello(&mut self) {
         let redirects = self.shared.settings.follower_mode() == FollowerMode::Redirect;
-        let leads = !redirects || self.shared.executor.group().is_leader();
+        let leads = !redirects || self.shared.is_loaded() && self.shared.executor().group().is_leader();
         let out = &mut self.out;
         out.map(7);
         out.bulk(b"server");

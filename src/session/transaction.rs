@@ -74,7 +74,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
                 fresh.push((db, Bytes::copy_from_slice(key)));
             }
         }
-        let revisions = match self.shared.executor.revisions(&fresh).await {
+        let revisions = match self.shared.executor().revisions(&fresh).await {
             Ok(revisions) => revisions,
             Err(error) => return Err(CmdError::new(error.to_string())),
         };
@@ -95,6 +95,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         }
         let found: Vec<Found> =
             multi.queued.iter().map(|queued| find(&slices(&queued.command))).collect::<Result<_, _>>()?;
+        if found.is_empty() && !self.shared.is_loaded() {
+            self.out.array(0);
+            return Ok(());
+        }
         let writes = found.iter().any(|found| found.class == Class::Write);
         let began = Instant::now();
         let start = self.out.bytes().len();
@@ -130,12 +134,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
             encode_unit(head, plan.keyspace().map(|(queued, _)| (queued.db, queued.command.args())))
         };
         if plan.writes {
-            let replies = self.shared.executor.write(unit()).await?;
+            let replies = self.shared.executor().write(unit()).await?;
             out.raw(&replies);
             return Ok(());
         }
         self.shared
-            .executor
+            .executor()
             .read(
                 self.read_mode(),
                 out,

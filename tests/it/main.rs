@@ -12,6 +12,7 @@ mod durability;
 mod fsync;
 mod full_disk;
 mod identity;
+mod loading;
 mod log_tools;
 mod malformed;
 mod membership;

@@ -130,7 +130,7 @@ async fn run(
     answers: &mpsc::UnboundedSender<Bytes>,
 ) -> Result<Option<Vote>, String> {
     let words = |e: ApplyError| -> String { e.to_string() };
-    let mut restore = port.machine.restore(&begin.header).map_err(words)?;
+    let mut restore = port.machine.restore(&begin.header, false).map_err(words)?;
     let (mut chunks, mut total) = (0u64, 0u64);
     let mut open: Option<(u64, Vec<u8>)> = None;
     let mut before: Option<u64> = None;

@@ -109,7 +109,7 @@ impl StateMachine for Toy {
         Arc::new(ToyView(self.state.lock().clone()))
     }
 
-    fn restore(&self, header: &[u8]) -> Result<Box<dyn Restore>, ApplyError> {
+    fn restore(&self, header: &[u8], _fast: bool) -> Result<Box<dyn Restore>, ApplyError> {
         let revision = header.try_into().map(u64::from_be_bytes).map_err(|_| ApplyError("header".into()))?;
         Ok(Box::new(ToyRestore(State { revision, chunks: BTreeMap::new() })))
     }
