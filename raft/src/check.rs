@@ -20,7 +20,6 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use crate::api::View;
 use crate::error::{CallError, ChangeError};
-use crate::events::Event;
 use crate::group::{Group, Inner};
 use crate::membership::{Ask, SERVICE};
 use crate::runtime::{self, Instant};
@@ -385,7 +384,6 @@ impl Inner {
             tracing::error!(group = self.id, %error, "that this member is damaged could not be noted on its disk");
         }
         self.counters.damaged.store(true, Relaxed);
-        self.counters.emit(Event::Damaged(words.clone()));
         self.fail(words);
     }
 

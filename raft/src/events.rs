@@ -67,8 +67,6 @@ pub enum Event {
         /// Why.
         reason: String,
     },
-    /// What this member holds is not what the log says; it stops.
-    Damaged(String),
     /// The group on this member has stopped: the disk, corruption, or an entry that could not be applied.
     Failed(String),
 }

@@ -434,8 +434,6 @@ async fn narrate(group: Group, last_checkpoint: Arc<LastCheckpoint>, env: Arc<dy
                  an empty directory and --join"
             ),
             Event::Refused { by, reason } => tracing::error!(by, "refused by another member: {reason}"),
-            // The failure that comes with it is told below.
-            Event::Damaged(_) => {}
             Event::Failed(reason) => tracing::error!("{reason}"),
         }
     }

@@ -131,8 +131,8 @@ impl StateMachine for Onlooker {
         self.engine.view()
     }
 
-    fn restore(&self, header: &[u8]) -> Result<Box<dyn Restore>, ApplyError> {
-        self.engine.restore(header)
+    fn restore(&self, header: &[u8], fast: bool) -> Result<Box<dyn Restore>, ApplyError> {
+        self.engine.restore(header, fast)
     }
 
     fn install(&self, view: Arc<dyn View>) {

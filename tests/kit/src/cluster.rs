@@ -166,7 +166,10 @@ impl Member {
 
     /// SIGSTOP: the process stays, with its connections, and does nothing.
     pub fn pause(&mut self) {
-        self.process().signal(Signal::STOP);
+        let process = self.process();
+        process.signal(Signal::STOP);
+        // Its threads stand still a moment after the call is back.
+        wait_until("the process stands still", || process.is_stopped().then_some(()));
     }
 
     /// SIGCONT.

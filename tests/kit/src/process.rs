@@ -106,6 +106,15 @@ impl Process {
         Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
     }
 
+    /// Whether it was stopped by a signal, all of its threads.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        let Ok(threads) = std::fs::read_dir(format!("/proc/{}/task", self.pid())) else { return true };
+        let states = threads.flatten().filter_map(|thread| std::fs::read_to_string(thread.path().join("stat")).ok());
+        let mut letters = states.filter_map(|stat| stat.rsplit_once(") ")?.1.chars().next());
+        letters.all(|letter| matches!(letter, 'T' | 't' | 'Z' | 'X'))
+    }
+
     /// Processor time used so far (user and system), from the system.
     #[must_use]
     pub fn cpu_time(&self) -> Option<Duration> {
