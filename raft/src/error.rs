@@ -104,6 +104,9 @@ pub enum NodeError {
     /// The data directory can't be used, or holds what it must not hold.
     #[error("{0}")]
     Storage(String),
+    /// What is on the disk is damaged, or something of it is lost: this member must not go on with it.
+    #[error("{0}")]
+    Damaged(String),
     /// openraft refused.
     #[error("{0}")]
     Raft(String),

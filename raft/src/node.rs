@@ -9,8 +9,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use openraft::{SnapshotPolicy, StepDownPolicy};
 use parking_lot::Mutex;
-use quorate_storage::checkpoint::CheckpointStore;
-use quorate_storage::wal::{SyncPolicy, Wal, WalStats};
+use quorate_storage::checkpoint::{CheckpointError, CheckpointStore};
+use quorate_storage::wal::{SyncPolicy, Wal, WalError, WalStats};
 use tokio::sync::Notify;
 
 use crate::api::{Service, StateMachine};
@@ -64,6 +64,20 @@ fn storage(error: impl std::fmt::Display) -> NodeError {
     NodeError::Storage(error.to_string())
 }
 
+fn log_error(error: WalError) -> NodeError {
+    match error {
+        WalError::Corrupt { .. } => NodeError::Damaged(error.to_string()),
+        error => storage(error),
+    }
+}
+
+fn checkpoint_error(error: CheckpointError) -> NodeError {
+    match error {
+        CheckpointError::Corrupt { .. } | CheckpointError::Damaged(_) => NodeError::Damaged(error.to_string()),
+        error => storage(error),
+    }
+}
+
 fn raft_config(timings: &RaftTimings, may_elect: bool) -> Result<openraft::Config, NodeError> {
     let ms = |d: Duration| d.as_millis() as u64;
     openraft::Config {
@@ -93,11 +107,11 @@ impl Node {
         let (disk, dir, wal, checkpoint) =
             (config.disk.clone(), config.dir.clone(), config.wal.clone(), config.checkpoint.clone());
         let stores = runtime::blocking(move || {
-            let (wal, recovered) = Wal::open(disk, &dir.join("wal"), wal).map_err(storage)?;
+            let (wal, recovered) = Wal::open(disk, &dir.join("wal"), wal).map_err(log_error)?;
             if let Some((file, offset)) = recovered.cut {
                 tracing::warn!(%file, offset, "a torn tail of the log, never synced, was cut off");
             }
-            let checkpoints = CheckpointStore::open(&dir.join("checkpoint"), checkpoint).map_err(storage)?;
+            let checkpoints = CheckpointStore::open(&dir.join("checkpoint"), checkpoint).map_err(checkpoint_error)?;
             Ok::<_, NodeError>(Stores { wal, checkpoints })
         })
         .await
@@ -154,12 +168,19 @@ impl Node {
             runtime::blocking(move || Machine::recover(id, machine, store, durable, counters, &progress))
                 .await
                 .and_then(|recovered| recovered)
-                .map_err(|e| NodeError::Storage(format!("the checkpoint of group {id} can't be loaded: {e}")))?
+                .map_err(|e| {
+                    let words = format!("the checkpoint of group {id} can't be loaded: {e}");
+                    if e.kind() == std::io::ErrorKind::InvalidData {
+                        NodeError::Damaged(words)
+                    } else {
+                        NodeError::Storage(words)
+                    }
+                })?
         };
         if let Some((cut, _)) = log.purged()
             && durable.index() < Some(cut)
         {
-            return Err(NodeError::Storage(format!(
+            return Err(NodeError::Damaged(format!(
                 "the log of group {id} begins after entry {cut} and the checkpoint ends at {:?}: the checkpoint is lost",
                 durable.index()
             )));
@@ -169,7 +190,7 @@ impl Node {
         let marker = Marker { disk: config.disk.clone(), path: config.dir.join(format!("group-{id}.begun")) };
         let damaged = Marker { disk: config.disk.clone(), path: config.dir.join(format!("group-{id}.damaged")) };
         if let Some(words) = damaged.words() {
-            return Err(NodeError::Storage(format!(
+            return Err(NodeError::Damaged(format!(
                 "{words}. It must not go on with it: remove member {} from the group, empty {} and join again",
                 config.identity.member,
                 config.dir.display()
@@ -177,7 +198,7 @@ impl Node {
         }
         let lost = if fresh { marker.exists() } else { log_store.is_empty() };
         if lost {
-            return Err(NodeError::Storage(format!(
+            return Err(NodeError::Damaged(format!(
                 "the log of group {id} is gone from {}: member {} has forgotten what it promised to the others and \
                  must not take part under this id any more; remove member {} from the group, empty the directory and \
                  join again",

@@ -18,11 +18,11 @@ pub type Identity = AddedView;
 /// An answer is a few hundred bytes a member.
 const ANSWER_BYTES: u64 = 4 << 20;
 /// One attempt: a change of membership may wait for an election.
-const ATTEMPT: Duration = Duration::from_secs(30);
+pub(super) const ATTEMPT: Duration = Duration::from_secs(30);
 const CONNECT: Duration = Duration::from_secs(3);
 /// Between two rounds over all addresses.
-const FIRST_PAUSE: Duration = Duration::from_millis(300);
-const LAST_PAUSE: Duration = Duration::from_secs(5);
+pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(300);
+pub(super) const LAST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Why a member was not taken in.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -103,7 +103,7 @@ enum Failure {
 }
 
 async fn ask(target: &Target, token: Option<&str>, body: &[u8]) -> Result<AddedView, Failure> {
-    let answer = timeout(ATTEMPT, target.post("/v1/members", token, body));
+    let answer = timeout(ATTEMPT, target.request("POST", "/v1/members", token, body));
     let (status, body) = match answer.await {
         Ok(Ok(answer)) => answer,
         Ok(Err(error)) => return Err(Failure::Later(error.to_string())),
@@ -121,20 +121,20 @@ async fn ask(target: &Target, token: Option<&str>, body: &[u8]) -> Result<AddedV
     if again { Err(Failure::Later(error.message)) } else { Err(Failure::Refused(error)) }
 }
 
-fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
+pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
     serde_json::from_slice(body).map_err(|error| format!("its answer can't be read: {error}"))
 }
 
 /// Where to ask: plain HTTP only, for the admin port speaks nothing else.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Target {
-    url: String,
+pub(super) struct Target {
+    pub(super) url: String,
     address: String,
     prefix: String,
 }
 
 impl Target {
-    fn parse(url: &str) -> Result<Self, JoinError> {
+    pub(super) fn parse(url: &str) -> Result<Self, JoinError> {
         let bad = |why| Err(JoinError::Url { url: url.to_owned(), why });
         let rest = match url.split_once("://") {
             Some(("http", rest)) => rest,
@@ -154,7 +154,14 @@ impl Target {
         Ok(Self { url: url.to_owned(), address: address.to_owned(), prefix: prefix.trim_end_matches('/').to_owned() })
     }
 
-    async fn post(&self, path: &str, token: Option<&str>, body: &[u8]) -> std::io::Result<(u16, Vec<u8>)> {
+    /// One request; status and body of the answer.
+    pub(super) async fn request(
+        &self,
+        method: &str,
+        path: &str,
+        token: Option<&str>,
+        body: &[u8],
+    ) -> std::io::Result<(u16, Vec<u8>)> {
         let mut stream = timeout(CONNECT, TcpStream::connect(self.address.as_str()))
             .await
             .map_err(|_| std::io::Error::new(std::io::ErrorKind::TimedOut, "no connection within 3 s"))??;
@@ -166,7 +173,7 @@ impl Target {
             _ => String::new(),
         };
         let head = format!(
-            "POST {}{path} HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
+            "{method} {}{path} HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
              {authorization}connection: close\r\n\r\n",
             self.prefix,
             self.address,

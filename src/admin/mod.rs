@@ -1,8 +1,8 @@
 //! The admin interface: status, membership, leadership, health and metrics of a member.
 //!
 //! [`service::AdminService`] does the work and knows no HTTP: the simulator calls it directly. [`http`] is its face on
-//! a port of its own, and the only place that names axum. [`mod@join`] is the other end: a new member that asks a group to
-//! take it in.
+//! a port of its own, and the only place that names axum. [`mod@join`] and [`leave`] are the other end: a new member that
+//! asks a group to take it in, and one that asks it to forget who it was.
 //!
 //! Every member answers everything. What needs the leader goes to the leader as a call between peers, at most one hop:
 //! a member that was asked by a peer never asks another one.
@@ -14,6 +14,7 @@ pub mod health;
 #[cfg(not(madsim))]
 pub mod http;
 pub mod join;
+pub mod leave;
 pub mod service;
 
 pub use api::{ApiError, MemberView, MembersView, StatusView};

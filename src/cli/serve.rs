@@ -13,8 +13,8 @@ use crate::node::Start;
 /// Run one member of a group.
 ///
 /// A new group begins with one member that is started with --bootstrap; others ask it, or any other member, with
-/// --join to be taken in. Both flags may stay on the command line for ever: a member whose data directory belongs to
-/// a group comes back as who it was.
+/// --join to be taken in. These flags may stay on the command line for ever, --rebuild too: a member whose data directory
+/// belongs to a group, and is sound, comes back as who it was.
 #[derive(Debug, Args)]
 #[command(after_help = "Every setting can stand in the file as well, by the same name: port = 7001. Flags win.")]
 pub(super) struct Serve {
@@ -30,6 +30,10 @@ pub(super) struct Serve {
     /// Ask the members at these admin addresses to take this one in, if its directory is empty
     #[arg(long, value_name = "URL", num_args = 1..)]
     join: Vec<String>,
+    /// If the log or the checkpoint turns out to be damaged, begin again as a new member out of what the others have: the
+    /// old one is removed from the group, what it had is set aside
+    #[arg(long, requires = "join")]
+    rebuild: bool,
     /// Stop in good order when standard input ends
     #[arg(long, hide = true)]
     exit_with_parent: bool,
@@ -55,6 +59,7 @@ impl Serve {
             if self.exit_with_parent { Box::pin(parent::gone()?) } else { Box::pin(std::future::pending()) };
         let start = match (self.bootstrap, self.join.is_empty()) {
             (true, _) => Start::Bootstrap,
+            (false, false) if self.rebuild => Start::Rebuild(self.join),
             (false, false) => Start::Join(self.join),
             (false, true) => Start::Resume,
         };

@@ -4,7 +4,7 @@
 //! go on under an id whose log is gone.
 
 use anyhow::{Context, bail};
-use quorate_raft::{Identity, Member, Start as GroupStart};
+use quorate_raft::{Identity, Member, NodeError, Start as GroupStart};
 use quorate_storage::identity::{DataDir, Identity as Stored};
 use uuid::Uuid;
 
@@ -116,7 +116,7 @@ pub(super) async fn find_or_make(
     }
     let found = match start {
         Start::Bootstrap => Found { cluster: new_uuid(env), member: 1, incarnation: new_uuid(env), flags: BEGINNING },
-        Start::Join(urls) => {
+        Start::Join(urls) | Start::Rebuild(urls) => {
             let wish = AddMember {
                 peer: me.peer.clone(),
                 client: me.client.clone(),
@@ -159,13 +159,13 @@ fn check_log(dir: &DataDir, found: &Found) -> anyhow::Result<()> {
     let log = dir.path().join(LOG_DIR);
     let there = dir.disk().list(&log).is_ok_and(|names| !names.is_empty());
     if !there {
-        bail!(
+        return Err(anyhow::Error::new(NodeError::Damaged(format!(
             "the log of member {} is gone from {}: it must not go on under this id. Remove it from the group \
              (quorate member remove {}), empty the directory, and let it join again with --join",
             found.member,
             log.display(),
             found.member
-        );
+        ))));
     }
     Ok(())
 }

@@ -7,6 +7,7 @@ mod keeper;
 mod loading;
 mod local;
 pub mod offline;
+mod rebuild;
 mod shell;
 mod world;
 
@@ -42,6 +43,10 @@ pub use shell::{Stop, StopRequest};
 pub use world::Process;
 pub use world::World;
 
+/// How often one start begins to rebuild: a second time, if whoever was asked first did not know better.
+const REBUILDS: u32 = 3;
+/// Until a port that is closed is free again.
+const DOORS_CLOSE: std::time::Duration = std::time::Duration::from_millis(100);
 /// The only group of a node, until there is sharding.
 const GROUP: u64 = 1;
 
@@ -52,6 +57,8 @@ pub enum Start {
     Bootstrap,
     /// Ask the group behind these admin addresses, unless the directory holds a member already.
     Join(Vec<String>),
+    /// As `Join`; and if what the directory holds is damaged, as a new member, with the old one removed.
+    Rebuild(Vec<String>),
     /// What the directory holds.
     Resume,
 }
@@ -113,7 +120,20 @@ struct Running {
 
 /// Runs one member in this runtime.
 pub async fn serve(settings: Settings, start: Start, world: &dyn World, stop: Arc<Stop>) -> anyhow::Result<()> {
-    let Some(running) = bring_up(&settings, start, world, stop.clone()).await? else {
+    let mut tries = 0;
+    let up = loop {
+        let error = match bring_up(&settings, start.clone(), world, stop.clone()).await {
+            Ok(up) => break up,
+            Err(error) => error,
+        };
+        let Start::Rebuild(urls) = &start else { return Err(rebuild::advise(error)) };
+        tries += 1;
+        if tries > REBUILDS || !(rebuild::is_damage(&error) || rebuild::is_forgotten(&error)) {
+            return Err(error);
+        }
+        rebuild::rebuild(&settings, urls, &addresses(&settings), &format!("{error:#}")).await?;
+    };
+    let Some(running) = up else {
         tracing::info!("stopped before the data was loaded");
         return Ok(());
     };
@@ -124,10 +144,20 @@ pub async fn serve(settings: Settings, start: Start, world: &dyn World, stop: Ar
     };
     if let Some(reason) = failed {
         // Nothing may be acknowledged any more, and nothing is to be saved: the disk or the state can't be trusted.
-        bail!("this member has stopped itself: {reason}");
+        return Err(rebuild::advise_stopped(&reason));
     }
     running.bring_down(stop.take()).await;
     Ok(())
+}
+
+/// Where this member is reached.
+fn addresses(settings: &Settings) -> Member {
+    Member {
+        peer: settings.advertise_peer(),
+        client: settings.advertise_client(),
+        admin: settings.advertise_admin(),
+        ..Member::default()
+    }
 }
 
 /// `None`: it was told to stop before its data was loaded.
@@ -143,12 +173,7 @@ async fn bring_up(
     settings.check().map_err(anyhow::Error::new)?;
     let path = settings.dir();
     let dir = DataDir::open(world.disk(), &path)?;
-    let me = Member {
-        peer: settings.advertise_peer(),
-        client: settings.advertise_client(),
-        admin: settings.advertise_admin(),
-        ..Member::default()
-    };
+    let me = addresses(settings);
     // The ports are opened before anything is promised to a group.
     let mut doors = Doors {
         client_ports: bind_clients(settings).await?,
@@ -200,12 +225,24 @@ async fn bring_up(
     }
     let opening = async {
         let node = world.open(config).await?;
-        let group = node.open_group(GROUP, world.machine(engine.clone()), found.start(me)).await?;
-        Ok::<_, NodeError>((node, group))
+        match node.open_group(GROUP, world.machine(engine.clone()), found.start(me)).await {
+            Ok(group) => Ok::<_, NodeError>((node, group)),
+            Err(error) => {
+                // Its port must be free for whoever tries next.
+                node.kill().await;
+                Err(error)
+            }
+        }
     };
     let (node, group) = tokio::select! {
         biased;
-        opened = opening => opened?,
+        opened = opening => match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                doors.close(&clients).await;
+                return Err(error.into());
+            }
+        },
         () = stop.requested() => return Ok(None),
     };
     identity::settle(&dir, &found)?;
@@ -268,6 +305,14 @@ impl Doors {
         if let Some(port) = self.admin_port.take() {
             world.serve_admin(port, admin.clone(), settings, self.admin_stop.clone());
         }
+    }
+
+    /// Closes what is open, for good: this start has failed, and the next one wants the ports.
+    async fn close(&self, clients: &Clients) {
+        self.listeners.iter().for_each(Listener::stop);
+        clients.list().iter().for_each(|client| client.kill());
+        self.admin_stop.notify_one();
+        tokio::time::sleep(DOORS_CLOSE).await;
     }
 }
 

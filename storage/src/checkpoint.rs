@@ -64,6 +64,9 @@ pub enum CheckpointError {
         /// What was found.
         what: String,
     },
+    /// The store below can't read its own files; the member must stop, or be rebuilt from the others.
+    #[error("the checkpoint store is damaged: {0}")]
+    Damaged(String),
     /// The store below failed. After this nothing more is written; what is on disk shows at the next start.
     #[error("the checkpoint store failed: {0}")]
     Store(String),
@@ -303,7 +306,7 @@ impl CheckpointStore {
     /// # Errors
     /// If the store below cannot be opened.
     pub fn open(path: &Path, config: CheckpointConfig) -> Result<Self, CheckpointError> {
-        let rows = sled_rows::SledRows::open(path, config.cache_bytes).map_err(CheckpointError::Store)?;
+        let rows = sled_rows::SledRows::open(path, config.cache_bytes)?;
         Ok(Self::over(Arc::new(rows)))
     }
 

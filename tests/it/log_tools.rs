@@ -25,7 +25,7 @@ fn one_member() -> Cluster {
 }
 
 /// Where these bytes are in the member's log.
-fn find(dir: &Path, needle: &[u8]) -> (PathBuf, usize) {
+pub(crate) fn find(dir: &Path, needle: &[u8]) -> (PathBuf, usize) {
     let mut files: Vec<PathBuf> = fs::read_dir(dir.join("wal")).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
     let found = files.into_iter().find_map(|path| {
@@ -35,7 +35,7 @@ fn find(dir: &Path, needle: &[u8]) -> (PathBuf, usize) {
     found.expect("the log holds what was written")
 }
 
-fn flip(path: &Path, at: usize) {
+pub(crate) fn flip(path: &Path, at: usize) {
     let mut bytes = fs::read(path).unwrap();
     bytes[at] ^= 0x10;
     fs::write(path, bytes).unwrap();

@@ -17,6 +17,7 @@ mod log_tools;
 mod malformed;
 mod membership;
 mod proxy;
+mod rebuild;
 mod recovery;
 mod stale_reads;
 mod supervisor;

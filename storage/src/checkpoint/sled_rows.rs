@@ -14,6 +14,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
+use super::CheckpointError;
 use super::rows::{Row, Rows};
 use parking_lot::RwLock;
 
@@ -47,12 +48,19 @@ struct Open {
 }
 
 impl Open {
-    fn new(path: &Path, cache_bytes: u64) -> Result<Self, String> {
-        fs::create_dir_all(path).map_err(text)?;
+    fn new(path: &Path, cache_bytes: u64) -> Result<Self, CheckpointError> {
+        let store = |error: io::Error| CheckpointError::Store(text(error));
+        fs::create_dir_all(path).map_err(store)?;
         let config =
             sled::Config::new().path(path).cache_capacity(cache_bytes).flush_every_ms(None).mode(sled::Mode::LowSpace);
-        let db = Some(no_panic(|| config.open())?);
-        Ok(Self { db, file: File::open(path.join("db")).map_err(text)? })
+        let db = match catch_unwind(AssertUnwindSafe(|| config.open())) {
+            Ok(Ok(db)) => Some(db),
+            // Its configuration, its disk, its lock: trouble that may pass.
+            Ok(Err(sled::Error::Io(error))) if error.kind() != io::ErrorKind::InvalidData => return Err(store(error)),
+            Ok(Err(error)) => return Err(CheckpointError::Damaged(text(error))),
+            Err(_) => return Err(CheckpointError::Damaged("sled panicked while it read its files".to_owned())),
+        };
+        Ok(Self { db, file: File::open(path.join("db")).map_err(store)? })
     }
 
     fn db(&self) -> Result<&sled::Db, String> {
@@ -77,10 +85,10 @@ impl SledRows {
         self.path.join(format!("epoch-{group:016x}"))
     }
 
-    pub(super) fn open(path: &Path, cache_bytes: u64) -> Result<Self, String> {
+    pub(super) fn open(path: &Path, cache_bytes: u64) -> Result<Self, CheckpointError> {
         let open = RwLock::new(Open::new(path, cache_bytes)?);
         let rows = Self { open, path: path.to_owned(), cache_bytes, health: AtomicU8::new(SOUND) };
-        rows.sync_new()?;
+        rows.sync_new().map_err(CheckpointError::Store)?;
         Ok(rows)
     }
 
@@ -174,7 +182,7 @@ impl Rows for SledRows {
         let mut open = self.open.write();
         // Two of them on one file would ruin it: sled's own lock refuses the second.
         open.db = None;
-        *open = Open::new(&self.path, self.cache_bytes)?;
+        *open = Open::new(&self.path, self.cache_bytes).map_err(text)?;
         drop(open);
         self.sync_new()?;
         self.health.store(SOUND, Relaxed);
