@@ -14,7 +14,6 @@ const EVENTS: usize = 256;
 pub(crate) struct Counters {
     pub(crate) proposals: AtomicU64,
     pub(crate) proposals_unknown: AtomicU64,
-    pub(crate) waiting: AtomicU64,
     pub(crate) in_flight: AtomicU64,
     pub(crate) elections: AtomicU64,
     pub(crate) leader_changes: AtomicU64,
@@ -44,7 +43,6 @@ impl Default for Counters {
         Self {
             proposals: zero(),
             proposals_unknown: zero(),
-            waiting: zero(),
             in_flight: zero(),
             elections: zero(),
             leader_changes: zero(),

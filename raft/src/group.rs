@@ -485,7 +485,7 @@ impl Inner {
             members,
             proposals: counters.proposals.load(Relaxed),
             proposals_unknown: counters.proposals_unknown.load(Relaxed),
-            proposals_waiting: counters.waiting.load(Relaxed),
+            proposals_waiting: self.proposer.waiting(),
             entries_in_flight: counters.in_flight.load(Relaxed),
             elections: counters.elections.load(Relaxed),
             leader_changes: counters.leader_changes.load(Relaxed),

@@ -50,5 +50,6 @@ pub use events::{Event, Events};
 pub use group::{Capture, Group, Joined};
 pub use node::{Node, Stores};
 pub use offline::{NewGroup, Place, Survey, begin_group, survey};
+pub use runtime::Spawner;
 pub use status::{GroupStatus, Histogram, HistogramSnapshot, MemberStatus, Role, SnapshotProgress};
 pub use types::{GroupId, Member, MemberId};

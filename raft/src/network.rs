@@ -6,6 +6,7 @@
 //! error, for nobody knows then what arrived.
 
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -43,6 +44,9 @@ type Snapshot = alias::SnapshotOf<TypeConfig, SnapshotData>;
 const WINDOW: usize = 32;
 /// Bytes of them.
 const WINDOW_BYTES: usize = 16 << 20;
+/// How long news of a commit waits for an entry to travel with. A follower answers no writes, so it may learn of a
+/// commit a little later; a message of its own for each would double what a busy group sends and receives.
+const COMMIT_WAITS: Duration = Duration::from_millis(2);
 /// Snapshot pieces under way.
 const PIECES: usize = 6;
 /// A piece that is not confirmed for so long is lost.
@@ -139,14 +143,24 @@ struct Appending<S> {
     /// Sizes of the requests that have no answer yet.
     open: std::collections::VecDeque<usize>,
     open_bytes: usize,
+    /// A request without entries that waits for one with entries, which then takes its place: the answer to the later
+    /// one is an answer to both, and was given after both were made.
+    held: Option<(AppendEntriesRequest<TypeConfig>, Pin<Box<tokio::time::Sleep>>)>,
     input_ended: bool,
     ended: bool,
+}
+
+async fn elapsed(held: &mut Option<(AppendEntriesRequest<TypeConfig>, Pin<Box<tokio::time::Sleep>>)>) {
+    match held {
+        Some((_, until)) => until.await,
+        None => std::future::pending().await,
+    }
 }
 
 impl<S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Unpin> Appending<S> {
     async fn next(&mut self) -> Option<Result<AppendResult, RpcError>> {
         loop {
-            if self.ended || (self.input_ended && self.open.is_empty()) {
+            if self.ended || (self.input_ended && self.open.is_empty() && self.held.is_none()) {
                 return None;
             }
             let room = self.open.len() < WINDOW && self.open_bytes < WINDOW_BYTES;
@@ -165,17 +179,29 @@ impl<S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Unpin> Appending<S> {
                 request = self.input.next(), if room && !self.input_ended => {
                     let Some(request) = request else {
                         self.input_ended = true;
+                        if let Some((request, _)) = self.held.take() && let Err(lost) = self.send(request).await {
+                            return Some(Err(lost));
+                        }
                         continue;
                     };
-                    self.vote = Some(request.vote);
-                    let bytes = request.entries.iter().map(crate::entry::payload_bytes).sum();
-                    let sent = self.exchange.send(self.lane, Kind::Append, |out| put_append(out, &request)).await;
-                    if let Err(lost) = sent {
-                        self.ended = true;
-                        return Some(Err(unreachable(&lost)));
+                    // One that follows nothing under way is not held: it may be a probe, for which openraft waits.
+                    if request.entries.is_empty() && self.lane == Lane::Log && self.vote.is_some() {
+                        let until = match self.held.take() {
+                            Some((_, until)) => until,
+                            None => Box::pin(tokio::time::sleep(COMMIT_WAITS)),
+                        };
+                        self.held = Some((request, until));
+                        continue;
                     }
-                    self.open.push_back(bytes);
-                    self.open_bytes += bytes;
+                    self.held = None;
+                    if let Err(lost) = self.send(request).await {
+                        return Some(Err(lost));
+                    }
+                }
+                () = elapsed(&mut self.held) => {
+                    if let Some((request, _)) = self.held.take() && let Err(lost) = self.send(request).await {
+                        return Some(Err(lost));
+                    }
                 }
             }
         }
@@ -183,6 +209,19 @@ impl<S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Unpin> Appending<S> {
 }
 
 impl<S> Appending<S> {
+    async fn send(&mut self, request: AppendEntriesRequest<TypeConfig>) -> Result<(), RpcError> {
+        self.vote = Some(request.vote);
+        let bytes = request.entries.iter().map(crate::entry::payload_bytes).sum();
+        let sent = self.exchange.send(self.lane, Kind::Append, |out| put_append(out, &request)).await;
+        if let Err(lost) = sent {
+            self.ended = true;
+            return Err(unreachable(&lost));
+        }
+        self.open.push_back(bytes);
+        self.open_bytes += bytes;
+        Ok(())
+    }
+
     /// A member that had an entry under this leadership and has it no more has lost its disk. openraft takes that
     /// for impossible, and a leader must not fall over another member's loss.
     fn check(&self, answer: AppendResult) -> Result<AppendResult, RpcError> {
@@ -259,6 +298,7 @@ impl RaftNetworkV2<TypeConfig> for Client {
                 lane: self.lane,
                 open: std::collections::VecDeque::new(),
                 open_bytes: 0,
+                held: None,
                 input_ended: false,
                 ended: false,
             };

@@ -351,7 +351,8 @@ impl Node {
         self.inner.transport.call(to, service, body, timeout).await
     }
 
-    /// Answers the calls of one service (255 is taken). A later one of the same number replaces it.
+    /// Answers the calls of one service (255 is taken), in the runtime of whoever calls this. A later one of the same
+    /// number replaces it.
     pub fn serve(&self, service: u8, handler: Arc<dyn Service>) {
         if service != SERVICE {
             self.inner.transport.serve(service, handler);

@@ -1,12 +1,17 @@
 //! From units to entries: everything that waits becomes one entry, and several entries are under way.
 //!
+//! When does the next entry leave? With none under way, at once. Otherwise as soon as what waits outnumbers what is
+//! under way, or is large: each entry costs every member a write, a sync and two messages, whatever is in it. (It is
+//! Nagle's rule, RFC 896, on units.) Clients in a closed loop then share two entries, one being formed and one under
+//! way, and a single client never waits.
+//!
 //! What a caller may conclude is decided here, and only here. openraft answers `ForwardToLeader` before
 //! it appends anything, never after: that is the one answer which proves that nothing happened. A log
 //! entry that was discarded, an answer that never came, a group that stopped on the way: unknown.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
 use bytes::{Bytes, BytesMut};
 use openraft::errors::ClientWriteError;
@@ -33,7 +38,7 @@ struct Waiting {
 pub(crate) struct Proposer {
     queue: mpsc::Sender<Waiting>,
     unit_limit: usize,
-    counters: Arc<Counters>,
+    pace: Arc<Pace>,
     /// Closed while leadership is handed over: what waits stays in the queue.
     gate: Arc<Gate>,
 }
@@ -92,6 +97,7 @@ impl Proposer {
     ) -> Self {
         let (queue, rx) = mpsc::channel(limits.queue_units.max(1));
         let gate = Arc::new(Gate::default());
+        let pace = Arc::new(Pace::default());
         let worker = Worker {
             raft,
             machine,
@@ -100,9 +106,15 @@ impl Proposer {
             in_flight: Arc::new(Semaphore::new(limits.in_flight.max(1))),
             counters: counters.clone(),
             gate: gate.clone(),
+            pace: pace.clone(),
         };
         tokio::spawn(worker.run(rx));
-        Self { queue, unit_limit: limits.unit_bytes, counters, gate }
+        Self { queue, unit_limit: limits.unit_bytes, pace, gate }
+    }
+
+    /// Units that wait for an entry.
+    pub(crate) fn waiting(&self) -> u64 {
+        self.pace.waiting_units.load(SeqCst).try_into().unwrap_or(0)
     }
 
     pub(crate) fn gate(&self) -> &Gate {
@@ -114,17 +126,82 @@ impl Proposer {
             return Err(ProposeError::TooLarge { bytes: unit.len(), limit: self.unit_limit });
         }
         let (tx, rx) = oneshot::channel();
-        self.counters.waiting.fetch_add(1, Relaxed);
+        let bytes = unit.len();
         let handed_in = self.queue.try_send(Waiting { unit, since: Instant::now(), tx });
         if let Err(error) = handed_in {
-            self.counters.waiting.fetch_sub(1, Relaxed);
             return Err(match error {
                 mpsc::error::TrySendError::Full(_) => ProposeError::Overloaded,
                 mpsc::error::TrySendError::Closed(_) => ProposeError::Stopped,
             });
         }
+        self.pace.comes(bytes);
+        self.pace.look();
         // The worker answers every unit; if it was torn down with units in its hands, nobody knows.
         rx.await.unwrap_or(Err(ProposeError::Unknown("the group stopped before it answered")))
+    }
+}
+
+/// What waits, what is under way, and whether that is reason enough for an entry.
+#[derive(Default)]
+struct Pace {
+    // Counted behind the queue: the worker may have taken a unit before it was counted, so these may be negative for
+    // a moment.
+    waiting_units: AtomicI64,
+    waiting_bytes: AtomicI64,
+    units_out: AtomicI64,
+    worth_a_look: Notify,
+    /// Nobody can hand in units any more.
+    over: AtomicBool,
+}
+
+/// So many bytes are an entry worth sending whatever is under way.
+const LARGE_BYTES: i64 = 64 << 10;
+
+impl Pace {
+    fn comes(&self, bytes: usize) {
+        self.waiting_units.fetch_add(1, SeqCst);
+        self.waiting_bytes.fetch_add(bytes as i64, SeqCst);
+    }
+
+    fn goes(&self, bytes: usize) {
+        self.waiting_units.fetch_sub(1, SeqCst);
+        self.waiting_bytes.fetch_sub(bytes as i64, SeqCst);
+    }
+
+    fn is_enough(&self) -> bool {
+        let waiting = self.waiting_units.load(SeqCst);
+        waiting > 0 && (waiting >= self.units_out.load(SeqCst) || self.waiting_bytes.load(SeqCst) >= LARGE_BYTES)
+    }
+
+    /// Wakes the worker if it has reason to send; it would sleep on otherwise, at no cost to anybody.
+    fn look(&self) {
+        if self.is_enough() {
+            self.worth_a_look.notify_one();
+        }
+    }
+
+    fn end(&self) {
+        self.over.store(true, SeqCst);
+        self.worth_a_look.notify_one();
+    }
+
+    /// Waits until there is reason to send; false when there never will be.
+    async fn enough(&self) -> bool {
+        loop {
+            if self.is_enough() {
+                return true;
+            }
+            if self.over.load(SeqCst) {
+                return self.waiting_units.load(SeqCst) > 0;
+            }
+            self.worth_a_look.notified().await;
+        }
+    }
+}
+
+impl Drop for Proposer {
+    fn drop(&mut self) {
+        self.pace.end();
     }
 }
 
@@ -136,6 +213,7 @@ struct Worker {
     in_flight: Arc<Semaphore>,
     counters: Arc<Counters>,
     gate: Arc<Gate>,
+    pace: Arc<Pace>,
 }
 
 impl Worker {
@@ -143,11 +221,8 @@ impl Worker {
         let mut held: VecDeque<Waiting> = VecDeque::new();
         loop {
             let Ok(permit) = self.in_flight.clone().acquire_owned().await else { return };
-            if held.is_empty() {
-                match queue.recv().await {
-                    Some(first) => held.push_back(first),
-                    None => return,
-                }
+            if !self.pace.enough().await {
+                return;
             }
             self.gate.wait_open().await;
             let batch = self.collect(&mut held, &mut queue);
@@ -166,7 +241,7 @@ impl Worker {
             let Some(one) = held.pop_front().or_else(|| queue.try_recv().ok()) else { break };
             if one.tx.is_closed() {
                 // Its caller has gone, and it was not sent: then it need not be.
-                self.counters.waiting.fetch_sub(1, Relaxed);
+                self.pace.goes(one.unit.len());
                 continue;
             }
             if !batch.is_empty() && bytes + one.unit.len() > self.batch_bytes {
@@ -176,7 +251,7 @@ impl Worker {
             bytes += one.unit.len();
             batch.push(one);
         }
-        self.counters.waiting.fetch_sub(batch.len() as u64, Relaxed);
+        batch.iter().for_each(|one| self.pace.goes(one.unit.len()));
         batch
     }
 
@@ -195,10 +270,12 @@ impl Worker {
         self.counters.proposals.fetch_add(batch.len() as u64, Relaxed);
         self.counters.in_flight.fetch_add(1, Relaxed);
         self.gate.out.fetch_add(1, SeqCst);
+        let units_out = batch.len() as i64;
+        self.pace.units_out.fetch_add(units_out, SeqCst);
 
         let (responder, answer) = ProgressResponder::complete_only();
         let handed_in = self.raft.client_write_ff(Data::App(entry.freeze()), Some(responder)).await;
-        let (counters, gate) = (self.counters.clone(), self.gate.clone());
+        let (counters, gate, pace) = (self.counters.clone(), self.gate.clone(), self.pace.clone());
         tokio::spawn(async move {
             match handed_in {
                 // openraft's door was closed already: it never saw the entry.
@@ -206,6 +283,8 @@ impl Worker {
                 Ok(()) => settle(batch, answer.await.ok(), &counters),
             }
             drop(permit);
+            pace.units_out.fetch_sub(units_out, SeqCst);
+            pace.look();
             counters.in_flight.fetch_sub(1, Relaxed);
             if gate.out.fetch_sub(1, SeqCst) == 1 {
                 gate.came_back.notify_waiters();

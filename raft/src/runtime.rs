@@ -78,6 +78,42 @@ pub(crate) fn random_u128() -> u128 {
     }
 }
 
+/// A runtime to start tasks on, from wherever.
+///
+/// Consensus may have a thread of its own beside the one that serves clients: what one asks of the other must not
+/// run where it was asked.
+#[derive(Clone, Debug)]
+pub struct Spawner {
+    #[cfg(not(madsim))]
+    handle: tokio::runtime::Handle,
+}
+
+impl Spawner {
+    /// The runtime of the calling task.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a runtime.
+    pub fn current() -> Self {
+        Self {
+            #[cfg(not(madsim))]
+            handle: tokio::runtime::Handle::current(),
+        }
+    }
+
+    /// Starts a task there.
+    pub fn spawn<T: Send + 'static>(
+        &self,
+        task: impl Future<Output = T> + Send + 'static,
+    ) -> tokio::task::JoinHandle<T> {
+        // The simulator has one thread; a task belongs to the member that starts it.
+        #[cfg(madsim)]
+        return tokio::spawn(task);
+        #[cfg(not(madsim))]
+        self.handle.spawn(task)
+    }
+}
+
 /// Runs work that blocks (disk, large encodings) where it doesn't hold up the runtime.
 pub(crate) async fn blocking<T, F>(work: F) -> io::Result<T>
 where

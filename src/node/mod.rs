@@ -9,6 +9,8 @@ mod local;
 pub mod offline;
 mod rebuild;
 mod shell;
+#[cfg(not(madsim))]
+mod threads;
 mod world;
 
 use std::path::Path;
@@ -17,7 +19,7 @@ use std::time::Instant;
 
 use anyhow::{Context, bail};
 use quorate_keyspace::Keyspace;
-use quorate_raft::{Event, Group, Limits, Member, Node, NodeConfig, NodeError, RaftTimings};
+use quorate_raft::{BoxFuture, Event, Group, Limits, Member, Node, NodeConfig, NodeError, RaftTimings, StateMachine};
 use quorate_storage::checkpoint::CheckpointConfig;
 use quorate_storage::disk::Disk;
 use quorate_storage::identity::DataDir;
@@ -39,6 +41,8 @@ use crate::session::registry::Clients;
 use crate::session::{self, Listener, Loaded, Shared};
 use local::LastCheckpoint;
 pub use shell::{Stop, StopRequest};
+#[cfg(not(madsim))]
+use threads::Threads;
 #[cfg(not(madsim))]
 pub use world::Process;
 pub use world::World;
@@ -66,24 +70,16 @@ pub enum Start {
 /// Runs one member until it is told to stop. An error is for the operator: it says what to do.
 #[cfg(not(madsim))]
 pub fn run(settings: Settings, start: Start, leash: impl Future<Output = ()> + Send + 'static) -> anyhow::Result<()> {
-    let threads = settings.io_threads();
-    let mut builder = if threads == 1 {
-        tokio::runtime::Builder::new_current_thread()
-    } else {
-        let mut builder = tokio::runtime::Builder::new_multi_thread();
-        builder.worker_threads(threads);
-        builder
-    };
-    let runtime = builder.enable_all().build().context("cannot start the runtime")?;
-    let result = runtime.block_on(async move {
+    let threads = Threads::start(settings.io_threads()).context("cannot start the threads")?;
+    let consensus = threads.consensus();
+    let result = threads.sessions().block_on(async move {
         let stop = Arc::new(Stop::default());
         let signals = tokio::spawn(wait_for_signals(stop.clone(), leash));
-        let result = serve(settings, start, &Process, stop).await;
+        let result = serve(settings, start, &Process::new(consensus), stop).await;
         signals.abort();
         result
     });
-    // A task that is stuck in a blocking call must not hold the process up.
-    runtime.shutdown_timeout(std::time::Duration::from_millis(200));
+    threads.end();
     result
 }
 
@@ -118,7 +114,7 @@ struct Running {
     _dir: DataDir,
 }
 
-/// Runs one member in this runtime.
+/// Runs one member: consensus where the world says, everything else in this runtime.
 pub async fn serve(settings: Settings, start: Start, world: &dyn World, stop: Arc<Stop>) -> anyhow::Result<()> {
     let mut tries = 0;
     let up = loop {
@@ -223,27 +219,22 @@ async fn bring_up(
         // Its clients are told that it loads, and whoever watches it that it lives.
         doors.open(&shared, &admin, world, settings);
     }
-    let opening = async {
-        let node = world.open(config).await?;
-        match node.open_group(GROUP, world.machine(engine.clone()), found.start(me)).await {
-            Ok(group) => Ok::<_, NodeError>((node, group)),
-            Err(error) => {
-                // Its port must be free for whoever tries next.
-                node.kill().await;
-                Err(error)
-            }
+    let (node, machine, begin) = (world.open(config), world.machine(engine.clone()), found.start(me));
+    let mut opening = world.consensus().spawn(open(node, machine, begin));
+    let opened = tokio::select! {
+        biased;
+        opened = &mut opening => opened.context("consensus did not start")?,
+        () = stop.requested() => {
+            opening.abort();
+            return Ok(None);
         }
     };
-    let (node, group) = tokio::select! {
-        biased;
-        opened = opening => match opened {
-            Ok(opened) => opened,
-            Err(error) => {
-                doors.close(&clients).await;
-                return Err(error.into());
-            }
-        },
-        () = stop.requested() => return Ok(None),
+    let (node, group) = match opened {
+        Ok(opened) => opened,
+        Err(error) => {
+            doors.close(&clients).await;
+            return Err(error.into());
+        }
     };
     identity::settle(&dir, &found)?;
 
@@ -287,6 +278,23 @@ async fn bring_up(
     );
     let Doors { listeners, admin_stop, .. } = doors;
     Ok(Some(Running { node, group, admin, listeners, clients, settings: settings.clone(), admin_stop, _dir: dir }))
+}
+
+/// Opens the node and its group.
+async fn open(
+    node: BoxFuture<Result<Node, NodeError>>,
+    machine: Arc<dyn StateMachine>,
+    start: quorate_raft::Start,
+) -> Result<(Node, Group), NodeError> {
+    let node = node.await?;
+    match node.open_group(GROUP, machine, start).await {
+        Ok(group) => Ok((node, group)),
+        Err(error) => {
+            // Its port must be free for whoever tries next.
+            node.kill().await;
+            Err(error)
+        }
+    }
 }
 
 /// The ports for clients and for the admin service: bound early, opened once there is something to say.

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use quorate_raft::{BoxFuture, Group, Node, NodeConfig, NodeError, StateMachine};
+use quorate_raft::{BoxFuture, Group, Node, NodeConfig, NodeError, Spawner, StateMachine};
 use quorate_storage::disk::Disk;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
@@ -21,6 +21,10 @@ pub trait World: Send + Sync + 'static {
     fn env(&self) -> Arc<dyn Env>;
     /// Where the data directory is.
     fn disk(&self) -> Arc<dyn Disk>;
+    /// Where consensus runs: the log's completions, peers, elections.
+    fn consensus(&self) -> Spawner {
+        Spawner::current()
+    }
     /// Opens log and checkpoints, and listens for peers.
     fn open(&self, config: NodeConfig) -> BoxFuture<Result<Node, NodeError>> {
         Box::pin(Node::open(config))
@@ -37,12 +41,26 @@ pub trait World: Send + Sync + 'static {
 
 /// A process of its own.
 #[cfg(not(madsim))]
-pub struct Process;
+pub struct Process {
+    consensus: Spawner,
+}
+
+#[cfg(not(madsim))]
+impl Process {
+    /// With consensus there.
+    pub fn new(consensus: Spawner) -> Self {
+        Self { consensus }
+    }
+}
 
 #[cfg(not(madsim))]
 impl World for Process {
     fn env(&self) -> Arc<dyn Env> {
         Arc::new(crate::env::SystemEnv)
+    }
+
+    fn consensus(&self) -> Spawner {
+        self.consensus.clone()
     }
 
     fn disk(&self) -> Arc<dyn Disk> {

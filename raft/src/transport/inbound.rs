@@ -346,7 +346,7 @@ impl Session {
             return Err("a call of no service".into());
         }
         let service = frame.body.get_u8();
-        let Some(handler) = self.shared.service(service) else {
+        let Some((home, handler)) = self.shared.service(service) else {
             self.fail(&frame, code::NO_SERVICE, "this member doesn't offer the service");
             return Ok(());
         };
@@ -357,7 +357,7 @@ impl Session {
         let answers = self.answers.clone();
         let limit = self.shared.frame_limit;
         let work = handler.call(self.from, frame.body);
-        tokio::spawn(async move {
+        home.spawn(async move {
             let body = work.await;
             let bytes = if body.len() + 64 > limit {
                 frame::encode_failure(Kind::Failure, frame.group, frame.request, code::RAFT, "the answer is too large")

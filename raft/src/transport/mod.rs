@@ -33,6 +33,7 @@ pub(crate) use snapshot::{put_begin, put_end, put_piece};
 use crate::api::Service;
 use crate::error::CallError;
 use crate::group::Port;
+use crate::runtime::Spawner;
 use crate::types::{GroupId, Member, MemberId};
 
 /// Codes of failures between peers.
@@ -68,8 +69,11 @@ pub(crate) struct Shared {
     pub(crate) directory: Directory,
     pub(crate) secret: String,
     pub(crate) frame_limit: usize,
+    /// Where connections live.
+    home: Spawner,
     groups: Mutex<BTreeMap<GroupId, Arc<Port>>>,
-    services: Mutex<BTreeMap<u8, Arc<dyn Service>>>,
+    /// Who answers calls, and where that is done.
+    services: Mutex<BTreeMap<u8, (Spawner, Arc<dyn Service>)>>,
     peers: Mutex<BTreeMap<MemberId, Arc<Peer>>>,
     /// How many hold each connection, whether or not the directory knows the peer. Locked before `peers`.
     holders: Mutex<BTreeMap<MemberId, usize>>,
@@ -103,7 +107,7 @@ impl Shared {
         self.groups.lock().get(&group).cloned()
     }
 
-    fn service(&self, service: u8) -> Option<Arc<dyn Service>> {
+    fn service(&self, service: u8) -> Option<(Spawner, Arc<dyn Service>)> {
         self.services.lock().get(&service).cloned()
     }
 }
@@ -160,6 +164,7 @@ impl Transport {
             directory,
             secret,
             frame_limit,
+            home: Spawner::current(),
             groups: Mutex::default(),
             services: Mutex::default(),
             peers: Mutex::default(),
@@ -191,7 +196,7 @@ impl Transport {
     }
 
     pub(crate) fn serve(&self, service: u8, handler: Arc<dyn Service>) {
-        self.shared.services.lock().insert(service, handler);
+        self.shared.services.lock().insert(service, (Spawner::current(), handler));
     }
 
     /// The connection to a peer; made if there is none yet.
@@ -206,7 +211,8 @@ impl Transport {
             peer.stop();
         } else {
             peers.insert(id, peer.clone());
-            tokio::spawn(peer.clone().run(self.shared.clone()));
+            // Whoever asks first, the connection lives where the others do.
+            self.shared.home.spawn(peer.clone().run(self.shared.clone()));
         }
         peer
     }
