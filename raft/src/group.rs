@@ -21,7 +21,7 @@ use crate::config::{Identity, Limits, RaftTimings};
 use crate::counters::Counters;
 use crate::error::{ChangeError, ProposeError, ReadError};
 use crate::events::{Event, Events};
-use crate::lease::Lease;
+use crate::lease::{Heard, Lease};
 use crate::network::Sending;
 use crate::proposer::Proposer;
 use crate::runtime::Instant;
@@ -104,6 +104,7 @@ pub(crate) struct Inner {
     pub(crate) proposer: Proposer,
     pub(crate) barrier: Barrier,
     pub(crate) lease: Lease,
+    pub(crate) heard: Heard,
     pub(crate) counters: Arc<Counters>,
     pub(crate) sending: Sending,
     pub(crate) marker: Marker,

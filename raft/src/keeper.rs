@@ -96,7 +96,7 @@ impl Keeper {
             return;
         }
         let me = inner.me.member;
-        inner.lease.update(me, &LeaseFacts::of(me, metrics), inner.timings.election_max);
+        inner.lease.update(me, &LeaseFacts::of(me, metrics, &inner.heard), inner.timings.election_max);
         self.tell_leader(metrics);
         self.tell_members(metrics);
         if Instant::now() >= self.duties_at {

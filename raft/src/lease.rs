@@ -1,18 +1,59 @@
 //! The lease: until when a read here can't be stale, as one number.
 //!
-//! openraft tells the moment at which the last request that a majority answered was SENT. From then on,
+//! What counts is the moment at which the last request that a majority answered was SENT. From then on,
 //! for `election_max`, none of that majority votes for another. The lease here ends at nine tenths of
 //! that, on a clock that goes on while the machine sleeps; a check after the read therefore covers any
 //! pause between read and check.
 //!
+//! openraft tells such a moment, and it is too late by as much as an answer takes to come back: it takes an answer
+//! for one to all requests that end at the same entry, those sent meanwhile among them (0.10.0-alpha.37,
+//! `InflightAppendQueue::drain_acked`). So [`Heard`] counts request by request, and the earlier of both is used.
+//!
 //! It is never extended in a term in which a transfer of leadership began, whatever came of it: the
 //! followers dropped their part of the promise when they heard of it.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
+use parking_lot::Mutex;
+
 use crate::runtime::Instant;
-use crate::types::{MemberId, Metrics};
+use crate::types::{MemberId, Metrics, Vote};
+
+/// When the last request that each member answered was sent, and under which leadership.
+#[derive(Clone, Default)]
+pub(crate) struct Heard(Arc<Mutex<BTreeMap<MemberId, (Vote, Instant)>>>);
+
+impl Heard {
+    /// The member answered what was sent to it at that moment.
+    pub(crate) fn from(&self, member: MemberId, under: Vote, sent: Instant) {
+        let mut all = self.0.lock();
+        match all.get_mut(&member) {
+            Some((vote, at)) if *vote == under => *at = sent.max(*at),
+            _ => {
+                all.insert(member, (under, sent));
+            }
+        }
+    }
+
+    /// A moment since when a majority of each of the configurations has been heard.
+    fn by_majorities(&self, configs: &[BTreeSet<MemberId>], me: MemberId, under: &Vote) -> Option<Instant> {
+        let (all, now) = (self.0.lock(), Instant::now());
+        let since = |voters: &BTreeSet<MemberId>| {
+            let heard = |id: &MemberId| match all.get(id) {
+                _ if *id == me => Some(now),
+                Some((vote, at)) if vote == under => Some(*at),
+                _ => None,
+            };
+            let mut times: Vec<Instant> = voters.iter().filter_map(heard).collect();
+            times.sort_unstable_by(|a, b| b.cmp(a));
+            times.get(voters.len() / 2).copied()
+        };
+        configs.iter().map(since).min().flatten()
+    }
+}
 
 /// A lease; zero means there is none.
 #[derive(Default)]
@@ -64,7 +105,7 @@ pub(crate) struct LeaseFacts {
 }
 
 impl LeaseFacts {
-    pub(crate) fn of(me: MemberId, metrics: &Metrics) -> Self {
+    pub(crate) fn of(me: MemberId, metrics: &Metrics, heard: &Heard) -> Self {
         let leader = metrics.vote.leader_id();
         let membership = metrics.membership_config.membership();
         let mut voters = membership.voter_ids();
@@ -78,7 +119,11 @@ impl LeaseFacts {
                 .is_some_and(|id| id.committed_leader_id() == leader && leader.term == metrics.current_term),
             votes,
             alone: voters.next() == Some(me) && voters.next().is_none() && membership.get_joint_config().len() == 1,
-            acked: metrics.last_quorum_acked.map(|at| *at),
+            acked: metrics
+                .last_quorum_acked
+                .map(|at| *at)
+                .zip(heard.by_majorities(membership.get_joint_config(), me, &metrics.vote))
+                .map(|(openraft, here)| openraft.min(here)),
         }
     }
 
@@ -117,6 +162,30 @@ mod tests {
         assert!(!holds(LeaseFacts { acked: None, ..facts() }));
         assert!(!holds(LeaseFacts { acked: Some(Instant::now() - LEASE * 9 / 10), ..facts() }));
         assert!(holds(LeaseFacts { alone: true, acked: None, ..facts() }));
+    }
+
+    #[test]
+    fn a_majority_of_each_configuration_has_to_be_heard_under_this_leadership() {
+        let (heard, vote, older) = (Heard::default(), Vote::new_committed(2, 1), Vote::new_committed(1, 1));
+        let at = |ms| Instant::now() - Duration::from_secs(1) + Duration::from_millis(ms);
+        let (early, late) = (at(0), at(500));
+        let three = [BTreeSet::from([1, 2, 3])];
+        assert_eq!(heard.by_majorities(&three, 1, &vote), None);
+        heard.from(2, older, late);
+        assert_eq!(heard.by_majorities(&three, 1, &vote), None);
+        heard.from(2, vote, early);
+        assert_eq!(heard.by_majorities(&three, 1, &vote), Some(early));
+        heard.from(3, vote, late);
+        assert_eq!(heard.by_majorities(&three, 1, &vote), Some(late));
+        heard.from(3, vote, early);
+        assert_eq!(heard.by_majorities(&three, 1, &vote), Some(late), "it never goes back");
+        // A leader that is not a voter has no say; four voters need three.
+        assert_eq!(heard.by_majorities(&[BTreeSet::from([2, 3])], 1, &vote), Some(early));
+        assert_eq!(heard.by_majorities(&[BTreeSet::from([1, 2, 3, 4])], 1, &vote), Some(early));
+        let joint = [BTreeSet::from([1, 2, 3]), BTreeSet::from([1, 4, 5])];
+        assert_eq!(heard.by_majorities(&joint, 1, &vote), None);
+        heard.from(5, vote, early);
+        assert_eq!(heard.by_majorities(&joint, 1, &vote), Some(early));
     }
 
     #[test]

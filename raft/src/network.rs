@@ -28,6 +28,7 @@ use quorate_storage::wal::{GroupLog, SyncPolicy};
 
 use crate::counters::Counters;
 use crate::events::Event;
+use crate::lease::Heard;
 use crate::runtime::Instant;
 use crate::state_machine::SnapshotData;
 use crate::status::SnapshotProgress;
@@ -81,6 +82,7 @@ pub(crate) struct Network {
     pub(crate) sending: Sending,
     pub(crate) matched: Matched,
     pub(crate) log: GroupLog,
+    pub(crate) heard: Heard,
     pub(crate) piece_bytes: usize,
 }
 
@@ -97,6 +99,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
             sending: self.sending.clone(),
             matched: self.matched.clone(),
             log: self.log.clone(),
+            heard: self.heard.clone(),
             piece_bytes: self.piece_bytes,
         }
     }
@@ -120,6 +123,7 @@ pub(crate) struct Client {
     matched: Matched,
     /// This member's own log: its policy tells what a loss of power may take here and elsewhere.
     log: GroupLog,
+    heard: Heard,
     piece_bytes: usize,
 }
 
@@ -136,12 +140,13 @@ struct Appending<S> {
     target: MemberId,
     matched: Matched,
     log: GroupLog,
+    heard: Heard,
     vote: Option<Vote>,
     exchange: Exchange,
     input: S,
     lane: Lane,
-    /// Sizes of the requests that have no answer yet.
-    open: std::collections::VecDeque<usize>,
+    /// When the requests that have no answer yet were sent, and their sizes.
+    open: std::collections::VecDeque<(Instant, usize)>,
     open_bytes: usize,
     /// A request without entries that waits for one with entries, which then takes its place: the answer to the later
     /// one is an answer to both, and was given after both were made.
@@ -167,11 +172,14 @@ impl<S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Unpin> Appending<S> {
             tokio::select! {
                 biased;
                 answer = self.exchange.answer(), if !self.open.is_empty() => {
+                    let (sent, bytes) = self.open.pop_front().unwrap_or((Instant::now(), 0));
+                    self.open_bytes -= bytes;
                     let result = match answer {
-                        Ok(body) => read_append_answer(body).map_err(|e| malformed(&e)).and_then(|a| self.check(a)),
+                        Ok(body) => {
+                            read_append_answer(body).map_err(|e| malformed(&e)).and_then(|a| self.check(a, sent))
+                        }
                         Err(lost) => Err(unreachable(&lost)),
                     };
-                    self.open_bytes -= self.open.pop_front().unwrap_or(0);
                     // An error ends the stream on the other side, too.
                     self.ended = !matches!(result, Ok(Ok(_)));
                     return Some(result);
@@ -212,20 +220,25 @@ impl<S> Appending<S> {
     async fn send(&mut self, request: AppendEntriesRequest<TypeConfig>) -> Result<(), RpcError> {
         self.vote = Some(request.vote);
         let bytes = request.entries.iter().map(crate::entry::payload_bytes).sum();
+        let began = Instant::now();
         let sent = self.exchange.send(self.lane, Kind::Append, |out| put_append(out, &request)).await;
         if let Err(lost) = sent {
             self.ended = true;
             return Err(unreachable(&lost));
         }
-        self.open.push_back(bytes);
+        self.open.push_back((began, bytes));
         self.open_bytes += bytes;
         Ok(())
     }
 
     /// A member that had an entry under this leadership and has it no more has lost its disk. openraft takes that
     /// for impossible, and a leader must not fall over another member's loss.
-    fn check(&self, answer: AppendResult) -> Result<AppendResult, RpcError> {
+    fn check(&self, answer: AppendResult, sent: Instant) -> Result<AppendResult, RpcError> {
         let Some(vote) = self.vote else { return Ok(answer) };
+        // Whether or not its log agrees: it took this leader for its own.
+        if matches!(answer, Ok(_) | Err(StreamAppendError::Conflict(_))) {
+            self.heard.from(self.target, vote, sent);
+        }
         match &answer {
             Ok(Some(id)) => reached(&self.matched, self.target, vote, id.index()),
             Err(StreamAppendError::Conflict(at)) => {
@@ -292,6 +305,7 @@ impl RaftNetworkV2<TypeConfig> for Client {
                 target: self.target,
                 matched: self.matched.clone(),
                 log: self.log.clone(),
+                heard: self.heard.clone(),
                 vote: None,
                 exchange,
                 input,

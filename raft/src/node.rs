@@ -20,7 +20,7 @@ use crate::counters::Counters;
 use crate::error::{CallError, NodeError};
 use crate::group::{Group, Inner as GroupInner, Known, Marker, Port, RaftHandle};
 use crate::keeper;
-use crate::lease::Lease;
+use crate::lease::{Heard, Lease};
 use crate::log_store::{Durable, LogStore};
 use crate::membership::{Desk, SERVICE};
 use crate::network::Network;
@@ -212,7 +212,7 @@ impl Node {
         let guard_until = node.opened_at + guard;
         let guarded = Instant::now() < guard_until;
 
-        let sending = crate::network::Sending::default();
+        let (sending, heard) = (crate::network::Sending::default(), Heard::default());
         let network = Network {
             group: id,
             transport: node.transport.clone(),
@@ -220,6 +220,7 @@ impl Node {
             sending: sending.clone(),
             matched: crate::network::Matched::default(),
             log: log.clone(),
+            heard: heard.clone(),
             piece_bytes: config.limits.snapshot_frame_bytes,
         };
         let raft_config = Arc::new(raft_config(&config.timings, !guarded)?);
@@ -243,6 +244,7 @@ impl Node {
             proposer: Proposer::start(raft.clone(), machine.clone(), &config.limits, counters.clone()),
             barrier: Barrier::start(raft.clone(), patience),
             lease: Lease::default(),
+            heard,
             machine: adapter,
             log: log.clone(),
             transport: node.transport.clone(),

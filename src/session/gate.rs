@@ -44,6 +44,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
 
     /// Waits while CLIENT PAUSE holds commands back. False: the connection was closed meanwhile, and nothing may run.
     pub(super) async fn unpaused(&mut self, writes: bool) -> bool {
+        if !self.shared.clients.has_pause() {
+            return true;
+        }
         tokio::select! {
             biased;
             () = self.client.killed() => false,

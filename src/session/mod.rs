@@ -128,8 +128,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
             let idle = self.shared.settings.timeout();
             let read = tokio::select! {
                 biased;
-                () = self.client.killed() => return Ok(()),
+                // What is there already is taken without preparing to wait; a kill is seen behind the batch.
                 read = read_some(&mut self.stream, &mut input, idle) => read?,
+                () = self.client.killed() => return Ok(()),
             };
             if read == 0 {
                 return Ok(());
@@ -268,11 +269,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         }
         tokio::select! {
             biased;
-            () = self.client.killed() => return Err(std::io::ErrorKind::ConnectionAborted.into()),
             sent = async {
                 self.stream.write_all(bytes).await?;
                 self.stream.flush().await
             } => sent?,
+            () = self.client.killed() => return Err(std::io::ErrorKind::ConnectionAborted.into()),
         }
         if large {
             self.client.update(|view| view.output_bytes = 0);

@@ -171,6 +171,8 @@ pub struct Clients {
     next_id: AtomicU64,
     open: Mutex<BTreeMap<u64, Arc<Client>>>,
     pause: Mutex<Option<(PauseKind, Instant)>>,
+    /// Whether `pause` may hold one: what every command looks at.
+    has_pause: AtomicBool,
     unpaused: Notify,
     /// Connections that a pause holds back now.
     held_back: AtomicU64,
@@ -255,17 +257,31 @@ impl Clients {
             }
         }
         *pause = Some((new_kind, until));
+        self.has_pause.store(true, Ordering::SeqCst);
     }
 
     /// CLIENT UNPAUSE.
     pub fn unpause(&self) {
-        *self.pause.lock() = None;
+        let mut pause = self.pause.lock();
+        *pause = None;
+        self.has_pause.store(false, Ordering::SeqCst);
+        drop(pause);
         self.unpaused.notify_waiters();
+    }
+
+    /// False: no pause is in force.
+    pub fn has_pause(&self) -> bool {
+        self.has_pause.load(Ordering::SeqCst)
     }
 
     /// The pause in force, if any.
     pub fn paused(&self) -> Option<(PauseKind, Instant)> {
-        self.pause.lock().filter(|(_, until)| *until > Instant::now())
+        let mut pause = self.pause.lock();
+        if pause.is_some_and(|(_, until)| until <= Instant::now()) {
+            *pause = None;
+            self.has_pause.store(false, Ordering::SeqCst);
+        }
+        *pause
     }
 
     /// Returns when commands (`write`: that may write) may run.

@@ -99,7 +99,7 @@ impl Default for WalConfig {
     fn default() -> Self {
         Self {
             segment_bytes: 64 << 20,
-            cache_bytes: 64 << 20,
+            cache_bytes: 8 << 20,
             batch_bytes: 4 << 20,
             queue_bytes: 256 << 20,
             spare_segments: 2,
