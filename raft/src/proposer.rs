@@ -362,6 +362,46 @@ mod tests {
     }
 
     #[test]
+    fn a_single_unit_leaves_at_once_and_others_wait_until_they_are_worth_an_entry() {
+        let pace = Pace::default();
+        assert!(!pace.is_enough(), "nothing waits");
+        pace.comes(10);
+        assert!(pace.is_enough(), "nothing is under way");
+        pace.goes(10);
+        pace.units_out.fetch_add(2, SeqCst);
+        pace.comes(10);
+        assert!(!pace.is_enough(), "one waits, two are under way");
+        pace.comes(10);
+        assert!(pace.is_enough());
+        pace.goes(10);
+        pace.goes(10);
+        pace.comes(LARGE_BYTES as usize);
+        assert!(pace.is_enough(), "a large one doesn't wait");
+    }
+
+    #[tokio::test]
+    async fn what_waits_leaves_when_what_is_under_way_has_come_back_or_the_end_is_near() {
+        let pace = Arc::new(Pace::default());
+        pace.units_out.fetch_add(5, SeqCst);
+        pace.comes(1);
+        let waiter = tokio::spawn({
+            let pace = pace.clone();
+            async move { pace.enough().await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!waiter.is_finished());
+        pace.units_out.fetch_sub(5, SeqCst);
+        pace.look();
+        assert!(waiter.await.unwrap());
+
+        pace.units_out.fetch_add(5, SeqCst);
+        pace.end();
+        assert!(pace.enough().await, "what waits at the end is still sent");
+        pace.goes(1);
+        assert!(!pace.enough().await);
+    }
+
+    #[test]
     fn each_unit_gets_its_own_reply() {
         let data = vec![Bytes::from_static(b"a"), Bytes::from_static(b"b")];
         let ok = Ok(ClientWriteResponse { log_id: log_id(), data, membership: None });

@@ -65,8 +65,6 @@ pub struct Metrics {
     pub propose: Histogram,
     /// Nanoseconds to apply one entry.
     pub apply: Histogram,
-    /// Commands in one entry.
-    pub batch_commands: Histogram,
     /// Nanoseconds that reads waited for their barrier.
     pub barrier: Histogram,
 
@@ -110,7 +108,6 @@ impl Metrics {
             auth_failures: Counter::new(),
             propose: Histogram::new(),
             apply: Histogram::new(),
-            batch_commands: Histogram::new(),
             barrier: Histogram::new(),
             memory: Gauge::new(),
             memory_peak: Gauge::new(),
@@ -197,7 +194,6 @@ impl Metrics {
             &self.propose,
         );
         page.histogram("quorate_apply_seconds", "Time to apply one entry.", Unit::Nanoseconds, &self.apply);
-        page.histogram("quorate_batch_commands", "Commands in one entry.", Unit::Plain, &self.batch_commands);
         page.histogram(
             "quorate_read_barrier_seconds",
             "Time that reads waited for their barrier.",
