@@ -64,6 +64,9 @@ pub(crate) fn words_of(body: &Bytes) -> (u8, String) {
 /// Told about refusals.
 pub(crate) type OnRefused = Box<dyn Fn(MemberId, Refusal, &str) + Send + Sync>;
 
+/// Who answers the calls of a service, and where that runs.
+type Answering = (Spawner, Arc<dyn Service>);
+
 /// What all connections of a node share.
 pub(crate) struct Shared {
     pub(crate) directory: Directory,
@@ -72,8 +75,7 @@ pub(crate) struct Shared {
     /// Where connections live.
     home: Spawner,
     groups: Mutex<BTreeMap<GroupId, Arc<Port>>>,
-    /// Who answers calls, and where that is done.
-    services: Mutex<BTreeMap<u8, (Spawner, Arc<dyn Service>)>>,
+    services: Mutex<BTreeMap<u8, Answering>>,
     peers: Mutex<BTreeMap<MemberId, Arc<Peer>>>,
     /// How many hold each connection, whether or not the directory knows the peer. Locked before `peers`.
     holders: Mutex<BTreeMap<MemberId, usize>>,
@@ -107,7 +109,7 @@ impl Shared {
         self.groups.lock().get(&group).cloned()
     }
 
-    fn service(&self, service: u8) -> Option<(Spawner, Arc<dyn Service>)> {
+    fn service(&self, service: u8) -> Option<Answering> {
         self.services.lock().get(&service).cloned()
     }
 }
