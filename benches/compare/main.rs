@@ -9,6 +9,7 @@ mod load;
 mod options;
 mod plot;
 mod report;
+mod restart;
 mod rounds;
 mod sides;
 
@@ -42,6 +43,14 @@ fn main() -> anyhow::Result<()> {
         }
         if options.wants_side("ours") {
             memory(Side::start_ours(Path::new(BINARY)), &options, &mut report)?;
+        }
+    }
+    if options.wants("restart") {
+        if options.wants_side("redis") {
+            report.restarts.push(restart::redis(&options)?);
+        }
+        if options.wants_side("ours") {
+            report.restarts.push(restart::ours(&options)?);
         }
     }
     if options.wants("kill") {

@@ -25,10 +25,16 @@ pub struct Options {
     /// Keys for the memory figure.
     #[arg(long, default_value_t = 1_000_000)]
     pub memory_keys: u64,
+    /// Keys for the restart.
+    #[arg(long, default_value_t = 5_000_000)]
+    pub restart_keys: u64,
+    /// Restarts of each side.
+    #[arg(long, default_value_t = 3)]
+    pub restarts: usize,
     /// Keys that the load reads and writes.
     #[arg(long, default_value_t = 100_000)]
     pub keys: u64,
-    /// Only these parts: load, memory, kill, handover.
+    /// Only these parts: load, memory, restart, kill, handover.
     #[arg(long, value_delimiter = ',')]
     pub only: Vec<String>,
     /// Only workloads whose name contains this.
@@ -55,6 +61,7 @@ impl Options {
             options.kills = options.kills.min(3);
             options.hand_overs = options.hand_overs.min(3);
             options.memory_keys = options.memory_keys.min(200_000);
+            options.restart_keys = options.restart_keys.min(200_000);
         }
         options
     }

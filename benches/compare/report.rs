@@ -3,6 +3,7 @@
 use crate::failover::Gaps;
 use crate::options::Options;
 use crate::plot;
+use crate::restart::{self, Restart};
 use crate::rounds::{Measure, Run, WORKLOADS};
 use std::fmt::Write as _;
 use std::fs;
@@ -24,6 +25,9 @@ pub struct Report {
     pub machine: String,
     settings: String,
     memory_keys: u64,
+    restart_keys: u64,
+    /// Redis, then ours.
+    pub restarts: Vec<Restart>,
     pub redis: [Vec<Run>; ROWS],
     pub ours: [Vec<Run>; ROWS],
     pub follower: [Vec<Run>; ROWS],
@@ -43,6 +47,8 @@ impl Report {
                 "{rounds} rounds, {seconds} s measured per workload, {keys} keys of 16 bytes, values of 100 bytes"
             ),
             memory_keys: options.memory_keys,
+            restart_keys: options.restart_keys,
+            restarts: Vec::new(),
             redis: Default::default(),
             ours: Default::default(),
             follower: Default::default(),
@@ -58,6 +64,7 @@ impl Report {
         self.load_table(&mut out);
         self.ancestor_table(&mut out);
         self.memory_table(&mut out);
+        restart::table(&self.restarts, self.restart_keys, &mut out);
         self.gaps_table(&mut out);
         out
     }

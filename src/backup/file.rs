@@ -296,28 +296,12 @@ mod tests {
         Source::new([3; 16], 2, 1_763_697_401_000, Capture { index: 9, term: 4, leader: 1, view })
     }
 
-    /// Bytes that come in small pieces.
-    fn reader(source: Source) -> impl Read {
-        struct Pieces(Source, bytes::Bytes);
-        impl Read for Pieces {
-            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-                if self.1.is_empty() {
-                    self.1 = self.0.next().unwrap_or_default();
-                }
-                let taken = self.1.split_to(buffer.len().min(self.1.len()).min(1000));
-                buffer[..taken.len()].copy_from_slice(&taken);
-                Ok(taken.len())
-            }
-        }
-        Pieces(source, bytes::Bytes::new())
-    }
-
     #[test]
     fn what_was_saved_can_be_loaded_and_counts_the_same() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("b");
         let mut told = (0, 0, 0);
-        let saved = save(&path, reader(source(5000)), |chunks, of, bytes| told = (chunks, of, bytes)).unwrap();
+        let saved = save(&path, source(5000).into_read(), |chunks, of, bytes| told = (chunks, of, bytes)).unwrap();
         assert!(!path.exists(), "it has its name only after it was loaded");
         let facts = verify(&saved.part).unwrap();
         assert_eq!(&facts, saved.facts());
@@ -331,7 +315,7 @@ mod tests {
     #[test]
     fn a_stream_that_breaks_off_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let error = save(&dir.path().join("b"), reader(source(5000)).take(40_000), |_, _, _| ()).unwrap_err();
+        let error = save(&dir.path().join("b"), source(5000).into_read().take(40_000), |_, _, _| ()).unwrap_err();
         assert!(error.to_string().contains("broken off"), "{error}");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }

@@ -1,5 +1,6 @@
 //! The bytes of a backup, made of a view piece by piece: nothing is prepared before somebody asks for it.
 
+use std::io::{self, Read};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -35,6 +36,29 @@ impl Source {
             state: view.header(),
         };
         Self { head: Some(head), encoder: None, view, chunks: chunks.into_iter(), chunk: Vec::new() }
+    }
+}
+
+impl Source {
+    /// The same bytes, for whoever reads.
+    pub fn into_read(self) -> impl Read {
+        Reading { source: self, piece: Bytes::new() }
+    }
+}
+
+struct Reading {
+    source: Source,
+    piece: Bytes,
+}
+
+impl Read for Reading {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.piece.is_empty() {
+            self.piece = self.source.next().unwrap_or_default();
+        }
+        let taken = self.piece.split_to(buffer.len().min(self.piece.len()));
+        buffer[..taken.len()].copy_from_slice(&taken);
+        Ok(taken.len())
     }
 }
 

@@ -282,6 +282,21 @@ impl Settings {
         self.natural(Id::CheckpointLogBytes)
     }
 
+    /// `backup-dir`, if there is one.
+    pub fn backup_dir(&self) -> Option<std::path::PathBuf> {
+        self.given_text(Id::BackupDir).map(|dir| std::path::PathBuf::from(&*dir))
+    }
+
+    /// `backup-interval`.
+    pub fn backup_interval(&self) -> Duration {
+        Duration::from_millis(self.natural(Id::BackupInterval))
+    }
+
+    /// `backup-keep`.
+    pub fn backup_keep(&self) -> usize {
+        self.size(Id::BackupKeep)
+    }
+
     /// `check-interval`; zero: never.
     pub fn check_interval(&self) -> Duration {
         Duration::from_millis(self.natural(Id::CheckInterval))

@@ -3,6 +3,7 @@
 //! One [`Metrics`] per process, shared by reference: nothing here is global, so that many members can live in one
 //! simulated process. Recording never blocks on a reader.
 
+pub mod backups;
 pub mod commands;
 pub mod histogram;
 pub mod latency;
@@ -15,6 +16,7 @@ use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
 
+use backups::Backups;
 use commands::CommandStats;
 use histogram::{Counter, Gauge, Histogram};
 use latency::LatencyMonitor;
@@ -68,6 +70,9 @@ pub struct Metrics {
     /// Nanoseconds that reads waited for their barrier.
     pub barrier: Histogram,
 
+    /// Backups that this member takes of itself.
+    pub backups: Backups,
+
     /// Resident bytes at the last tick.
     pub memory: Gauge,
     /// The most resident bytes seen at a tick.
@@ -109,6 +114,7 @@ impl Metrics {
             propose: Histogram::new(),
             apply: Histogram::new(),
             barrier: Histogram::new(),
+            backups: Backups::new(),
             memory: Gauge::new(),
             memory_peak: Gauge::new(),
             ops: Sampler::default(),
@@ -186,6 +192,7 @@ impl Metrics {
     /// Writes all of it to a metrics page. Consensus and storage add their own families after it.
     pub fn write(&self, page: &mut Page) {
         self.write_clients(page);
+        self.backups.write(page);
         self.write_commands(page);
         page.histogram(
             "quorate_propose_seconds",

@@ -263,7 +263,8 @@ async fn bring_up(
         // Before any client is served: the settings of the beginning must not come after a client's own.
         keeper::found(&executor, settings, &*env).await;
     }
-    keeper::start(executor.clone(), settings.clone(), shell.clone(), env, metrics);
+    keeper::start(executor.clone(), settings.clone(), shell.clone(), env.clone(), metrics.clone());
+    world.keep_backups(group.clone(), settings.clone(), env, metrics);
     let _ = shared.loaded.set(Loaded { executor, shell: Arc::new(shell::Shell(shell)) });
     doors.open(&shared, &admin, world, settings);
     world.up(&node, &group);

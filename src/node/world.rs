@@ -14,6 +14,7 @@ use crate::admin::AdminService;
 use crate::config::Settings;
 use crate::engine::Engine;
 use crate::env::Env;
+use crate::metrics::Metrics;
 
 /// The surroundings of one member.
 pub trait World: Send + Sync + 'static {
@@ -35,6 +36,8 @@ pub trait World: Send + Sync + 'static {
     }
     /// Answers requests for the admin service until `stopped`.
     fn serve_admin(&self, port: TcpListener, admin: Arc<AdminService>, settings: &Settings, stopped: Arc<Notify>);
+    /// Takes backups as the settings say.
+    fn keep_backups(&self, _group: Group, _settings: Settings, _env: Arc<dyn Env>, _metrics: Arc<Metrics>) {}
     /// The member is up.
     fn up(&self, _node: &Node, _group: &Group) {}
 }
@@ -65,6 +68,10 @@ impl World for Process {
 
     fn disk(&self) -> Arc<dyn Disk> {
         Arc::new(quorate_storage::disk::OsDisk)
+    }
+
+    fn keep_backups(&self, group: Group, settings: Settings, env: Arc<dyn Env>, metrics: Arc<Metrics>) {
+        crate::backup::schedule::start(group, settings, env, metrics);
     }
 
     fn serve_admin(&self, port: TcpListener, admin: Arc<AdminService>, settings: &Settings, stopped: Arc<Notify>) {

@@ -184,6 +184,7 @@ fn memory(facts: &Facts<'_>, out: &mut String) {
 
 fn persistence(facts: &Facts<'_>, out: &mut String) {
     let storage = facts.cx.storage();
+    let backups = &facts.cx.metrics().backups;
     let policy = setting(facts, "appendfsync");
     let status = |failed: bool| if failed { "err" } else { "ok" };
     fields!(out,
@@ -218,6 +219,13 @@ fn persistence(facts: &Facts<'_>, out: &mut String) {
             _ => "acknowledged writes of this member that the system has not written yet",
         },
         "log_has_room" => u8::from(storage.has_room),
+        "backup_in_progress" => u8::from(backups.running()),
+        "backup_last_time" => backups.last_s.get(),
+        "backup_last_status" => status(backups.last_failed()),
+        "backup_last_bytes" => backups.last_bytes.get(),
+        "backup_last_took_msec" => backups.last_took_ms.get(),
+        "backups" => backups.made.get(),
+        "backup_failures" => backups.failures.get(),
         "log_bytes" => storage.log_bytes,
         "log_segments" => storage.log_segments,
         "log_fsyncs" => storage.fsyncs,

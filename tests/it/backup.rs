@@ -2,7 +2,7 @@
 
 use crate::{BINARY, three_members};
 use quorate_testkit::load::Load;
-use quorate_testkit::{Cluster, http};
+use quorate_testkit::{Cluster, http, wait_until};
 use serde_json::Value as Json;
 use std::fs;
 use std::path::Path;
@@ -102,4 +102,55 @@ fn a_backup_asks_for_the_token_where_there_is_one() {
     assert!(!refused.status.success() && !file.exists(), "{}", said(&refused));
     let taken = quorate(&["backup", "--admin", &url, "--token", "right", &path]);
     assert!(taken.status.success() && file.exists(), "{}", said(&taken));
+}
+
+#[test]
+fn a_member_takes_backups_of_itself_and_keeps_the_newest() {
+    let root = tempfile::tempdir().expect("a temporary folder");
+    let dir = root.path().join("backups");
+    let args = format!("--backup-dir {} --backup-interval 1s --backup-keep 2", dir.display());
+    let mut cluster = Cluster::start(quorate_testkit::ClusterOptions::new(BINARY).members(1).args(&args));
+    let mut conn = cluster.members[0].conn();
+    conn.cmd("SET k v").unwrap();
+    let files = |ending: &str| -> Vec<String> {
+        let entries = fs::read_dir(&dir).into_iter().flatten().flatten();
+        let mut names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        names.retain(|name| name.ends_with(ending));
+        names.sort();
+        names
+    };
+    wait_until("a backup is there", || (!files(".backup").is_empty()).then_some(()));
+    let first = files(".backup")[0].clone();
+    wait_until("the first one had to go", || (!files(".backup").contains(&first)).then_some(()));
+    let info = conn.cmd("INFO persistence").unwrap().as_text().unwrap_or_default();
+    assert!(info.contains("backup_last_status:ok") && !info.contains("\nbackups:0"), "{info}");
+    cluster.members[0].kill();
+    let newest = files(".backup").pop().expect("some stay");
+    assert!(files(".backup").len() <= 3, "at most one more than the two while the next is made");
+    let output = verify(&dir.join(&newest));
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(cluster.members[0].output().contains("a backup was written, and loaded"));
+    // What a kill leaves half done is removed by the next one.
+    fs::write(dir.join(newest.replace(".backup", ".backup.part")), "half").unwrap();
+    cluster.members[0].start();
+    cluster.members[0].wait_ready();
+    wait_until("it goes on", || (files(".backup").pop()? != newest).then_some(()));
+    assert!(!files(".part").contains(&newest.replace(".backup", ".backup.part")));
+}
+
+#[test]
+fn a_backup_that_cannot_be_written_is_told_and_harms_nothing() {
+    let root = tempfile::tempdir().expect("a temporary folder");
+    let file = root.path().join("a-file");
+    fs::write(&file, "x").unwrap();
+    let args = format!("--backup-dir {} --backup-interval 1s", file.display());
+    let cluster = Cluster::start(quorate_testkit::ClusterOptions::new(BINARY).members(1).args(&args));
+    let mut conn = cluster.members[0].conn();
+    wait_until("it is told", || {
+        let info = conn.cmd("INFO persistence").ok()?.as_text()?;
+        info.contains("backup_last_status:err").then_some(())
+    });
+    assert_eq!(conn.cmd("SET k v").unwrap(), quorate_testkit::Value::ok());
+    let page = cluster.members[0].ask("/metrics").unwrap().body;
+    assert!(page.lines().any(|line| line.starts_with("quorate_backup_failures_total") && !line.ends_with(" 0")));
 }

@@ -15,7 +15,8 @@ pub struct RedisServer {
     pub process: Process,
     /// Where clients connect.
     pub addr: SocketAddr,
-    _dir: TempDir,
+    args: Vec<String>,
+    dir: TempDir,
 }
 
 impl RedisServer {
@@ -36,12 +37,23 @@ impl RedisServer {
         }
         let process = Process::spawn(Path::new("redis-server"), &args, &dir.path().join("output"))
             .expect("redis-server must be installed for this (Debian: apt-get install redis-server)");
-        let server = RedisServer { process, addr, _dir: dir };
+        let server = RedisServer { process, addr, args, dir };
         wait_until("redis-server answers", || {
             let reply = Conn::open(addr).ok()?.cmd("PING").ok()?;
             (reply.as_text()? == "PONG").then_some(())
         });
         server
+    }
+
+    /// Ends it without saving and starts it again on what it has saved, with more arguments; it may be loading then.
+    ///
+    /// # Panics
+    /// When it can't be started.
+    pub fn restart(&mut self, more: &[String]) {
+        self.process.kill();
+        let args = [&self.args, more].concat();
+        let output = self.dir.path().join("output");
+        self.process = Process::spawn(Path::new("redis-server"), &args, &output).expect("redis-server starts again");
     }
 
     /// Starts a replica of `self` and waits until it is connected.
