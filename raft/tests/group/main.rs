@@ -4,6 +4,7 @@ mod cluster;
 mod toy;
 
 mod basics;
+mod disk;
 mod elections;
 mod members;
 mod snapshots;
