@@ -86,6 +86,31 @@ impl SledRows {
     }
 
     pub(super) fn open(path: &Path, cache_bytes: u64) -> Result<Self, CheckpointError> {
+        if !path.exists() {
+            Self::make(path)?;
+        }
+        Self::open_made(path, cache_bytes)
+    }
+
+    /// A store without rows, whole or not at all: sled can't read one that a loss of power left half made.
+    fn make(path: &Path) -> Result<(), CheckpointError> {
+        let store = |error: io::Error| CheckpointError::Store(text(error));
+        let new = path.with_extension("new");
+        if new.exists() {
+            fs::remove_dir_all(&new).map_err(store)?;
+        }
+        drop(Self::open_made(&new, 1 << 20)?);
+        // What it writes when it is closed.
+        for entry in fs::read_dir(&new).map_err(store)? {
+            File::open(entry.map_err(store)?.path()).and_then(|file| file.sync_all()).map_err(store)?;
+        }
+        File::open(&new).and_then(|dir| dir.sync_all()).map_err(store)?;
+        fs::rename(&new, path).map_err(store)?;
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(parent).and_then(|dir| dir.sync_all()).map_err(store)
+    }
+
+    fn open_made(path: &Path, cache_bytes: u64) -> Result<Self, CheckpointError> {
         let open = RwLock::new(Open::new(path, cache_bytes)?);
         let rows = Self { open, path: path.to_owned(), cache_bytes, health: AtomicU8::new(SOUND) };
         rows.sync_new().map_err(CheckpointError::Store)?;
