@@ -187,6 +187,9 @@ impl WalDriver {
 
     /// Sees to the syncs that acknowledged entries wait for.
     fn pay(&mut self, idle: bool) {
+        if self.owing.is_none() && self.syncer.busy_since().is_none() {
+            return;
+        }
         if let Err(error) = self.try_pay(idle) {
             self.shared.fail(error);
             self.shared.fail_queue();

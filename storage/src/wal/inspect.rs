@@ -67,7 +67,12 @@ impl Inspection {
     /// # Errors
     /// If it cannot be read at all. Damage is no error here but what is asked for.
     pub fn read(disk: Arc<dyn Disk>, dir: &Path) -> Result<Self, WalError> {
-        let names = disk.list(dir).map_err(|error| WalError::io("list", dir, error))?;
+        let names = match disk.list(dir) {
+            Ok(names) => names,
+            // A member that never got as far as to begin one.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(WalError::io("list", dir, error)),
+        };
         let mut files = recovery::segment_files(&names, dir);
         let salt = recovery::find_salt(&*disk, &files)?;
         let mut found = Self::empty(disk, files.clone(), salt.unwrap_or(0))?;
