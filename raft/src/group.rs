@@ -75,10 +75,15 @@ impl Port {
         Instant::now() >= self.guard_until
     }
 
-    /// False while the disk is full: no entries and no snapshot then. What this member has, and heartbeats and votes,
-    /// which take next to nothing, go on.
+    /// False while the disk is full: no snapshot then.
     pub(crate) fn has_room(&self) -> bool {
         self.log.has_room()
+    }
+
+    /// False when the log is nearly at the end of what a full disk has left it: no entries then. Heartbeats and votes,
+    /// which take next to nothing, go on.
+    pub(crate) fn has_reserve(&self) -> bool {
+        self.log.has_reserve()
     }
 
     pub(crate) fn snapshot_received(&self, bytes: u64) {
@@ -213,6 +218,19 @@ impl Group {
         if !self.inner.log.has_room() && self.is_leader() {
             return Err(ProposeError::NoRoom);
         }
+        self.hand_in(unit).await
+    }
+
+    /// Like [`Group::propose`], for small units without which even reads can't go on: taken on a full disk as well, as
+    /// long as the log has a little left.
+    pub async fn propose_upkeep(&self, unit: Bytes) -> Result<Bytes, ProposeError> {
+        if !self.inner.log.has_reserve() && self.is_leader() {
+            return Err(ProposeError::NoRoom);
+        }
+        self.hand_in(unit).await
+    }
+
+    async fn hand_in(&self, unit: Bytes) -> Result<Bytes, ProposeError> {
         match self.inner.proposer.propose(unit).await {
             Err(ProposeError::NotLeader { leader: None }) => {
                 let leader = self.leader().filter(|(id, _)| *id != self.member_id());

@@ -288,7 +288,7 @@ impl Executor {
             return Attempt::AtOnce;
         }
         let unit = encode_expire_unit(due.iter().map(|(db, key)| (*db, &key[..])));
-        match self.write_here(unit, deadline).await {
+        match propose(self.group.propose_upkeep(unit), deadline).await {
             Attempt::Done(Ok(_)) => Attempt::AtOnce,
             // Whatever became of it, the read has not happened: it may look again.
             Attempt::Done(Err(ExecError::Unknown(_))) | Attempt::Again | Attempt::AtOnce => Attempt::Again,
@@ -305,7 +305,8 @@ impl Executor {
                 return;
             }
             let unit = encode_expire_unit(due.iter().map(|(db, key)| (*db, &key[..])));
-            if self.write(unit).await.is_err() || due.len() < EXPIRE_KEYS {
+            let removed = propose(self.group.propose_upkeep(unit), self.deadline()).await;
+            if !matches!(removed, Attempt::Done(Ok(_))) || due.len() < EXPIRE_KEYS {
                 return;
             }
         }
@@ -331,22 +332,7 @@ impl Executor {
     }
 
     async fn write_here(&self, unit: Bytes, deadline: Instant) -> Attempt<Bytes> {
-        let Ok(proposed) = timeout(left(deadline), self.group.propose(unit)).await else {
-            return Attempt::Done(Err(ExecError::unknown("no majority confirmed it in time")));
-        };
-        match proposed {
-            Ok(replies) => Attempt::Done(Ok(replies)),
-            Err(ProposeError::NotLeader { .. }) => Attempt::Again,
-            Err(ProposeError::Unknown(why)) => Attempt::Done(Err(ExecError::unknown(why))),
-            Err(ProposeError::Overloaded) => {
-                Attempt::Done(Err(ExecError::NotDone("BUSY Too many writes are waiting; nothing was done".into())))
-            }
-            Err(ProposeError::NoRoom) => Attempt::Done(Err(ExecError::NotDone(NO_ROOM.into()))),
-            Err(ProposeError::TooLarge { bytes, limit }) => Attempt::Done(Err(ExecError::NotDone(format!(
-                "ERR the command is too large to replicate: {bytes} bytes, the limit is {limit}"
-            )))),
-            Err(ProposeError::Stopped) => Attempt::Done(Err(stopped())),
-        }
+        propose(self.group.propose(unit), deadline).await
     }
 
     /// Asks another member. A lost answer is final for a write and nothing for a read.
@@ -430,6 +416,26 @@ impl Executor {
                 Attempt::Done(Ok(_)) | Attempt::Again => return Response::NotLeader,
             }
         }
+    }
+}
+
+/// Waits for a proposal, and says what its outcome means to a client.
+async fn propose(proposal: impl Future<Output = Result<Bytes, ProposeError>>, deadline: Instant) -> Attempt<Bytes> {
+    let Ok(proposed) = timeout(left(deadline), proposal).await else {
+        return Attempt::Done(Err(ExecError::unknown("no majority confirmed it in time")));
+    };
+    match proposed {
+        Ok(replies) => Attempt::Done(Ok(replies)),
+        Err(ProposeError::NotLeader { .. }) => Attempt::Again,
+        Err(ProposeError::Unknown(why)) => Attempt::Done(Err(ExecError::unknown(why))),
+        Err(ProposeError::Overloaded) => {
+            Attempt::Done(Err(ExecError::NotDone("BUSY Too many writes are waiting; nothing was done".into())))
+        }
+        Err(ProposeError::NoRoom) => Attempt::Done(Err(ExecError::NotDone(NO_ROOM.into()))),
+        Err(ProposeError::TooLarge { bytes, limit }) => Attempt::Done(Err(ExecError::NotDone(format!(
+            "ERR the command is too large to replicate: {bytes} bytes, the limit is {limit}"
+        )))),
+        Err(ProposeError::Stopped) => Attempt::Done(Err(stopped())),
     }
 }
 

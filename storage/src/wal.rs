@@ -127,6 +127,8 @@ struct Shared {
     policy: Policy,
     /// The disk had no room for the next segment when it was last tried.
     no_room: AtomicBool,
+    /// And little is left of the segment that is being written.
+    tight: AtomicBool,
 }
 
 impl Shared {
@@ -241,6 +243,7 @@ fn prepare(
         counters: Counters::new(),
         policy: Policy::new(config.sync),
         no_room: AtomicBool::new(false),
+        tight: AtomicBool::new(false),
         config,
     };
     Ok((Arc::new(shared), opened.position, opened.recovered))
@@ -572,6 +575,13 @@ impl GroupLog {
     #[must_use]
     pub fn has_room(&self) -> bool {
         !self.handle.shared.no_room.load(Relaxed)
+    }
+
+    /// True also without room, as long as more than a quarter of the segment that is being written is left: enough for
+    /// small things that must go on. The rest is for votes and marks.
+    #[must_use]
+    pub fn has_reserve(&self) -> bool {
+        self.has_room() || !self.handle.shared.tight.load(Relaxed)
     }
 
     /// Has everything that was given before synced, whatever the policy; `done` is called when it is on disk.

@@ -250,7 +250,7 @@ impl Session {
             let input = futures_util::stream::unfold((rx, refusal), move |(mut rx, refusal)| async move {
                 let request = rx.recv().await?;
                 let (port, answers) = &refusal;
-                if !request.entries.is_empty() && !port.has_room() {
+                if !request.entries.is_empty() && !port.has_reserve() {
                     // An error ends the stream: what is behind this request can't be taken without it.
                     let words = "the disk of this member has no room for the log";
                     let _ = answers.send(frame::encode_failure(Kind::Failure, group, number, code::NO_ROOM, words));

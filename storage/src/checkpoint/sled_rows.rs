@@ -13,6 +13,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use std::time::Duration;
 
 use super::CheckpointError;
 use super::rows::{Row, Rows};
@@ -31,6 +32,11 @@ pub(super) struct SledRows {
     /// sled takes nothing more once something has failed.
     health: AtomicU8,
 }
+
+/// sled lets go of its files a little after it was closed. Another process can't be in the way: the data directory has a
+/// lock of its own.
+const LOCK_TRIES: u32 = 500;
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// Nothing has failed.
 const SOUND: u8 = 0;
@@ -53,7 +59,17 @@ impl Open {
         fs::create_dir_all(path).map_err(store)?;
         let config =
             sled::Config::new().path(path).cache_capacity(cache_bytes).flush_every_ms(None).mode(sled::Mode::LowSpace);
-        let db = match catch_unwind(AssertUnwindSafe(|| config.open())) {
+        let opened = (0..LOCK_TRIES).find_map(|tries| {
+            let opened = catch_unwind(AssertUnwindSafe(|| config.open()));
+            let is_locked = matches!(&opened, Ok(Err(error)) if error.to_string().contains("could not acquire lock"));
+            if is_locked && tries + 1 < LOCK_TRIES {
+                std::thread::sleep(LOCK_PAUSE);
+                return None;
+            }
+            Some(opened)
+        });
+        let Some(opened) = opened else { return Err(CheckpointError::Store("it can't be locked".to_owned())) };
+        let db = match opened {
             Ok(Ok(db)) => Some(db),
             // Its configuration, its disk, its lock: trouble that may pass.
             Ok(Err(sled::Error::Io(error))) if error.kind() != io::ErrorKind::InvalidData => return Err(store(error)),

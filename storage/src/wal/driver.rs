@@ -539,6 +539,8 @@ impl WalDriver {
     fn count(&self) {
         let at = &self.at;
         let counters = &self.shared.counters;
+        let left = at.active.bytes.saturating_sub(at.end);
+        self.shared.tight.store(at.next.is_none() && left < at.active.bytes / 4, Relaxed);
         let unsynced = if self.owing.is_some() { at.number - self.synced } else { 0 };
         counters.unsynced_batches.store(unsynced, Relaxed);
         counters.live_segments.store(at.live.len() as u64, Relaxed);
