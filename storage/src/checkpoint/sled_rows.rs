@@ -57,6 +57,7 @@ impl Open {
     fn new(path: &Path, cache_bytes: u64) -> Result<Self, CheckpointError> {
         let store = |error: io::Error| CheckpointError::Store(text(error));
         fs::create_dir_all(path).map_err(store)?;
+        remove_unfinished(path).map_err(store)?;
         let config =
             sled::Config::new().path(path).cache_capacity(cache_bytes).flush_every_ms(None).mode(sled::Mode::LowSpace);
         let opened = (0..LOCK_TRIES).find_map(|tries| {
@@ -86,6 +87,18 @@ impl Open {
 
 fn text(error: impl std::fmt::Display) -> String {
     error.to_string()
+}
+
+/// Removes what sled was writing of an index of its own file (`snap.*`) when its process ended. It would take that for
+/// the newest index, and for damage; without it, it makes a new one.
+fn remove_unfinished(path: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().ends_with(".generating") {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// Calls sled. It panics on some damage to its files; nothing of ours is touched meanwhile, so that is one more error.

@@ -293,3 +293,28 @@ fn damage_to_sleds_files_is_never_served() {
     }
     assert!(errors > 5 && same > 5, "{errors} found, {same} without effect");
 }
+
+/// sled writes an index of its file when it is opened. A process that was killed just then must not be the last that
+/// could open it.
+#[test]
+fn a_process_killed_while_sled_wrote_its_index_leaves_a_store_that_opens() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("checkpoint");
+    let store = CheckpointStore::open(&path, CheckpointConfig::default()).unwrap();
+    let mut writer = store.begin(1).unwrap();
+    writer.put(3, b"three").unwrap();
+    writer.commit(b"").unwrap();
+    drop(store);
+    for unfinished in [&b""[..], b"half of an index"] {
+        // Newer than any other by its name.
+        fs::write(path.join("snap.7FFFFFFFFFFFFFFF.generating"), unfinished).unwrap();
+        let store = CheckpointStore::open(&path, CheckpointConfig::default()).unwrap();
+        assert_eq!(read(&store, 1).unwrap().unwrap().2, Model::from([(3, b"three".to_vec())]));
+    }
+    // The same of a store that was never finished being made.
+    let new = temp.path().join("another.new");
+    fs::create_dir(&new).unwrap();
+    fs::write(new.join("conf"), b"half").unwrap();
+    let store = CheckpointStore::open(&temp.path().join("another"), CheckpointConfig::default()).unwrap();
+    assert!(store.load(1).unwrap().is_none());
+}
