@@ -68,6 +68,8 @@ pub struct Limits {
     pub keep_log_bytes: u64,
     /// What all members hold is compared so often; zero: never.
     pub check_interval: Duration,
+    /// Bytes of a snapshot that are sent in a second; zero: as fast as it goes.
+    pub snapshot_rate: u64,
     /// Bytes of a snapshot in one frame.
     pub snapshot_frame_bytes: usize,
 }
@@ -85,6 +87,7 @@ impl Default for Limits {
             checkpoint_interval: Duration::from_secs(15 * 60),
             keep_log_bytes: 32 << 20,
             check_interval: Duration::from_secs(600),
+            snapshot_rate: 0,
             snapshot_frame_bytes: 256 << 10,
         }
     }

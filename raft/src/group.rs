@@ -27,7 +27,7 @@ use crate::proposer::Proposer;
 use crate::runtime::Instant;
 use crate::state_machine::Machine;
 use crate::status::{GroupStatus, MemberStatus, Role};
-use crate::transport::Transport;
+use crate::transport::{Partials, Transport};
 use crate::types::{GroupId, LeaderId, Member, MemberId, Metrics, TypeConfig};
 
 pub(crate) type RaftHandle = openraft::Raft<TypeConfig, Machine>;
@@ -67,6 +67,8 @@ pub(crate) struct Port {
     pub(crate) machine: Arc<dyn StateMachine>,
     pub(crate) guard_until: Instant,
     pub(crate) counters: Arc<Counters>,
+    /// What came of a snapshot whose connection broke.
+    pub(crate) partial: Partials,
 }
 
 impl Port {

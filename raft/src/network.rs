@@ -33,7 +33,7 @@ use crate::runtime::Instant;
 use crate::state_machine::SnapshotData;
 use crate::status::SnapshotProgress;
 use crate::transport::rpc::{put_append, put_transfer, put_vote_request, read_append_answer, read_vote_response};
-use crate::transport::{Exchange, HeldPeer, Kind, Lane, Lost, Transport, put_begin, put_end, put_piece};
+use crate::transport::{Exchange, HeldPeer, Kind, Lane, Lost, Transport, put_begin, put_end, put_piece, read_resume};
 use crate::types::{GroupId, LogId, Member, MemberId, TypeConfig, Vote};
 use crate::wire::{Malformed, Reader};
 
@@ -50,6 +50,9 @@ const WINDOW_BYTES: usize = 16 << 20;
 const COMMIT_WAITS: Duration = Duration::from_millis(2);
 /// Snapshot pieces under way.
 const PIECES: usize = 6;
+/// A snapshot that was broken off goes on after a pause, and is given up when nothing more arrives for so long.
+const RESUME_PAUSE: Duration = Duration::from_millis(200);
+const RESUME_PATIENCE: Duration = Duration::from_secs(30);
 /// A piece that is not confirmed for so long is lost.
 const PIECE_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -84,6 +87,8 @@ pub(crate) struct Network {
     pub(crate) log: GroupLog,
     pub(crate) heard: Heard,
     pub(crate) piece_bytes: usize,
+    /// Bytes of snapshots a second; 0: as fast as it goes.
+    pub(crate) snapshot_rate: u64,
 }
 
 impl RaftNetworkFactory<TypeConfig> for Network {
@@ -101,6 +106,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
             log: self.log.clone(),
             heard: self.heard.clone(),
             piece_bytes: self.piece_bytes,
+            snapshot_rate: self.snapshot_rate,
         }
     }
 
@@ -125,6 +131,7 @@ pub(crate) struct Client {
     log: GroupLog,
     heard: Heard,
     piece_bytes: usize,
+    snapshot_rate: u64,
 }
 
 fn unreachable(lost: &Lost) -> RpcError {
@@ -412,14 +419,39 @@ impl Client {
         read_vote_response(body).map_err(|e| malformed(&e))
     }
 
+    /// Sends a snapshot. Broken off, it goes on where the receiver says, as long as there is progress.
     async fn send_snapshot(
         &self,
         vote: &Vote,
         snapshot: Snapshot,
         sent: &AtomicU64,
     ) -> Result<SnapshotResponse<TypeConfig>, Lost> {
-        let Some(view) = snapshot.snapshot.view else {
-            return Err(Lost::NotSent("there is no state to send yet".into()));
+        let (mut moved, mut before) = (Instant::now(), 0);
+        loop {
+            let lost = match self.send_snapshot_once(vote, &snapshot, sent).await {
+                Err(lost @ (Lost::Broken(_) | Lost::NotSent(_))) => lost,
+                outcome => return outcome,
+            };
+            let now = sent.load(Relaxed);
+            if now > before {
+                (moved, before) = (Instant::now(), now);
+            }
+            if now == 0 || moved.elapsed() >= RESUME_PATIENCE {
+                return Err(lost);
+            }
+            tracing::info!(group = self.group, to = self.target, bytes = now, %lost, "a snapshot was broken off and goes on");
+            tokio::time::sleep(RESUME_PAUSE).await;
+        }
+    }
+
+    async fn send_snapshot_once(
+        &self,
+        vote: &Vote,
+        snapshot: &Snapshot,
+        sent: &AtomicU64,
+    ) -> Result<SnapshotResponse<TypeConfig>, Lost> {
+        let Some(view) = &snapshot.snapshot.view else {
+            return Err(Lost::Failed(0, "there is no state to send yet".into()));
         };
         let meta = &snapshot.meta;
         let mut exchange = self.peer.open(self.group, PIECE_PATIENCE).await?;
@@ -430,11 +462,14 @@ impl Client {
                 put_begin(out, vote, last, &meta.last_membership, &snapshot.snapshot.system, &view.header());
             })
             .await?;
+        let answer = confirmed(&mut exchange, PIECE_PATIENCE).await?;
+        let (from, chunks_done, there) = read_resume(answer).map_err(|e| Lost::Broken(e.to_string()))?;
         let ids: Vec<u64> = view.chunks().map(|(id, _)| id).collect();
+        let mut progress = SnapshotProgress { chunks_done, chunks_total: ids.len() as u64, bytes_sent: there };
+        let mut pace = Pace::new(self.snapshot_rate);
         let mut open = 0;
-        let mut progress = SnapshotProgress { chunks_done: 0, chunks_total: ids.len() as u64, bytes_sent: 0 };
         let mut bytes = Vec::new();
-        for id in ids {
+        for id in ids.into_iter().filter(|id| *id >= from) {
             bytes.clear();
             view.encode(id, &mut bytes);
             let mut rest = &bytes[..];
@@ -452,6 +487,7 @@ impl Client {
                 progress.bytes_sent += piece.len() as u64;
                 sent.store(progress.bytes_sent, Relaxed);
                 self.counters.snapshot_bytes_sent.fetch_add(piece.len() as u64, Relaxed);
+                pace.wait(piece.len()).await;
                 if rest.is_empty() {
                     break;
                 }
@@ -472,9 +508,33 @@ impl Client {
     }
 }
 
-async fn confirmed(exchange: &mut Exchange, patience: Duration) -> Result<(), Lost> {
+/// Holds what is sent to so many bytes a second.
+struct Pace {
+    rate: u64,
+    begun: Instant,
+    sent: u64,
+}
+
+impl Pace {
+    fn new(rate: u64) -> Self {
+        Self { rate, begun: Instant::now(), sent: 0 }
+    }
+
+    async fn wait(&mut self, bytes: usize) {
+        self.sent += bytes as u64;
+        if self.rate > 0 {
+            let due = self.begun + Duration::from_secs_f64(self.sent as f64 / self.rate as f64);
+            let left = due - Instant::now();
+            if !left.is_zero() {
+                tokio::time::sleep(left).await;
+            }
+        }
+    }
+}
+
+async fn confirmed(exchange: &mut Exchange, patience: Duration) -> Result<Bytes, Lost> {
     match tokio::time::timeout(patience, exchange.answer()).await {
-        Ok(answer) => answer.map(drop),
+        Ok(answer) => answer,
         Err(_) => Err(Lost::Broken("a piece of the snapshot was not confirmed in time".into())),
     }
 }

@@ -27,7 +27,7 @@ use crate::network::Network;
 use crate::proposer::Proposer;
 use crate::runtime::{self, Instant};
 use crate::state_machine::Machine;
-use crate::transport::{Directory, Transport};
+use crate::transport::{Directory, Partials, Transport};
 use crate::types::{GroupId, MemberId};
 
 /// One process of the store; cheap to clone.
@@ -222,6 +222,7 @@ impl Node {
             log: log.clone(),
             heard: heard.clone(),
             piece_bytes: config.limits.snapshot_frame_bytes,
+            snapshot_rate: config.limits.snapshot_rate,
         };
         let raft_config = Arc::new(raft_config(&config.timings, !guarded)?);
         let raft = RaftHandle::new(config.identity.member, raft_config, network, log_store, adapter.clone())
@@ -283,7 +284,10 @@ impl Node {
         inner.machine.tell_damage(Arc::downgrade(&inner));
         tokio::spawn(keeper::keep(inner.clone()));
         tokio::spawn(crate::check::watch(Arc::downgrade(&inner), config.limits.check_interval));
-        node.transport.add_group(id, Arc::new(Port { raft: raft.clone(), log, machine, guard_until, counters }));
+        node.transport.add_group(
+            id,
+            Arc::new(Port { raft: raft.clone(), log, machine, guard_until, counters, partial: Partials::default() }),
+        );
         if guarded {
             let inner = inner.clone();
             tokio::spawn(async move {

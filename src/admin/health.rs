@@ -161,13 +161,19 @@ pub(super) fn group_metrics(page: &mut Page, status: &GroupStatus) {
 
 fn peer_metrics(page: &mut Page, status: &GroupStatus) {
     type Value = fn(&quorate_raft::MemberStatus) -> Option<f64>;
-    let families: [(&str, &str, Value); 4] = [
+    let families: [(&str, &str, Value); 6] = [
         ("quorate_raft_peer_matched_index", "Last entry known to be on the peer's disk.", |m| {
             m.matched.map(|v| v as f64)
         }),
         ("quorate_raft_peer_lag_entries", "Entries the peer lacks.", |m| m.lag.map(|v| v as f64)),
         ("quorate_raft_peer_last_ack_seconds", "Age of what the peer last answered.", |m| {
             m.last_ack_age.map(|age| age.as_secs_f64())
+        }),
+        ("quorate_raft_peer_snapshot_bytes", "Bytes of the snapshot on its way to the peer.", |m| {
+            m.snapshot.map(|s| s.bytes_sent as f64)
+        }),
+        ("quorate_raft_peer_snapshot_ratio", "Part of that snapshot that is sent.", |m| {
+            m.snapshot.map(|s| s.chunks_done as f64 / s.chunks_total.max(1) as f64)
         }),
         ("quorate_raft_peer_healthy", "1 while the peer answers.", |m| m.healthy.map(f64::from)),
     ];

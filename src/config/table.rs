@@ -86,6 +86,8 @@ settings! {
         "Take a checkpoint when the log has grown by so many bytes";
     CheckpointInterval "checkpoint-interval", Kind::Millis(1000, INT_MAX), "900000", PINNED,
         "Take a checkpoint after so much time, if anything was written (milliseconds, or 15m)";
+    SnapshotRate "snapshot-rate", Kind::Memory(0, ANY), "134217728", PINNED,
+        "Bytes of a snapshot that are sent to a member that lags in a second; 0: as fast as it goes";
     BackupDir "backup-dir", Kind::Text, "", PINNED,
         "Directory that this member saves backups of the data to; empty: it takes none";
     BackupInterval "backup-interval", Kind::Millis(1000, ANY), "86400000", NONE,

@@ -282,6 +282,11 @@ impl Settings {
         self.natural(Id::CheckpointLogBytes)
     }
 
+    /// `snapshot-rate`; zero: no limit.
+    pub fn snapshot_rate(&self) -> u64 {
+        self.natural(Id::SnapshotRate)
+    }
+
     /// `backup-dir`, if there is one.
     pub fn backup_dir(&self) -> Option<std::path::PathBuf> {
         self.given_text(Id::BackupDir).map(|dir| std::path::PathBuf::from(&*dir))

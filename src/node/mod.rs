@@ -376,6 +376,7 @@ fn node_config(settings: &Settings, found: &identity::Found, path: &Path, disk: 
         checkpoint_interval: settings.checkpoint_interval(),
         keep_log_bytes: settings.keep_log_bytes(),
         check_interval: settings.check_interval(),
+        snapshot_rate: settings.snapshot_rate(),
         ..Limits::default()
     };
     config

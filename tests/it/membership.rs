@@ -215,3 +215,77 @@ fn every_member_answers_for_the_group_and_passes_on_what_the_leader_must_do() {
         assert_eq!(http::get(member.admin, "/v1/nothing").expect("an answer").status, 404);
     }
 }
+
+/// Passes connections on to a member, and can cut all that are open.
+struct Relay {
+    addr: std::net::SocketAddr,
+    open: std::sync::Arc<std::sync::Mutex<Vec<std::net::TcpStream>>>,
+    passed: std::sync::Arc<std::sync::atomic::AtomicU64>,
+}
+
+impl Relay {
+    fn start(port: u16, to: std::net::SocketAddr) -> Relay {
+        use std::net::{TcpListener, TcpStream};
+        let listener = TcpListener::bind(("127.0.0.1", port)).expect("a port of the block");
+        let (open, passed) = (std::sync::Arc::default(), std::sync::Arc::default());
+        let relay = Relay { addr: listener.local_addr().unwrap(), open, passed };
+        let (open, passed) = (relay.open.clone(), relay.passed.clone());
+        std::thread::spawn(move || {
+            for near in listener.incoming().flatten() {
+                let Ok(far) = TcpStream::connect(to) else { continue };
+                open.lock().unwrap().extend([near.try_clone().unwrap(), far.try_clone().unwrap()]);
+                for (mut from, mut into) in [(near.try_clone().unwrap(), far.try_clone().unwrap()), (far, near)] {
+                    let passed = passed.clone();
+                    std::thread::spawn(move || {
+                        let mut buffer = vec![0; 64 << 10];
+                        while let Ok(read @ 1..) = std::io::Read::read(&mut from, &mut buffer) {
+                            passed.fetch_add(read as u64, std::sync::atomic::Ordering::SeqCst);
+                            if std::io::Write::write_all(&mut into, &buffer[..read]).is_err() {
+                                break;
+                            }
+                        }
+                        let _ = into.shutdown(std::net::Shutdown::Both);
+                    });
+                }
+            }
+        });
+        relay
+    }
+
+    fn cut(&self) {
+        for stream in self.open.lock().unwrap().drain(..) {
+            let _ = stream.shutdown(std::net::Shutdown::Both);
+        }
+    }
+}
+
+#[test]
+fn a_snapshot_that_is_broken_off_again_and_again_goes_on_where_it_was() {
+    const BYTES: u64 = 8_000_000;
+    let args = "--checkpoint-log-bytes 1mb --keep-log-bytes 0 --snapshot-rate 2mb";
+    let mut cluster = Cluster::start(ClusterOptions::new(BINARY).members(1).args(args));
+    let mut conn = cluster.members[0].conn();
+    for n in 0..BYTES / 2000 {
+        assert_eq!(conn.cmd(&format!("SET key:{n} {}", "x".repeat(2000))).unwrap(), Value::ok());
+    }
+    wait_until("its log was cut", || {
+        let _ = http::post(cluster.members[0].admin, "/v1/snapshot", &json!({}));
+        (cluster.members[0].status()?["purged"].as_u64()? > 1000).then_some(())
+    });
+    let new = cluster.add_member();
+    let relay = Relay::start(cluster.ports.next_port(), cluster.members[new].peer);
+    let advertised = ["--advertise-peer".to_owned(), relay.addr.to_string()];
+    cluster.members[new].command_mut().extend(advertised);
+    cluster.members[new].start();
+    let passed = || relay.passed.load(std::sync::atomic::Ordering::SeqCst);
+    for cut in 1..=3 {
+        wait_until("a part of it has gone by", || (passed() > cut * BYTES / 5).then_some(()));
+        relay.cut();
+    }
+    cluster.members[new].wait_ready();
+    wait_until("it has all", || (cluster.members[new].status()?["keys"].as_u64()? == BYTES / 2000).then_some(()));
+    let all = passed();
+    assert!(all < BYTES * 3 / 2, "{all} bytes went by for {BYTES}: it was not begun anew each time");
+    assert!(cluster.members[new].output().contains("a snapshot goes on where it broke off"));
+    cluster.wait_settled();
+}

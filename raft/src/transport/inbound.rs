@@ -318,6 +318,7 @@ impl Session {
 
     fn snapshot(&mut self, port: Arc<Port>, frame: Frame) -> Result<(), String> {
         let begin = snapshot::Begin::read(frame.body.clone()).map_err(|e| e.to_string())?;
+        let which = frame.body.clone();
         if !port.has_room() {
             self.fail(&frame, code::NO_ROOM, "the disk of this member has no room for a snapshot");
             return Ok(());
@@ -329,7 +330,7 @@ impl Session {
         let (tx, rx) = mpsc::channel(snapshot::WINDOW + 2);
         self.snapshots.insert(frame.request, tx);
         let answers = self.answers.clone();
-        tokio::spawn(snapshot::receive(port, begin, frame.group, frame.request, rx, answers));
+        tokio::spawn(snapshot::receive(port, begin, which, frame.group, frame.request, rx, answers));
         Ok(())
     }
 

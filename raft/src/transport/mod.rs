@@ -28,7 +28,7 @@ pub(crate) use directory::{Directory, GroupView};
 pub(crate) use frame::Kind;
 pub(crate) use handshake::Refusal;
 pub(crate) use peer::{Exchange, Lane, Lost, Peer};
-pub(crate) use snapshot::{put_begin, put_end, put_piece};
+pub(crate) use snapshot::{Partials, put_begin, put_end, put_piece, read_resume};
 
 use crate::api::Service;
 use crate::error::CallError;

@@ -2,16 +2,19 @@
 //!
 //! Each piece is confirmed, and only [`WINDOW`] of them may be unconfirmed, so neither side holds more
 //! than that and one chunk. The receiver builds the state as the pieces come; nothing of it counts
-//! before the end has come, the sums are right, and Raft has taken it.
+//! before the end has come, the sums are right, and Raft has taken it. When the connection breaks, the receiver keeps
+//! the chunks that are complete for a while; the answer to the beginning tells the sender where to go on.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use super::code;
 use super::frame::{self, Frame, Kind};
-use crate::api::ApplyError;
+use crate::api::{ApplyError, Restore};
 use crate::group::Port;
 use crate::state_machine::SnapshotData;
 use crate::system::SystemState;
@@ -97,21 +100,67 @@ pub(crate) fn put_end(out: &mut BytesMut, chunks: u64, bytes: u64) {
     out.put_u64(bytes);
 }
 
+/// How long what came of a snapshot is kept when its connection broke.
+const KEEP_PARTIAL: Duration = Duration::from_secs(60);
+
+/// A state in the making.
+struct Partial {
+    restore: Box<dyn Restore>,
+    chunks: u64,
+    total: u64,
+    /// The last chunk that is complete.
+    before: Option<u64>,
+}
+
+/// The state of a snapshot whose connection broke, by the bytes of its beginning: the same beginning means the same
+/// position of the same log, and with it the same chunks.
+#[derive(Clone, Default)]
+pub(crate) struct Partials(Arc<Mutex<Option<(Bytes, Partial)>>>);
+
+impl Partials {
+    /// What is here of that snapshot. That of any other is given up.
+    fn take(&self, which: &Bytes) -> Option<Partial> {
+        let (kept, partial) = self.0.lock().take()?;
+        (kept == *which).then_some(partial)
+    }
+
+    fn keep(&self, which: Bytes, partial: Partial) {
+        *self.0.lock() = Some((which.clone(), partial));
+        let kept = self.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(KEEP_PARTIAL).await;
+            let mut kept = kept.0.lock();
+            if kept.as_ref().is_some_and(|(there, _)| *there == which) {
+                *kept = None;
+            }
+        });
+    }
+}
+
+/// The answer to a beginning: from which chunk on it is to be sent, and how many chunks and bytes are here already.
+pub(crate) fn read_resume(body: Bytes) -> Result<(u64, u64, u64), Malformed> {
+    let mut reader = Reader(body);
+    let resume = (reader.u64()?, reader.u64()?, reader.u64()?);
+    reader.end()?;
+    Ok(resume)
+}
+
 /// Receives one snapshot and hands it to Raft.
 pub(super) async fn receive(
     port: Arc<Port>,
     begin: Begin,
+    which: Bytes,
     group: u64,
     request: u64,
     mut frames: mpsc::Receiver<Frame>,
     answers: mpsc::UnboundedSender<Bytes>,
 ) {
-    let done = run(&port, begin, group, request, &mut frames, &answers).await;
+    let done = run(&port, begin, which, group, request, &mut frames, &answers).await;
     // From here on what still comes of it is thrown away.
     drop(frames);
     let frame = match done {
         Ok(Some(vote)) => frame::encode(Kind::Reply, group, request, |out| put_vote(out, &vote)),
-        // The sender gave it up.
+        // The sender gave it up, or the connection broke.
         Ok(None) => return,
         Err(words) => {
             tracing::warn!(group, reason = %words, "a snapshot could not be taken in");
@@ -124,24 +173,45 @@ pub(super) async fn receive(
 async fn run(
     port: &Port,
     begin: Begin,
+    which: Bytes,
     group: u64,
     request: u64,
     frames: &mut mpsc::Receiver<Frame>,
     answers: &mpsc::UnboundedSender<Bytes>,
 ) -> Result<Option<Vote>, String> {
     let words = |e: ApplyError| -> String { e.to_string() };
-    let mut restore = port.machine.restore(&begin.header, false).map_err(words)?;
-    let (mut chunks, mut total) = (0u64, 0u64);
+    let mut partial = match port.partial.take(&which) {
+        Some(partial) => {
+            tracing::info!(
+                group,
+                chunks = partial.chunks,
+                bytes = partial.total,
+                "a snapshot goes on where it broke off"
+            );
+            partial
+        }
+        None => {
+            let restore = port.machine.restore(&begin.header, false).map_err(words)?;
+            Partial { restore, chunks: 0, total: 0, before: None }
+        }
+    };
+    let _ = answers.send(frame::encode(Kind::Reply, group, request, |out| {
+        out.put_u64(partial.before.map_or(0, |before| before + 1));
+        out.put_u64(partial.chunks);
+        out.put_u64(partial.total);
+    }));
+    // Bytes of all pieces that came, those of a chunk that is not complete included.
+    let mut total = partial.total;
     let mut open: Option<(u64, Vec<u8>)> = None;
-    let mut before: Option<u64> = None;
     while let Some(frame) = frames.recv().await {
         if frame.kind == Kind::SnapshotEnd {
             let mut reader = Reader(frame.body);
             let expected = (reader.u64().map_err(|e| e.to_string())?, reader.u64().map_err(|e| e.to_string())?);
+            let chunks = partial.chunks;
             if open.is_some() || expected != (chunks, total) {
                 return Err(format!("{chunks} chunks and {total} bytes came of {} and {}", expected.0, expected.1));
             }
-            let view = restore.finish().map_err(words)?;
+            let view = partial.restore.finish().map_err(words)?;
             port.snapshot_received(total);
             let meta =
                 openraft::storage::SnapshotMeta { last_log_id: begin.last_log_id, last_membership: begin.membership };
@@ -155,37 +225,48 @@ async fn run(
         }
         let (chunk, last, bytes) = read_piece(frame.body).map_err(|e| e.to_string())?;
         total += bytes.len() as u64;
-        let whole = match open.take() {
-            None if last => Some((chunk, None, bytes)),
-            None => {
-                open = Some((chunk, bytes.to_vec()));
-                None
-            }
-            Some((id, _)) if id != chunk => return Err("a chunk was not finished".into()),
-            Some((id, mut so_far)) => {
-                if so_far.len() + bytes.len() > MAX_CHUNK_BYTES {
-                    return Err("a chunk is too large".into());
-                }
-                so_far.extend_from_slice(&bytes);
-                if last {
-                    Some((id, Some(so_far), Bytes::new()))
-                } else {
-                    open = Some((id, so_far));
-                    None
-                }
-            }
-        };
-        if let Some((id, long, short)) = whole {
-            if before.is_some_and(|b| b >= id) {
+        if let Some((id, whole)) = assemble(&mut open, chunk, last, bytes)? {
+            if partial.before.is_some_and(|b| b >= id) {
                 return Err("the chunks are not in order".into());
             }
-            before = Some(id);
-            restore.add(id, long.as_deref().unwrap_or(&short)).map_err(words)?;
-            chunks += 1;
+            partial.restore.add(id, &whole).map_err(words)?;
+            (partial.before, partial.total) = (Some(id), total);
+            partial.chunks += 1;
             // Building is work for the processor: let Raft's clocks run in between.
             tokio::task::yield_now().await;
         }
         let _ = answers.send(frame::encode(Kind::Reply, group, request, |out| out.put_u64(total)));
     }
+    if partial.chunks > 0 {
+        port.partial.keep(which, partial);
+    }
     Ok(None)
+}
+
+/// A chunk that is complete with this piece.
+fn assemble(
+    open: &mut Option<(u64, Vec<u8>)>,
+    chunk: u64,
+    last: bool,
+    bytes: Bytes,
+) -> Result<Option<(u64, Bytes)>, String> {
+    match open.take() {
+        None if last => Ok(Some((chunk, bytes))),
+        None => {
+            *open = Some((chunk, bytes.to_vec()));
+            Ok(None)
+        }
+        Some((id, _)) if id != chunk => Err("a chunk was not finished".into()),
+        Some((id, mut so_far)) => {
+            if so_far.len() + bytes.len() > MAX_CHUNK_BYTES {
+                return Err("a chunk is too large".into());
+            }
+            so_far.extend_from_slice(&bytes);
+            if last {
+                return Ok(Some((id, so_far.into())));
+            }
+            *open = Some((id, so_far));
+            Ok(None)
+        }
+    }
 }
