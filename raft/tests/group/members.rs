@@ -223,7 +223,7 @@ async fn a_member_that_lost_its_log_does_not_start_and_if_it_does_it_harms_nobod
     let _ = std::fs::remove_dir_all(home.dir.join("checkpoint"));
     let error = loop {
         match cluster.try_start(&home, false).await {
-            Err(quorate_raft::NodeError::Storage(words)) if words.contains("forgotten") => break words,
+            Err(quorate_raft::NodeError::Damaged(words)) if words.contains("forgotten") => break words,
             // The port of the one that was torn down.
             Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
             Ok(_) => panic!("it started without its log"),
