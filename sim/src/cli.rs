@@ -8,7 +8,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use clap::Parser;
 
 use crate::plan::Plan;
-use crate::run::{Report, run};
+use crate::run::{Figures, Report, run};
 use crate::story::{Event, Kind};
 
 /// Run the real server under a simulated network, disk and clock. The same seed is the same run.
@@ -72,12 +72,10 @@ fn all(options: &Options, first: u64, count: u64) -> usize {
         }
         drop(tell);
         let mut done = 0;
-        let (mut ops, mut unknown, mut not_judged) = (0, 0, 0);
+        let mut sum = Figures::default();
         for report in told {
             done += 1;
-            ops += report.figures.ops;
-            unknown += report.figures.unknown;
-            not_judged += report.figures.not_judged;
+            sum.add(&report.figures);
             if options.trace {
                 report.events.iter().for_each(|event| println!("{event}"));
             }
@@ -94,9 +92,15 @@ fn all(options: &Options, first: u64, count: u64) -> usize {
             if done % 20 == 0 || done == count {
                 let rate = done as f64 * 60.0 / began.elapsed().as_secs_f64();
                 println!(
-                    "{done} of {count} seeds, {} failed, {rate:.0} seeds a minute, {ops} operations ({unknown} of \
-                     unknown outcome, {not_judged} objects not judged)",
-                    failures.len()
+                    "{done} of {count} seeds, {} failed, {rate:.0} seeds a minute; {} operations done, {} failed, {} of \
+                     unknown outcome; {} entries, {} leaders, {} objects not judged",
+                    failures.len(),
+                    sum.done,
+                    sum.failed,
+                    sum.unknown,
+                    sum.applied,
+                    sum.leaders,
+                    sum.not_judged
                 );
             }
         }

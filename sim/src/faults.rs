@@ -1,14 +1,27 @@
 //! The nemesis: does to machines and network what the plan's faults say, at times that the seed says, and takes all of
 //! it back in the end.
+//!
+//! It never harms more than the group has to survive: at most a minority of the disks is lost or damaged, and what an
+//! operator would have to do about such a machine is done by the healing at the end.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use madsim::net::NetSim;
+use madsim::task::NodeId;
+use quorate::admin::api::{Request, TransferTo};
+use quorate_storage::disk::Disk;
 use tokio::time::sleep;
 
+use crate::admin;
+use crate::machine::{ADMIN_PORT, Machine};
 use crate::plan::{Chance, Fault};
 use crate::run::Run;
 use crate::story::{Kind, Lane};
+
+/// How long the nemesis waits for an answer of the admin service.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 pub async fn nemesis(run: Arc<Run>) {
     let mut chance = Chance::new(run.plan.seed.rotate_left(32) ^ 0x6e65_6d65_7369_73);
@@ -23,26 +36,328 @@ pub async fn nemesis(run: Arc<Run>) {
     }
 }
 
-async fn strike(run: &Arc<Run>, fault: Fault, chance: &mut Chance) {
+fn tell(run: &Run, text: impl Into<String>) {
+    run.story.tell(Lane::Run, Kind::Fault, text);
+}
+
+/// The machine that leads, as far as anybody can see; else any.
+fn leader_or_any(run: &Run, chance: &mut Chance) -> Arc<Machine> {
     let machines = run.machines();
-    let machine = chance.pick(&machines).clone();
-    match fault {
-        Fault::Kill | Fault::PowerCut => {
-            machine.kill(fault == Fault::PowerCut);
-            let after = chance.millis(50, 2000);
-            tokio::spawn(async move {
-                sleep(after).await;
-                machine.start();
-            });
-        }
-        _ => run.story.tell(Lane::Run, Kind::Fault, format!("{fault:?} is to come")),
+    let leader = machines.iter().find(|machine| machine.group().is_some_and(|group| group.is_leader()));
+    match leader {
+        Some(leader) if chance.one_in(2) => leader.clone(),
+        _ => chance.pick(&machines).clone(),
     }
 }
 
-/// Takes everything back.
-pub async fn heal(run: &Arc<Run>) {
-    for machine in run.machines() {
-        machine.resume();
+async fn strike(run: &Arc<Run>, fault: Fault, chance: &mut Chance) {
+    let machine = leader_or_any(run, chance);
+    match fault {
+        Fault::Partition => partition(run, chance),
+        Fault::Loss => slow_network(run, chance),
+        Fault::Kill => down_for_a_while(&machine, false, chance),
+        Fault::PowerCut => power_cut(&machine, chance),
+        Fault::KillSome => {
+            let machines = run.machines();
+            let all = chance.one_in(3);
+            for machine in machines {
+                if all || chance.one_in(2) {
+                    down_for_a_while(&machine, chance.one_in(2), chance);
+                }
+            }
+        }
+        Fault::Pause => pause(&machine, chance),
+        Fault::Clock => clock(&machine, chance),
+        Fault::Transfer => transfer(run, &machine, chance),
+        Fault::OrderlyStop => orderly_stop(machine, chance),
+        Fault::SlowDisk => slow_disk(&machine, chance),
+        Fault::Membership => crate::membership::change(run, &machine, chance),
+        Fault::EmptyDisk => crate::membership::replace(run, chance),
+        Fault::DiskTrouble => disk_trouble(run, &machine, chance),
+    }
+}
+
+fn down_for_a_while(machine: &Arc<Machine>, power_cut: bool, chance: &mut Chance) {
+    machine.kill(power_cut);
+    start_after(machine, chance.millis(20, 2500));
+}
+
+fn start_after(machine: &Arc<Machine>, after: Duration) {
+    let machine = machine.clone();
+    tokio::spawn(async move {
+        sleep(after).await;
         machine.start();
+    });
+}
+
+/// The power goes in the middle of what the disk is doing: some more writes and syncs happen, then none.
+fn power_cut(machine: &Arc<Machine>, chance: &mut Chance) {
+    if chance.one_in(3) {
+        return down_for_a_while(machine, true, chance);
+    }
+    let more = chance.below(12);
+    machine.disk.lock().cut_power_after(more);
+    if chance.one_in(2) {
+        machine.rows.lock().cut_power_after(chance.below(40));
+    }
+    let (soon, after) = (chance.millis(1, 30), chance.millis(20, 2500));
+    let machine = machine.clone();
+    tokio::spawn(async move {
+        sleep(soon).await;
+        // It may have noticed, and ended by itself: the power is off all the same.
+        machine.power_off();
+        sleep(after).await;
+        machine.start();
+    });
+}
+
+fn pause(machine: &Arc<Machine>, chance: &mut Chance) {
+    let time = if chance.one_in(4) { chance.millis(1000, 4000) } else { chance.millis(50, 1000) };
+    if machine.pause() {
+        machine.tell(Kind::Fault, format!("stands still for {time:?}"));
+        let machine = machine.clone();
+        tokio::spawn(async move {
+            sleep(time).await;
+            if machine.resume() {
+                machine.tell(Kind::Fault, "goes on");
+            }
+        });
+    }
+}
+
+/// The wall clock jumps, forward or back, by milliseconds or by hours.
+fn clock(machine: &Machine, chance: &mut Chance) {
+    let far = *chance.pick(&[5_000u64, 200_000, 3_000_000, 3_600_000_000]);
+    let by = chance.between(0, 2 * far) as i64 - far as i64;
+    let skew = if chance.one_in(4) { 0 } else { by };
+    machine.skew_us.store(skew, Relaxed);
+    machine.tell(Kind::Fault, format!("its clock is {:.3} s off now", skew as f64 / 1e6));
+}
+
+fn slow_disk(machine: &Arc<Machine>, chance: &mut Chance) {
+    let most = chance.between(20_000, 400_000);
+    machine.tell(Kind::Fault, format!("its disk takes up to {} ms for a sync", most / 1000));
+    machine.sync_us.store(most, Relaxed);
+    let (machine, time) = (machine.clone(), chance.millis(200, 3000));
+    tokio::spawn(async move {
+        sleep(time).await;
+        machine.sync_us.store(machine.tuning.sync_us, Relaxed);
+    });
+}
+
+fn transfer(run: &Run, machine: &Arc<Machine>, chance: &mut Chance) {
+    let to = chance.pick(&run.machines()).member_id().filter(|_| chance.one_in(2));
+    ask(run, machine, Request::Transfer(TransferTo { to }), format!("leadership is to go to {to:?}"));
+}
+
+/// Sends a request to the admin service of that machine, and tells what it answered.
+pub fn ask(run: &Run, machine: &Arc<Machine>, request: Request, text: String) {
+    tell(run, text.clone());
+    let (story, address, node) = (run.story.clone(), machine.address(ADMIN_PORT), run.operator());
+    let number = machine.number;
+    node.spawn(async move {
+        let answer = match admin::ask(&address, &request, PATIENCE).await {
+            Ok(_) => "done".to_owned(),
+            Err(error) => error,
+        };
+        story.tell(Lane::Run, Kind::Raft, format!("{text}: machine {number} answered: {answer}"));
+    });
+}
+
+fn orderly_stop(machine: Arc<Machine>, chance: &mut Chance) {
+    if !machine.is_on() {
+        return;
+    }
+    machine.tell(Kind::Fault, "is told to stop in good order");
+    machine.ask_to_stop();
+    let (limit, after) = (Duration::from_secs(4), chance.millis(20, 1500));
+    tokio::spawn(async move {
+        let began = machine.run.story.now();
+        while machine.is_on() && machine.run.story.now() < began + limit {
+            sleep(Duration::from_millis(10)).await;
+        }
+        // Whoever waits too long is killed, as by a supervisor.
+        machine.kill(false);
+        sleep(after).await;
+        machine.start();
+    });
+}
+
+fn disk_trouble(run: &Run, machine: &Arc<Machine>, chance: &mut Chance) {
+    let disk = machine.disk.lock().clone();
+    match chance.below(5) {
+        0 => {
+            machine.tell(Kind::Fault, "one of its next syncs fails");
+            disk.fail_sync_after(chance.below(6));
+        }
+        1 => {
+            machine.tell(Kind::Fault, "one of its next writes fails");
+            disk.fail_write_after(chance.below(6));
+        }
+        2 => {
+            let room = chance.between(0, 200) << 10;
+            machine.tell(Kind::Fault, format!("its disk has {room} bytes of room left"));
+            disk.set_capacity(Some(machine.used_bytes() + room));
+            let (machine, time) = (machine.clone(), chance.millis(300, 3000));
+            tokio::spawn(async move {
+                sleep(time).await;
+                machine.disk.lock().set_capacity(None);
+            });
+        }
+        _ => flip(run, machine, chance),
+    }
+    // A member that has stopped itself is started again by its supervisor.
+    start_after(machine, chance.millis(500, 3000));
+}
+
+/// A bit of the log turns. Acknowledged entries may be lost by that, so it happens to one machine of a run at most, and
+/// only in groups that can do without one.
+fn flip(run: &Run, machine: &Arc<Machine>, chance: &mut Chance) {
+    let other = run.machines().iter().any(|other| other.number != machine.number && other.ruined.load(Relaxed));
+    if other || run.plan.machines < 3 {
+        return;
+    }
+    let disk = machine.disk.lock().clone();
+    let dir = std::path::Path::new("/data/wal");
+    let names = disk.list(dir).unwrap_or_default();
+    let Some(name) = (!names.is_empty()).then(|| chance.pick(&names)) else { return };
+    let path = dir.join(name);
+    let bytes = disk.contents(&path).map_or(0, |bytes| bytes.iter().rposition(|byte| *byte != 0).unwrap_or(0)) as u64;
+    let at = chance.below(bytes.max(1));
+    if disk.flip_bit(&path, at, chance.below(8) as u8).is_ok() {
+        machine.ruined.store(true, Relaxed);
+        machine.tell(Kind::Fault, format!("a bit of {} turns, at {at}", path.display()));
+    }
+}
+
+fn set_link(from: NodeId, to: NodeId, cut: bool) {
+    let net = NetSim::current();
+    if cut { net.clog_link(from, to) } else { net.unclog_link(from, to) }
+}
+
+/// Cuts links between machines for a while, in one of several shapes.
+fn partition(run: &Arc<Run>, chance: &mut Chance) {
+    let machines = run.machines();
+    if machines.len() < 2 {
+        return;
+    }
+    let mut order: Vec<Arc<Machine>> = machines.clone();
+    for at in (1..order.len()).rev() {
+        order.swap(at, chance.below(at as u64 + 1) as usize);
+    }
+    let half = 1 + chance.below(order.len() as u64 - 1) as usize;
+    let leader = leader_or_any(run, chance);
+    let mut cut: Vec<(usize, usize)> = Vec::new();
+    let both = |cut: &mut Vec<(usize, usize)>, a: &Machine, b: &Machine| {
+        cut.extend([(a.number, b.number), (b.number, a.number)]);
+    };
+    let shape = match chance.below(6) {
+        0 => {
+            for a in &order[..half] {
+                order[half..].iter().for_each(|b| both(&mut cut, a, b));
+            }
+            "two parts"
+        }
+        1 => {
+            let away = |m: &&Arc<Machine>| m.number != leader.number;
+            machines.iter().filter(away).for_each(|m| both(&mut cut, m, &leader));
+            "one alone"
+        }
+        2 => {
+            let away = |m: &&Arc<Machine>| m.number != leader.number;
+            machines.iter().filter(away).for_each(|m| cut.push((leader.number, m.number)));
+            "one is not heard"
+        }
+        3 => {
+            let away = |m: &&Arc<Machine>| m.number != leader.number;
+            machines.iter().filter(away).for_each(|m| cut.push((m.number, leader.number)));
+            "one does not hear"
+        }
+        4 => {
+            let bridge = order[0].number;
+            for a in &order[1..half] {
+                order[half..].iter().filter(|b| b.number != bridge).for_each(|b| both(&mut cut, a, b));
+            }
+            "a bridge"
+        }
+        _ => {
+            for (at, a) in order.iter().enumerate() {
+                for b in &order[at + 1..] {
+                    if chance.one_in(3) {
+                        both(&mut cut, a, b);
+                    }
+                }
+            }
+            "some links"
+        }
+    };
+    let flaps = if chance.one_in(4) { chance.between(2, 6) } else { 1 };
+    let time = chance.millis(100, 3000);
+    tell(run, format!("network: {shape}, {} links cut for {time:?}, {flaps} times: {cut:?}", cut.len()));
+    let run = run.clone();
+    tokio::spawn(async move {
+        for _ in 0..flaps {
+            set_links(&run, &cut, true);
+            sleep(time / flaps as u32).await;
+            set_links(&run, &cut, false);
+            if flaps > 1 {
+                sleep(time / flaps as u32 / 3).await;
+            }
+        }
+        tell(&run, format!("network: {shape} is over"));
+    });
+}
+
+fn set_links(run: &Run, links: &[(usize, usize)], cut: bool) {
+    if cut && run.is_healed() {
+        return;
+    }
+    for (from, to) in links {
+        if let (Some(from), Some(to)) = (run.machine(*from), run.machine(*to)) {
+            set_link(from.node_id(), to.node_id(), cut);
+        }
+    }
+}
+
+/// Packets get lost (and are sent again, for this is TCP), or take long.
+fn slow_network(run: &Arc<Run>, chance: &mut Chance) {
+    let loss = *chance.pick(&[0.02, 0.1, 0.3]);
+    let slow = chance.between(1, 8);
+    let time = chance.millis(200, 2500);
+    tell(run, format!("network: {loss} of all packets are lost, latency times {slow}, for {time:?}"));
+    network(run, loss, slow as u32);
+    let run = run.clone();
+    tokio::spawn(async move {
+        sleep(time).await;
+        network(&run, 0.0, 1);
+        tell(&run, "network: as before");
+    });
+}
+
+fn network(run: &Run, loss: f64, slow: u32) {
+    let loss = if run.is_healed() { 0.0 } else { loss };
+    let (from, to) = run.plan.latency();
+    NetSim::current().update_config(|config| {
+        config.packet_loss_rate = loss;
+        config.send_latency = from..to * slow;
+    });
+}
+
+/// Takes everything back, and does what an operator would do about machines that can't come back by themselves.
+pub async fn heal(run: &Arc<Run>) {
+    run.set_healed();
+    network(run, 0.0, 1);
+    let machines = run.machines();
+    for a in &machines {
+        for b in machines.iter().filter(|b| b.number != a.number) {
+            set_link(a.node_id(), b.node_id(), false);
+        }
+        a.disk.lock().set_capacity(None);
+        a.sync_us.store(a.tuning.sync_us, Relaxed);
+        a.resume();
+        a.start();
+    }
+    for machine in &machines {
+        tokio::spawn(crate::membership::tend(machine.clone()));
     }
 }

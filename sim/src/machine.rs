@@ -3,6 +3,7 @@
 //! A power cut loses what the disk had not made durable; the end of a process alone loses nothing.
 
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -14,6 +15,7 @@ use quorate::config::Settings;
 use quorate::node::{self, Start, Stop, StopRequest};
 use quorate_raft::{Group, Node};
 use quorate_storage::checkpoint::MemRows;
+use quorate_storage::disk::Disk;
 use quorate_storage::memdisk::MemDisk;
 use quorate_storage::wal::Wal;
 
@@ -58,7 +60,7 @@ pub struct Machine {
     /// How long a sync of the log takes.
     pub sync_us: AtomicU64,
     /// The first start of the first machine begins the group.
-    pub begins: bool,
+    begins: AtomicBool,
     /// Its disk was harmed beyond what a member has to survive; an operator has to replace it.
     pub ruined: AtomicBool,
     pub stop: Mutex<Arc<Stop>>,
@@ -81,7 +83,7 @@ impl Machine {
             power: Mutex::new(Power::Off),
             skew_us: Arc::new(AtomicI64::new(0)),
             sync_us: AtomicU64::new(sync_us),
-            begins: number == 1,
+            begins: AtomicBool::new(number == 1),
             ruined: AtomicBool::new(false),
             stop: Mutex::new(Arc::new(Stop::default())),
             lives: AtomicU64::new(0),
@@ -158,7 +160,10 @@ impl Machine {
         *self.power.lock() = Power::On;
         *self.failure.lock() = None;
         *self.stop.lock() = Arc::new(Stop::default());
-        Handle::current().restart(self.node_id());
+        let handle = Handle::current();
+        // What ended by itself still holds its ports.
+        handle.kill(self.node_id());
+        handle.restart(self.node_id());
     }
 
     /// The process ends at once. With `power_cut` the disk loses what was not durable.
@@ -172,6 +177,15 @@ impl Machine {
         handle.kill(self.node_id());
         self.tell(Kind::Life, if power_cut { "power cut" } else { "killed" });
         self.went_down(power_cut);
+    }
+
+    /// The power goes, whether a process runs or not.
+    pub fn power_off(&self) {
+        if self.is_on() {
+            return self.kill(true);
+        }
+        self.tell(Kind::Life, "power cut");
+        self.went_down(true);
     }
 
     fn went_down(&self, power_cut: bool) {
@@ -190,18 +204,22 @@ impl Machine {
     }
 
     /// Everything stands still but time.
-    pub fn pause(&self) {
-        if *self.power.lock() == Power::On {
-            *self.power.lock() = Power::Paused;
-            Handle::current().pause(self.node_id());
-        }
+    pub fn pause(&self) -> bool {
+        self.change_power(Power::On, Power::Paused, |handle, node| handle.pause(node))
     }
 
-    pub fn resume(&self) {
-        if *self.power.lock() == Power::Paused {
-            *self.power.lock() = Power::On;
-            Handle::current().resume(self.node_id());
+    pub fn resume(&self) -> bool {
+        self.change_power(Power::Paused, Power::On, |handle, node| handle.resume(node))
+    }
+
+    fn change_power(&self, from: Power, to: Power, act: impl FnOnce(&Handle, NodeId)) -> bool {
+        let mut power = self.power.lock();
+        if *power != from {
+            return false;
         }
+        *power = to;
+        act(&Handle::current(), self.node_id());
+        true
     }
 
     /// Asks for an orderly stop, as SIGTERM does.
@@ -211,9 +229,31 @@ impl Machine {
 
     /// An empty disk in place of the old one.
     pub fn empty_disk(&self) {
+        self.begins.store(false, Relaxed);
         *self.disk.lock() = MemDisk::new();
         *self.rows.lock() = MemRows::new();
-        self.ruined.store(false, Relaxed);
+    }
+
+    /// Bytes on its disk.
+    pub fn used_bytes(&self) -> u64 {
+        let disk = self.disk.lock();
+        let dir = Path::new("/data/wal");
+        let names = disk.list(dir).unwrap_or_default();
+        names.iter().map(|name| disk.contents(&dir.join(name)).map_or(0, |bytes| bytes.len() as u64)).sum()
+    }
+
+    /// It runs, and is in the group that it knows.
+    pub fn is_member(&self) -> bool {
+        self.group().is_some_and(|group| {
+            let me = group.member_id();
+            group.members().iter().any(|(id, ..)| *id == me)
+        })
+    }
+
+    /// What its process said when it ended leaves an operator no other choice than an empty disk and another id.
+    pub fn needs_replacement(&self, why: &str) -> bool {
+        let words = ["corrupt", "is gone", "is lost", "does not read back", "in use", "already has the peer address"];
+        words.iter().any(|word| why.contains(word))
     }
 
     fn settings(&self) -> Settings {
@@ -246,7 +286,7 @@ async fn process(machine: Arc<Machine>) {
     machine.lives.fetch_add(1, Relaxed);
     machine.tell(Kind::Life, "starts");
     let world = SimWorld { machine: machine.clone(), tuning: machine.tuning.clone() };
-    let start = if machine.begins {
+    let start = if machine.begins.load(Relaxed) {
         Start::Bootstrap
     } else {
         let others = machine.run.machines().into_iter().filter(|other| other.number != machine.number);

@@ -17,6 +17,8 @@ mod invariants;
 #[cfg(madsim)]
 mod machine;
 #[cfg(madsim)]
+mod membership;
+#[cfg(madsim)]
 mod plan;
 #[cfg(madsim)]
 mod run;

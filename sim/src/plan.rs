@@ -117,6 +117,12 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// The shortest and the longest time of a packet on its way.
+    pub fn latency(&self) -> (Duration, Duration) {
+        let (from, to) = self.latency_ms;
+        (Duration::from_micros(from * 1000 + 100), Duration::from_micros(to * 1000 + 200))
+    }
+
     pub fn of(seed: u64) -> Self {
         let mut chance = Chance::new(seed ^ 0x51_6d_75_6c_61_74_6f_72);
         // An election timeout must be longer than a few round trips, here as anywhere.

@@ -5,8 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use madsim::net::NetSim;
-use madsim::runtime::{Handle, Runtime};
-use madsim::task::NodeId;
+use madsim::runtime::{Handle, NodeHandle, Runtime};
 use parking_lot::Mutex;
 use tokio::time::sleep;
 
@@ -25,8 +24,9 @@ pub struct Run {
     pub history: Mutex<Vec<Op>>,
     pub oracles: Oracles,
     machines: Mutex<Vec<Arc<Machine>>>,
-    clients: Mutex<Vec<NodeId>>,
     clients_stop: AtomicBool,
+    healed: AtomicBool,
+    operator: NodeHandle,
 }
 
 /// What became of a run.
@@ -42,13 +42,23 @@ pub struct Report {
 /// How much happened.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Figures {
-    pub ops: usize,
     pub done: usize,
     pub unknown: usize,
     pub failed: usize,
     pub applied: usize,
-    pub terms: usize,
+    pub leaders: usize,
     pub not_judged: usize,
+}
+
+impl Figures {
+    pub fn add(&mut self, other: &Self) {
+        self.done += other.done;
+        self.unknown += other.unknown;
+        self.failed += other.failed;
+        self.applied += other.applied;
+        self.leaders += other.leaders;
+        self.not_judged += other.not_judged;
+    }
 }
 
 impl Run {
@@ -60,8 +70,18 @@ impl Run {
         self.machines.lock().get(number.checked_sub(1)?).cloned()
     }
 
-    pub fn clients(&self) -> Vec<NodeId> {
-        self.clients.lock().clone()
+    /// Where the operator sits.
+    pub fn operator(&self) -> &NodeHandle {
+        &self.operator
+    }
+
+    /// From now on nothing is broken any more.
+    pub fn set_healed(&self) {
+        self.healed.store(true, Relaxed);
+    }
+
+    pub fn is_healed(&self) -> bool {
+        self.healed.load(Relaxed)
     }
 
     pub fn clients_stop(&self) -> bool {
@@ -83,8 +103,8 @@ pub fn run(plan: Plan) -> Report {
     let thread = std::thread::Builder::new().name(format!("seed {seed}")).stack_size(8 << 20);
     let spawned = thread.spawn(move || {
         let mut config = madsim::Config::default();
-        let (from, to) = plan.latency_ms;
-        config.net.send_latency = Duration::from_micros(from * 1000 + 100)..Duration::from_micros(to * 1000 + 200);
+        let (from, to) = plan.latency();
+        config.net.send_latency = from..to;
         let mut runtime = Runtime::with_seed_and_config(seed, config);
         runtime.set_time_limit(Duration::from_secs(300));
         let story = Arc::new(Mutex::new(None));
@@ -119,8 +139,9 @@ async fn whole(plan: Plan, kept: Arc<Mutex<Option<Story>>>) -> Figures {
         history: Mutex::default(),
         oracles: Oracles::default(),
         machines: Mutex::default(),
-        clients: Mutex::default(),
         clients_stop: AtomicBool::new(false),
+        healed: AtomicBool::new(false),
+        operator: Handle::current().create_node().name("operator").ip([10, 0, 3, 1].into()).build(),
         plan,
     });
     begin(&run).await;
@@ -131,7 +152,6 @@ async fn whole(plan: Plan, kept: Arc<Mutex<Option<Story>>>) -> Figures {
         let client = Client::new(number, run.clone());
         let ip = [10, 0, 1, number as u8];
         let node = Handle::current().create_node().name(format!("client-{number}")).ip(ip.into()).build();
-        run.clients.lock().push(node.id());
         tasks.push(node.spawn(client.work()));
     }
     sleep(run.plan.duration).await;
@@ -249,12 +269,11 @@ fn judge(run: &Run) -> Figures {
     let count = |wanted: fn(&crate::history::Outcome) -> bool| ops.iter().filter(|op| wanted(&op.outcome)).count();
     use crate::history::Outcome;
     Figures {
-        ops: ops.len(),
         done: count(|o| matches!(o, Outcome::Done(_) | Outcome::Aborted)),
         unknown: count(|o| matches!(o, Outcome::Unknown(_))),
         failed: count(|o| matches!(o, Outcome::Failed(_))),
         applied: run.oracles.states.lock().len(),
-        terms: run.oracles.elections.count(),
+        leaders: run.oracles.elections.count(),
         not_judged,
     }
 }

@@ -111,10 +111,6 @@ impl Story {
         self.inner.violations.lock().push(Violation { at, invariant, text });
     }
 
-    pub fn is_broken(&self) -> bool {
-        !self.inner.violations.lock().is_empty()
-    }
-
     pub fn take(&self) -> (Vec<Event>, Vec<Violation>) {
         (std::mem::take(&mut *self.inner.events.lock()), std::mem::take(&mut *self.inner.violations.lock()))
     }

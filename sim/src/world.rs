@@ -74,7 +74,7 @@ impl World for SimWorld {
                 cache_bytes: tuning.log_cache_bytes,
                 spare_segments: 1,
                 salt: Some(madsim::rand::random()),
-                ..WalConfig::default()
+                ..config.wal.clone()
             };
             let work = Arc::new(Notify::new());
             let wake = work.clone();
@@ -130,7 +130,10 @@ async fn watch(machine: Arc<Machine>, group: Group) {
     while let Some(event) = events.next().await {
         let story = &machine.run.story;
         match &event {
-            Event::BecameLeader { term } => machine.run.oracles.elections.leads(*term, group.member_id(), story),
+            Event::BecameLeader { term } => {
+                machine.run.oracles.elections.leads(*term, group.member_id());
+                machine.run.oracles.logs.lock().leads(&machine, (*term, group.member_id()), story);
+            }
             Event::Failed(why) => machine.note_failure(why),
             _ => {}
         }

@@ -11,21 +11,21 @@ use quorate_keyspace::view::digest_of;
 use crate::machine::Machine;
 use crate::story::Story;
 
-use super::election_safety::Elections;
+use super::election_safety::{Elections, Reign};
 
 pub const NAME: &str = "log matching";
 pub const COMPLETENESS: &str = "leader completeness";
 
 #[derive(Default)]
 pub struct Logs {
-    /// Digest and term of every committed entry that was seen, by index.
-    committed: BTreeMap<u64, (u128, u64)>,
+    /// Digest and leader of every committed entry that was seen, by index.
+    committed: BTreeMap<u64, (u128, Reign)>,
     /// The first entry of a member's log that was not compared yet, by machine and life.
     compared: BTreeMap<(usize, u64), u64>,
 }
 
 /// Term and leader, from the head of an entry's bytes (raft/src/entry.rs).
-fn term_and_leader(bytes: &[u8]) -> Option<(u64, u64)> {
+fn reign_of(bytes: &[u8]) -> Option<Reign> {
     let number = |at: usize| Some(u64::from_be_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
     Some((number(2)?, number(10)?))
 }
@@ -39,11 +39,11 @@ impl Logs {
         let Ok(entries) = log.read(from..=committed) else { return };
         for (index, bytes) in entries {
             let digest = digest_of(&bytes);
-            let Some((term, leader)) = term_and_leader(&bytes) else { continue };
-            if leader != 0 {
-                elections.leads(term, leader, story);
+            let Some(reign) = reign_of(&bytes) else { continue };
+            if let Some((_, before)) = index.checked_sub(1).and_then(|before| self.committed.get(&before)) {
+                elections.follows(index, *before, reign, story);
             }
-            let (known, _) = *self.committed.entry(index).or_insert((digest, term));
+            let (known, _) = *self.committed.entry(index).or_insert((digest, reign));
             if known != digest {
                 story.broken(NAME, format!("machine {} has another entry at committed index {index}", machine.number));
             }
@@ -51,17 +51,17 @@ impl Logs {
         }
     }
 
-    /// A member leads in that term: its log must hold all that was committed in earlier ones.
-    pub fn leads(&self, machine: &Machine, term: u64, story: &Story) {
+    /// A member leads: its log must hold all that was committed under earlier leaders.
+    pub fn leads(&self, machine: &Machine, reign: Reign, story: &Story) {
         let Some(wal) = machine.wal.lock().clone() else { return };
         let log = wal.group(1);
         let first = log.first_index().unwrap_or(u64::MAX).max(1);
-        let newest = self.committed.iter().filter(|(_, (_, at))| *at < term).next_back();
+        let newest = self.committed.iter().filter(|(_, (_, at))| *at < reign).next_back();
         let Some((newest, _)) = newest else { return };
         let last = log.last_index().or(log.purged().map(|(upto, _)| upto)).unwrap_or(0);
         if last < *newest {
             let text = format!(
-                "machine {} leads in term {term} with a log up to {last}; {newest} is committed",
+                "machine {} leads as {reign:?} with a log up to {last}; {newest} is committed",
                 machine.number
             );
             story.broken(COMPLETENESS, text);
@@ -72,7 +72,7 @@ impl Logs {
         for (index, bytes) in entries {
             if self.committed.get(&index).is_some_and(|(known, _)| *known != digest_of(&bytes)) {
                 let text =
-                    format!("machine {} leads in term {term} without the committed entry {index}", machine.number);
+                    format!("machine {} leads as {reign:?} without the committed entry {index}", machine.number);
                 story.broken(COMPLETENESS, text);
                 return;
             }

@@ -33,8 +33,6 @@ pub struct Canon {
     places: Vec<Place>,
     /// Positions (number of entries applied) by the digest of the state there.
     by_digest: BTreeMap<u128, Vec<usize>>,
-    /// Digests of states in which nothing was applied yet.
-    empty: Option<u128>,
 }
 
 impl Canon {

@@ -1,0 +1,139 @@
+//! Changes of the membership by a simulated operator: members come, get a vote, go, and are replaced when their disk is
+//! lost. The operator asks the admin service of some machine over the network, as anybody would.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use quorate::admin::MemberView;
+use quorate::admin::api::{MembersView, Request};
+use tokio::time::sleep;
+
+use crate::admin;
+use crate::faults::ask;
+use crate::machine::{ADMIN_PORT, Machine, PEER_PORT};
+use crate::plan::Chance;
+use crate::run::Run;
+use crate::story::Kind;
+
+const PATIENCE: Duration = Duration::from_secs(3);
+const MOST_MACHINES: usize = 7;
+
+/// One change: a member comes or goes, or the leader is asked to go.
+pub fn change(run: &Arc<Run>, machine: &Arc<Machine>, chance: &mut Chance) {
+    let machines = run.machines();
+    let others: Vec<_> = machines.iter().filter(|m| m.member_id().is_some()).cloned().collect();
+    match chance.below(3) {
+        0 if machines.len() < MOST_MACHINES => {
+            let new = run.add_machine();
+            new.tell(Kind::Fault, "a new machine is to join");
+            new.build();
+        }
+        1 => {
+            if let Some(id) = machine.member_id() {
+                ask(run, chance.pick(&machines), Request::Promote { id }, format!("member {id} is to get a vote"));
+            }
+        }
+        // Whoever goes comes back under a new id, with an empty disk.
+        _ if others.len() > 2 => {
+            if let Some(id) = machine.member_id() {
+                tokio::spawn(renew(machine.clone(), id));
+            }
+        }
+        _ => {}
+    }
+}
+
+/// A machine loses its disk and comes back with an empty one. One at a time: a group survives the loss of a minority.
+pub fn replace(run: &Arc<Run>, chance: &mut Chance) {
+    let machines = run.machines();
+    if machines.len() < 3 || machines.iter().any(|machine| machine.ruined.load(Relaxed)) {
+        return;
+    }
+    let machine = chance.pick(&machines).clone();
+    machine.ruined.store(true, Relaxed);
+    machine.kill(true);
+    machine.empty_disk();
+    machine.tell(Kind::Fault, "its disk is lost, it has an empty one");
+    let after = chance.millis(100, 2000);
+    tokio::spawn(async move {
+        sleep(after).await;
+        machine.start();
+        tend(machine).await;
+    });
+}
+
+/// Removes the member; once it is out its machine gets an empty disk and joins again.
+async fn renew(machine: Arc<Machine>, id: u64) {
+    machine.tell(Kind::Fault, format!("member {id} is to be removed and to join again"));
+    if remove(&machine, &|member| member.id == id).await {
+        machine.kill(true);
+        machine.empty_disk();
+        machine.start();
+    }
+}
+
+/// True once the member is not in the group any more.
+async fn remove(machine: &Arc<Machine>, which: &(dyn Fn(&MemberView) -> bool + Sync)) -> bool {
+    let run = &machine.run;
+    for attempt in 0..40 {
+        let machines = run.machines();
+        let asked = &machines[attempt % machines.len()];
+        let Some(view) = members(run, asked).await else {
+            sleep(Duration::from_millis(200)).await;
+            continue;
+        };
+        let Some(member) = view.members.iter().find(|member| which(member)) else {
+            // Only the leader's word counts: another member may not have heard yet.
+            if view.leader.is_some() && asked.member_id() == view.leader && attempt > 0 {
+                return true;
+            }
+            sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        let request = Request::Remove { id: member.id };
+        let address = asked.address(ADMIN_PORT);
+        let text = match on_operator(run, address, request).await {
+            Ok(_) => return true,
+            Err(error) => error,
+        };
+        machine.tell(Kind::Raft, format!("member {} is not removed yet: {text}", member.id));
+        sleep(Duration::from_millis(200)).await;
+    }
+    false
+}
+
+async fn members(run: &Run, asked: &Machine) -> Option<MembersView> {
+    let value = on_operator(run, asked.address(ADMIN_PORT), Request::Members).await.ok()?;
+    serde_json::from_value(value).ok()
+}
+
+async fn on_operator(run: &Run, address: String, request: Request) -> Result<serde_json::Value, String> {
+    let task = run.operator().spawn(async move { admin::ask(&address, &request, PATIENCE).await });
+    task.await.unwrap_or_else(|_| Err("the operator was interrupted".into()))
+}
+
+/// Looks after a machine until it serves as a member: starts what has ended, and replaces what can't come back.
+pub async fn tend(machine: Arc<Machine>) {
+    let mut failures = 0;
+    for _ in 0..300 {
+        sleep(Duration::from_millis(100)).await;
+        if machine.is_on() && machine.is_member() {
+            machine.ruined.store(false, Relaxed);
+            return;
+        }
+        if machine.is_on() {
+            continue;
+        }
+        failures += 1;
+        let hopeless = machine.failure().is_some_and(|why| machine.needs_replacement(&why));
+        if hopeless && failures > 1 {
+            machine.tell(Kind::Fault, "the operator replaces its disk");
+            let peer = machine.address(PEER_PORT);
+            if remove(&machine, &|member| member.peer == peer).await {
+                machine.empty_disk();
+            }
+        }
+        machine.start();
+    }
+}
