@@ -213,8 +213,9 @@ fn disk_trouble(run: &Run, machine: &Arc<Machine>, chance: &mut Chance) {
 /// A bit of the log turns. Acknowledged entries may be lost by that, so it happens to one machine of a run at most, and
 /// only in groups that can do without one.
 fn flip(run: &Run, machine: &Arc<Machine>, chance: &mut Chance) {
-    let other = run.machines().iter().any(|other| other.number != machine.number && other.ruined.load(Relaxed));
-    if other || run.plan.machines < 3 {
+    let machines = run.machines();
+    let other = machines.iter().any(|other| other.ruined.load(Relaxed) || other.is_on() && !other.votes());
+    if other || machines.len() < 3 {
         return;
     }
     let disk = machine.disk.lock().clone();

@@ -65,6 +65,8 @@ pub struct Machine {
     pub ruined: AtomicBool,
     pub stop: Mutex<Arc<Stop>>,
     lives: AtomicU64,
+    /// An operator looks after it.
+    pub tended: AtomicBool,
     node: Mutex<Option<NodeId>>,
     failure: Mutex<Option<String>>,
 }
@@ -87,6 +89,7 @@ impl Machine {
             ruined: AtomicBool::new(false),
             stop: Mutex::new(Arc::new(Stop::default())),
             lives: AtomicU64::new(0),
+            tended: AtomicBool::new(false),
             node: Mutex::new(None),
             failure: Mutex::new(None),
         })
@@ -242,11 +245,11 @@ impl Machine {
         names.iter().map(|name| disk.contents(&dir.join(name)).map_or(0, |bytes| bytes.len() as u64)).sum()
     }
 
-    /// It runs, and is in the group that it knows.
-    pub fn is_member(&self) -> bool {
+    /// It runs, and votes in the group that it knows.
+    pub fn votes(&self) -> bool {
         self.group().is_some_and(|group| {
             let me = group.member_id();
-            group.members().iter().any(|(id, ..)| *id == me)
+            group.members().iter().any(|(id, _, votes)| *id == me && *votes)
         })
     }
 

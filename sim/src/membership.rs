@@ -65,12 +65,21 @@ pub fn replace(run: &Arc<Run>, chance: &mut Chance) {
 
 /// Removes the member; once it is out its machine gets an empty disk and joins again.
 async fn renew(machine: Arc<Machine>, id: u64) {
+    let broken = machine.run.machines().iter().any(|other| other.ruined.load(Relaxed));
+    if broken || machine.tended.swap(true, Relaxed) {
+        return;
+    }
+    // While it is out the group can't do without another one.
+    machine.ruined.store(true, Relaxed);
     machine.tell(Kind::Fault, format!("member {id} is to be removed and to join again"));
     if remove(&machine, &|member| member.id == id).await {
         machine.kill(true);
         machine.empty_disk();
         machine.start();
+        look_after(&machine).await;
     }
+    machine.ruined.store(false, Relaxed);
+    machine.tended.store(false, Relaxed);
 }
 
 /// True once the member is not in the group any more.
@@ -115,10 +124,18 @@ async fn on_operator(run: &Run, address: String, request: Request) -> Result<ser
 
 /// Looks after a machine until it serves as a member: starts what has ended, and replaces what can't come back.
 pub async fn tend(machine: Arc<Machine>) {
+    if machine.tended.swap(true, Relaxed) {
+        return;
+    }
+    look_after(&machine).await;
+    machine.tended.store(false, Relaxed);
+}
+
+async fn look_after(machine: &Arc<Machine>) {
     let mut failures = 0;
     for _ in 0..300 {
         sleep(Duration::from_millis(100)).await;
-        if machine.is_on() && machine.is_member() {
+        if machine.is_on() && machine.votes() {
             machine.ruined.store(false, Relaxed);
             return;
         }
@@ -130,7 +147,7 @@ pub async fn tend(machine: Arc<Machine>) {
         if hopeless && failures > 1 {
             machine.tell(Kind::Fault, "the operator replaces its disk");
             let peer = machine.address(PEER_PORT);
-            if remove(&machine, &|member| member.peer == peer).await {
+            if remove(machine, &|member| member.peer == peer).await {
                 machine.empty_disk();
             }
         }

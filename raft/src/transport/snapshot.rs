@@ -170,6 +170,19 @@ pub(super) async fn receive(
     let _ = answers.send(frame);
 }
 
+/// This member's vote, if its log holds the snapshot's last entry, and so all before it.
+///
+/// A leader that was just elected doesn't know yet how far the others are, and may send a snapshot to one that lacks
+/// nothing of it. openraft would take its own record of what was written back to the snapshot's end.
+async fn already_held(port: &Port, begin: &Begin) -> Result<Option<Vote>, String> {
+    let (last, vote) = (begin.last_log_id, begin.vote);
+    let held = port.raft.with_raft_state(move |state| {
+        let holds = last.is_some_and(|last| state.log_ids.get(last.index()) == Some(last));
+        (holds && *state.vote_ref() == vote).then_some(vote)
+    });
+    held.await.map_err(|fatal| fatal.to_string())
+}
+
 async fn run(
     port: &Port,
     begin: Begin,
@@ -210,6 +223,9 @@ async fn run(
             let chunks = partial.chunks;
             if open.is_some() || expected != (chunks, total) {
                 return Err(format!("{chunks} chunks and {total} bytes came of {} and {}", expected.0, expected.1));
+            }
+            if let Some(vote) = already_held(port, &begin).await? {
+                return Ok(Some(vote));
             }
             let view = partial.restore.finish().map_err(words)?;
             port.snapshot_received(total);

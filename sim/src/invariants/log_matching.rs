@@ -60,10 +60,8 @@ impl Logs {
         let Some((newest, _)) = newest else { return };
         let last = log.last_index().or(log.purged().map(|(upto, _)| upto)).unwrap_or(0);
         if last < *newest {
-            let text = format!(
-                "machine {} leads as {reign:?} with a log up to {last}; {newest} is committed",
-                machine.number
-            );
+            let text =
+                format!("machine {} leads as {reign:?} with a log up to {last}; {newest} is committed", machine.number);
             story.broken(COMPLETENESS, text);
             return;
         }
@@ -71,8 +69,7 @@ impl Logs {
         let Ok(entries) = log.read(from..=*newest) else { return };
         for (index, bytes) in entries {
             if self.committed.get(&index).is_some_and(|(known, _)| *known != digest_of(&bytes)) {
-                let text =
-                    format!("machine {} leads as {reign:?} without the committed entry {index}", machine.number);
+                let text = format!("machine {} leads as {reign:?} without the committed entry {index}", machine.number);
                 story.broken(COMPLETENESS, text);
                 return;
             }
