@@ -141,51 +141,81 @@ impl<'a> Search<'a> {
         self.relink(call);
     }
 
+    /// What may come next: calls before the first return. Those that ended first come first; those whose outcome is
+    /// unknown come last, and of equal ones only the first.
+    fn candidates(&self) -> Vec<usize> {
+        let mut at = self.nodes[HEAD].next;
+        let mut known = Vec::new();
+        let mut unknown: Vec<usize> = Vec::new();
+        while let Some(node) = self.nodes.get(at).filter(|node| node.is_call) {
+            let op = self.ops[node.op];
+            if node.partner.is_some() {
+                known.push(at);
+            } else if !unknown.iter().any(|other| self.same(self.ops[self.nodes[*other].op], op)) {
+                unknown.push(at);
+            }
+            at = node.next;
+        }
+        known.sort_by_key(|at| self.ops[self.nodes[*at].op].ret);
+        known.extend(unknown);
+        // Taken from the end.
+        known.reverse();
+        known
+    }
+
+    fn same(&self, a: &Op, b: &Op) -> bool {
+        a.cmds == b.cmds && a.watched == b.watched
+    }
+
     fn run(mut self) -> Verdict {
         let mut states: Vec<State> = vec![model::empty()];
         let mut taken = vec![0u64; self.ops.len().div_ceil(64)];
         let mut been: HashSet<(u64, u64)> = HashSet::new();
-        let mut stack: Vec<(usize, Vec<State>)> = Vec::new();
-        let mut at = self.nodes[HEAD].next;
-        let (mut steps, mut furthest) = (0, 0);
+        // What was taken, the states before it, and what else could have been taken in its place.
+        let mut stack: Vec<(usize, Vec<State>, Vec<usize>)> = Vec::new();
+        let mut open = self.candidates();
+        let (mut steps, mut deepest, mut furthest) = (0, 0, 0);
         while self.returns > 0 {
             steps += 1;
             if steps > STEPS {
                 return Verdict::GaveUp;
             }
-            let is_call = self.nodes.get(at).is_some_and(|node| node.is_call);
-            if is_call {
-                let op = self.nodes[at].op;
+            if let Some(call) = open.pop() {
+                let op = self.nodes[call].op;
                 let mut after: Vec<State> = states.iter().flat_map(|state| model::step(state, self.ops[op])).collect();
                 after.sort_unstable();
                 after.dedup();
-                if !after.is_empty() {
-                    taken[op / 64] |= 1 << (op % 64);
-                    if been.insert(key(&taken, &after)) {
-                        stack.push((at, std::mem::replace(&mut states, after)));
-                        self.lift(at);
-                        at = self.nodes[HEAD].next;
-                        continue;
-                    }
+                taken[op / 64] |= 1 << (op % 64);
+                if !after.is_empty() && been.insert(key(&taken, &after)) {
+                    self.lift(call);
+                    stack.push((call, std::mem::replace(&mut states, after), open));
+                    open = self.candidates();
+                } else {
                     taken[op / 64] &= !(1 << (op % 64));
                 }
-                at = self.nodes[at].next;
                 continue;
             }
-            // A return that was not taken, or the end: what was taken last was wrong.
-            if let Some(node) = self.nodes.get(at)
-                && self.ops[node.op].ret > self.ops[furthest].ret
-            {
-                furthest = node.op;
+            if stack.len() >= deepest {
+                deepest = stack.len();
+                furthest = self.first_return().unwrap_or(furthest);
             }
-            let Some((call, before)) = stack.pop() else { return Verdict::Broken(furthest) };
+            let Some((call, before, others)) = stack.pop() else { return Verdict::Broken(furthest) };
             let op = self.nodes[call].op;
             taken[op / 64] &= !(1 << (op % 64));
             states = before;
+            open = others;
             self.unlift(call);
-            at = self.nodes[call].next;
         }
         Verdict::Fine
+    }
+
+    /// The operation that ended first of those that are not taken.
+    fn first_return(&self) -> Option<usize> {
+        let mut at = self.nodes[HEAD].next;
+        while self.nodes.get(at)?.is_call {
+            at = self.nodes[at].next;
+        }
+        Some(self.nodes[at].op)
     }
 }
 
