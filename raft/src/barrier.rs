@@ -2,21 +2,31 @@
 //!
 //! Many callers share one round: everybody who waits when a round begins is served by it, for it begins
 //! after all of them have come.
+//!
+//! openraft's word is not enough: an answer that came while this member stood still counts there for a request that is
+//! sent afterwards (see `lease.rs`), and a leader that was voted out meanwhile would confirm itself. So the majority
+//! must also have been heard in answer to requests that were sent after the round began, counted one by one.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::ReadPolicy;
+use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{LinearizableReadError, RaftError};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::error::ReadError;
 use crate::group::RaftHandle;
+use crate::lease::Heard;
+use crate::runtime::Instant;
+use crate::types::{MemberId, Vote};
 
 /// Rounds that may be under way at a time.
 const ROUNDS: usize = 4;
 /// Callers that may wait.
 const QUEUE: usize = 65_536;
+/// How often a round that openraft confirmed too early looks whether a majority has answered.
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 type Outcome = Result<(), ReadError>;
 
@@ -26,9 +36,9 @@ pub(crate) struct Barrier {
 }
 
 impl Barrier {
-    pub(crate) fn start(raft: RaftHandle, patience: Duration) -> Self {
+    pub(crate) fn start(raft: RaftHandle, me: MemberId, heard: Heard, patience: Duration) -> Self {
         let (queue, rx) = mpsc::channel(QUEUE);
-        tokio::spawn(run(raft, patience, rx));
+        tokio::spawn(run(Asker { raft, me, heard, patience }, rx));
         Self { queue }
     }
 
@@ -39,7 +49,16 @@ impl Barrier {
     }
 }
 
-async fn run(raft: RaftHandle, patience: Duration, mut queue: mpsc::Receiver<oneshot::Sender<Outcome>>) {
+/// What a round needs.
+#[derive(Clone)]
+struct Asker {
+    raft: RaftHandle,
+    me: MemberId,
+    heard: Heard,
+    patience: Duration,
+}
+
+async fn run(asker: Asker, mut queue: mpsc::Receiver<oneshot::Sender<Outcome>>) {
     let rounds = Arc::new(Semaphore::new(ROUNDS));
     loop {
         let Ok(permit) = rounds.clone().acquire_owned().await else { return };
@@ -48,9 +67,9 @@ async fn run(raft: RaftHandle, patience: Duration, mut queue: mpsc::Receiver<one
         while let Ok(caller) = queue.try_recv() {
             callers.push(caller);
         }
-        let raft = raft.clone();
+        let asker = asker.clone();
         tokio::spawn(async move {
-            let outcome = round(&raft, patience).await;
+            let outcome = asker.round().await;
             for caller in callers {
                 let _ = caller.send(outcome.clone());
             }
@@ -59,14 +78,40 @@ async fn run(raft: RaftHandle, patience: Duration, mut queue: mpsc::Receiver<one
     }
 }
 
-async fn round(raft: &RaftHandle, patience: Duration) -> Outcome {
-    match tokio::time::timeout(patience, raft.ensure_linearizable(ReadPolicy::ReadIndex)).await {
-        Err(_) => Err(ReadError::NoQuorum),
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward)))) => {
-            Err(ReadError::NotLeader { leader: forward.leader_id.zip(forward.leader_node) })
+impl Asker {
+    async fn round(&self) -> Outcome {
+        let began = Instant::now();
+        let vote = self.raft.metrics().borrow_watched().vote;
+        let asked = self.raft.ensure_linearizable(ReadPolicy::ReadIndex);
+        match tokio::time::timeout(self.patience, asked).await {
+            Err(_) => Err(ReadError::NoQuorum),
+            Ok(Ok(_)) => self.confirmed(vote, began).await,
+            Ok(Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward)))) => {
+                Err(ReadError::NotLeader { leader: forward.leader_id.zip(forward.leader_node) })
+            }
+            Ok(Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_)))) => Err(ReadError::NoQuorum),
+            Ok(Err(RaftError::Fatal(_))) => Err(ReadError::Stopped),
         }
-        Ok(Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_)))) => Err(ReadError::NoQuorum),
-        Ok(Err(RaftError::Fatal(_))) => Err(ReadError::Stopped),
+    }
+
+    /// Waits until a majority has answered what was sent since then, all under one leadership. It has, as a rule.
+    async fn confirmed(&self, vote: Vote, began: Instant) -> Outcome {
+        loop {
+            {
+                let metrics = self.raft.metrics();
+                let now = metrics.borrow_watched();
+                if now.vote != vote || !now.state.is_leader() {
+                    return Err(ReadError::NotLeader { leader: None });
+                }
+                let configs = now.membership_config.membership().get_joint_config();
+                if self.heard.by_majorities(configs, self.me, &vote) >= Some(began) {
+                    return Ok(());
+                }
+            }
+            if began.elapsed() >= self.patience {
+                return Err(ReadError::NoQuorum);
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
     }
 }

@@ -39,7 +39,7 @@ impl Heard {
     }
 
     /// A moment since when a majority of each of the configurations has been heard.
-    fn by_majorities(&self, configs: &[BTreeSet<MemberId>], me: MemberId, under: &Vote) -> Option<Instant> {
+    pub(crate) fn by_majorities(&self, configs: &[BTreeSet<MemberId>], me: MemberId, under: &Vote) -> Option<Instant> {
         let (all, now) = (self.0.lock(), Instant::now());
         let since = |voters: &BTreeSet<MemberId>| {
             let heard = |id: &MemberId| match all.get(id) {

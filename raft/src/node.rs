@@ -243,7 +243,7 @@ impl Node {
             timings: config.timings.clone(),
             limits: config.limits.clone(),
             proposer: Proposer::start(raft.clone(), machine.clone(), &config.limits, counters.clone()),
-            barrier: Barrier::start(raft.clone(), patience),
+            barrier: Barrier::start(raft.clone(), config.identity.member, heard.clone(), patience),
             lease: Lease::default(),
             heard,
             machine: adapter,

@@ -153,7 +153,6 @@ async fn watch(machine: Arc<Machine>, group: Group) {
             Event::Removed => "was removed from the group".to_owned(),
             Event::Refused { by, reason } => format!("refused by member {by}: {reason}"),
             Event::Failed(why) => format!("failed: {why}"),
-            other => format!("{other:?}"),
         };
         story.tell(lane, Kind::Raft, text);
     }
