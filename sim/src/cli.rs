@@ -7,6 +7,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
 
+use crate::mutants::Mutant;
 use crate::plan::Plan;
 use crate::run::{Figures, Report, run};
 use crate::story::{Event, Kind};
@@ -33,6 +34,9 @@ struct Options {
     /// Go on after a failure
     #[arg(long)]
     keep_going: bool,
+    /// Prove that the oracles bite: find each deliberate fault within --seeds seeds
+    #[arg(long)]
+    mutants: bool,
 }
 
 pub fn main() -> ExitCode {
@@ -42,9 +46,32 @@ pub fn main() -> ExitCode {
         || SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_micros() as u64 % 1_000_000_000);
     let first = options.seed.unwrap_or_else(fresh);
     let count = if options.seed.is_some() && !given { 1 } else { options.seeds };
+    if options.mutants {
+        return mutants(options.seed.unwrap_or(1), options.seeds);
+    }
     println!("seeds {first} to {}", first + count - 1);
     let failures = all(&options, first, count);
     if failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// A line per mutant: the first seed that finds it, and the oracle that did.
+fn mutants(first: u64, count: u64) -> ExitCode {
+    let mut missed = 0;
+    println!("| deliberate fault | seeds | found by |\n|---|---|---|");
+    for mutant in Mutant::ALL {
+        let found = (first..first + count).find_map(|seed| {
+            let report = run(mutant.plan(seed));
+            report.violations.first().map(|violation| (seed - first + 1, violation.invariant))
+        });
+        match found {
+            Some((seeds, oracle)) => println!("| {} | {seeds} | {oracle} |", mutant.words()),
+            None => {
+                missed += 1;
+                println!("| {} | not within {count} | nothing |", mutant.words());
+            }
+        }
+    }
+    if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn all(options: &Options, first: u64, count: u64) -> usize {

@@ -12,6 +12,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::history::{Act, Cmd, Op, Outcome, Ret, key_name};
 use crate::machine::CLIENT_PORT;
+use crate::mutants::Mutant;
 use crate::plan::Chance;
 use crate::run::Run;
 use crate::story::{Kind, Lane};
@@ -182,14 +183,31 @@ impl Client {
         let op = self.begin(draft);
         let patience = self.patience();
         let Some(mut connection) = self.connection.take() else { return };
-        let outcome = match connection.send(&Self::commands(&op)).await {
+        let mut outcome = match connection.send(&Self::commands(&op)).await {
             Err(error) => Outcome::Unknown(error),
             Ok(()) => self.outcome(&mut connection, &op, patience).await,
         };
         if !matches!(&outcome, Outcome::Unknown(why) if !why.starts_with("UNKNOWN")) {
             self.connection = Some(connection);
         }
+        if matches!(&outcome, Outcome::Unknown(_)) && !op.is_read() {
+            match self.run.plan.mutant {
+                Some(Mutant::RetriedAfterUnknown) => outcome = self.again(&op, patience).await,
+                Some(Mutant::FailureThatHappened) => outcome = Outcome::Failed("a lie".into()),
+                _ => {}
+            }
+        }
         self.end(op, outcome);
+    }
+
+    /// For a mutant: sends an operation of unknown outcome once more, as no client may.
+    async fn again(&mut self, op: &Op, patience: Duration) -> Outcome {
+        self.connect().await;
+        let Some(mut connection) = self.connection.take() else { return Outcome::Unknown("no connection".into()) };
+        if let Err(error) = connection.send(&Self::commands(op)).await {
+            return Outcome::Unknown(error);
+        }
+        self.outcome(&mut connection, op, patience).await
     }
 
     /// Reads all replies of one operation.

@@ -356,9 +356,12 @@ pub async fn heal(run: &Arc<Run>) {
         a.disk.lock().set_capacity(None);
         a.sync_us.store(a.tuning.sync_us, Relaxed);
         a.resume();
-        a.start();
+        // Whoever is being replaced is started by the operator who does it.
+        if !a.tended.load(Relaxed) {
+            a.start();
+        }
     }
     for machine in &machines {
-        tokio::spawn(crate::membership::tend(machine.clone()));
+        tokio::spawn(crate::membership::supervise(machine.clone()));
     }
 }

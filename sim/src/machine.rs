@@ -19,6 +19,7 @@ use quorate_storage::disk::Disk;
 use quorate_storage::memdisk::MemDisk;
 use quorate_storage::wal::Wal;
 
+use crate::mutants::Mutant;
 use crate::plan::Tuning;
 use crate::run::Run;
 use crate::story::{Kind, Lane};
@@ -101,6 +102,11 @@ impl Machine {
 
     pub fn address(&self, port: u16) -> String {
         format!("{}:{port}", self.ip())
+    }
+
+    /// The run's deliberate fault is this one.
+    pub fn has(&self, mutant: Mutant) -> bool {
+        self.run.plan.mutant == Some(mutant)
     }
 
     pub fn tell(&self, kind: Kind, text: impl Into<String>) {
@@ -235,6 +241,13 @@ impl Machine {
         self.begins.store(false, Relaxed);
         *self.disk.lock() = MemDisk::new();
         *self.rows.lock() = MemRows::new();
+    }
+
+    /// Another machine of the group: one that runs, if there is any.
+    pub fn other(&self) -> Arc<Machine> {
+        let machines = self.run.machines();
+        let others = || machines.iter().filter(|other| other.number != self.number);
+        others().find(|other| other.is_on()).or_else(|| others().next()).unwrap_or(&machines[0]).clone()
     }
 
     /// Bytes on its disk.

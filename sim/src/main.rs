@@ -19,6 +19,8 @@ mod machine;
 #[cfg(madsim)]
 mod membership;
 #[cfg(madsim)]
+mod mutants;
+#[cfg(madsim)]
 mod plan;
 #[cfg(madsim)]
 mod run;

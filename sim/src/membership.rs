@@ -88,7 +88,7 @@ async fn remove(machine: &Arc<Machine>, which: &(dyn Fn(&MemberView) -> bool + S
     for attempt in 0..40 {
         let machines = run.machines();
         let asked = &machines[attempt % machines.len()];
-        let Some(view) = members(run, asked).await else {
+        let Some(view) = members(run, asked.clone()).await else {
             sleep(Duration::from_millis(200)).await;
             continue;
         };
@@ -112,7 +112,7 @@ async fn remove(machine: &Arc<Machine>, which: &(dyn Fn(&MemberView) -> bool + S
     false
 }
 
-async fn members(run: &Run, asked: &Machine) -> Option<MembersView> {
+async fn members(run: &Run, asked: impl std::ops::Deref<Target = Machine>) -> Option<MembersView> {
     let value = on_operator(run, asked.address(ADMIN_PORT), Request::Members).await.ok()?;
     serde_json::from_value(value).ok()
 }
@@ -120,6 +120,14 @@ async fn members(run: &Run, asked: &Machine) -> Option<MembersView> {
 async fn on_operator(run: &Run, address: String, request: Request) -> Result<serde_json::Value, String> {
     let task = run.operator().spawn(async move { admin::ask(&address, &request, PATIENCE).await });
     task.await.unwrap_or_else(|_| Err("the operator was interrupted".into()))
+}
+
+/// Sees to it that a machine serves until the run is over.
+pub async fn supervise(machine: Arc<Machine>) {
+    loop {
+        tend(machine.clone()).await;
+        sleep(Duration::from_millis(100)).await;
+    }
 }
 
 /// Looks after a machine until it serves as a member: starts what has ended, and replaces what can't come back.
@@ -147,7 +155,12 @@ async fn look_after(machine: &Arc<Machine>) {
         if hopeless && failures > 1 {
             machine.tell(Kind::Fault, "the operator replaces its disk");
             let peer = machine.address(PEER_PORT);
-            if remove(machine, &|member| member.peer == peer).await {
+            // By its id from here on: what comes later at the same address is another member.
+            let known = members(&machine.run, machine.other()).await;
+            let id = known.and_then(|view| view.members.iter().find(|member| member.peer == peer).map(|m| m.id));
+            if let Some(id) = id
+                && remove(machine, &|member| member.id == id).await
+            {
                 machine.empty_disk();
             }
         }

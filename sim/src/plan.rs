@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use crate::mutants::Mutant;
+
 /// A small generator of its own, so that a plan does not depend on what the run draws.
 pub struct Chance(u64);
 
@@ -109,6 +111,8 @@ pub struct Plan {
     /// Faults stop after this.
     pub duration: Duration,
     pub faults: Vec<Fault>,
+    /// A deliberate fault that the oracles have to find.
+    pub mutant: Option<Mutant>,
     /// The mean time between two faults.
     pub fault_every: Duration,
     pub latency_ms: (u64, u64),
@@ -159,6 +163,7 @@ impl Plan {
             tuning,
             duration: Duration::from_secs(12),
             faults,
+            mutant: None,
             fault_every: chance.millis(200, 1500),
             latency_ms,
             think: chance.millis(2, 40),

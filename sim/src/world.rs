@@ -13,7 +13,7 @@ use quorate::engine::Engine;
 use quorate::env::Env;
 use quorate::node::World;
 use quorate_raft::{BoxFuture, Event, Group, Limits, Node, NodeConfig, NodeError, StateMachine, Stores};
-use quorate_storage::checkpoint::CheckpointStore;
+use quorate_storage::checkpoint::{CheckpointStore, Rows};
 use quorate_storage::disk::Disk;
 use quorate_storage::wal::{Wal, WalConfig, WalDriver};
 use tokio::net::TcpListener;
@@ -23,6 +23,7 @@ use tokio::time::{sleep, timeout};
 use crate::admin;
 use crate::invariants::state_machine::Onlooker;
 use crate::machine::{Live, Machine};
+use crate::mutants::{LyingDisk, LyingRows, Mutant};
 use crate::plan::Tuning;
 use crate::story::{Kind, Lane};
 
@@ -54,11 +55,15 @@ impl World for SimWorld {
     }
 
     fn disk(&self) -> Arc<dyn Disk> {
-        Arc::new(self.machine.disk.lock().clone())
+        let disk = self.machine.disk.lock().clone();
+        if self.machine.has(Mutant::AckBeforeFsync) { Arc::new(LyingDisk(disk)) } else { Arc::new(disk) }
     }
 
     fn open(&self, mut config: NodeConfig) -> BoxFuture<Result<Node, NodeError>> {
         let (machine, tuning) = (self.machine.clone(), self.tuning.clone());
+        if let Some(mutant) = machine.run.plan.mutant {
+            mutant.configure(&mut config, machine.life());
+        }
         Box::pin(async move {
             config.limits = Limits {
                 batch_units: tuning.batch_units,
@@ -90,7 +95,10 @@ impl World for SimWorld {
             }
             *machine.wal.lock() = Some(wal.clone());
             tokio::spawn(drive(machine.clone(), wal.clone(), driver, work));
-            let checkpoints = CheckpointStore::over(Arc::new(machine.rows.lock().clone()));
+            let rows = machine.rows.lock().clone();
+            let rows: Arc<dyn Rows> =
+                if machine.has(Mutant::CheckpointNotDurable) { Arc::new(LyingRows(rows)) } else { Arc::new(rows) };
+            let checkpoints = CheckpointStore::over(rows);
             Node::open_with(config, Stores { wal, checkpoints }).await
         })
     }

@@ -16,6 +16,7 @@ use quorate_keyspace::view;
 use quorate_raft::{ApplyError, Restore, StateMachine, View};
 
 use crate::machine::Machine;
+use crate::mutants::{Mutant, with_local_time};
 use crate::story::Kind;
 
 pub const NAME: &str = "state machine safety";
@@ -48,6 +49,21 @@ pub struct Onlooker {
     machine: Arc<Machine>,
     /// Where this member may be: more than one where entries left the state as it was.
     at: Mutex<Vec<usize>>,
+    /// For a mutant: the view that was taken before the last one.
+    before: Mutex<Option<Arc<dyn View>>>,
+}
+
+/// For a mutant: gives an older version of its second chunk's bytes, that is, none.
+struct Lossy(Box<dyn Restore>, bool);
+
+impl Restore for Lossy {
+    fn add(&mut self, chunk: u64, bytes: &[u8]) -> Result<(), ApplyError> {
+        if std::mem::replace(&mut self.1, true) { self.0.add(chunk, bytes) } else { Ok(()) }
+    }
+
+    fn finish(self: Box<Self>) -> Result<Arc<dyn View>, ApplyError> {
+        self.0.finish()
+    }
 }
 
 fn digest(engine: &Engine) -> (u128, u64) {
@@ -63,7 +79,7 @@ fn digest(engine: &Engine) -> (u128, u64) {
 
 impl Onlooker {
     pub fn new(engine: Arc<Engine>, machine: Arc<Machine>) -> Self {
-        Self { engine, machine, at: Mutex::new(vec![0]) }
+        Self { engine, machine, at: Mutex::new(vec![0]), before: Mutex::new(None) }
     }
 
     fn broken(&self, invariant: &'static str, text: String) {
@@ -120,17 +136,38 @@ impl StateMachine for Onlooker {
     }
 
     fn apply(&self, entry: &Bytes, want_replies: bool) -> Result<Vec<Bytes>, ApplyError> {
-        let replies = self.engine.apply(entry, want_replies)?;
+        let machine = &self.machine;
+        let seldom = !want_replies && machine.run.plan.mutant.is_some() && madsim::rand::random::<u64>() % 200 == 0;
+        if seldom && machine.has(Mutant::SkippedEntry) {
+            self.applied(entry);
+            return Ok(Vec::new());
+        }
+        if seldom && machine.has(Mutant::EntryAppliedTwice) {
+            self.engine.apply(entry, false)?;
+        }
+        let mut replies = if machine.has(Mutant::LocalClockInApply) {
+            self.engine.apply(&with_local_time(entry, self.engine.now_ms()), want_replies)?
+        } else {
+            self.engine.apply(entry, want_replies)?
+        };
+        if machine.has(Mutant::RepliesSwapped) && replies.len() > 1 {
+            replies.rotate_left(1);
+        }
         self.applied(entry);
         Ok(replies)
     }
 
     fn view(&self) -> Arc<dyn View> {
-        self.engine.view()
+        let view = self.engine.view();
+        if self.machine.has(Mutant::OldView) {
+            return self.before.lock().replace(view.clone()).unwrap_or(view);
+        }
+        view
     }
 
     fn restore(&self, header: &[u8], fast: bool) -> Result<Box<dyn Restore>, ApplyError> {
-        self.engine.restore(header, fast)
+        let restore = self.engine.restore(header, fast)?;
+        Ok(if self.machine.has(Mutant::ChunkLost) { Box::new(Lossy(restore, false)) } else { restore })
     }
 
     fn install(&self, view: Arc<dyn View>) {
