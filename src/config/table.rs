@@ -98,7 +98,7 @@ settings! {
     KeepLogBytes "keep-log-bytes", Kind::Memory(0, ANY), "33554432", PINNED,
         "Bytes of log kept behind a checkpoint for members that lag a little";
     SegmentBytes "segment-bytes", Kind::Memory(1 << 20, 1 << 30), "67108864", PINNED, "Size of a file of the log";
-    LogCacheBytes "log-cache-bytes", Kind::Memory(1 << 20, ANY), "67108864", PINNED,
+    LogCacheBytes "log-cache-bytes", Kind::Memory(1 << 20, ANY), "8388608", PINNED,
         "Bytes of the log's end that are kept in memory";
     CheckpointCacheBytes "checkpoint-cache-bytes", Kind::Memory(1 << 20, ANY), "67108864", PINNED,
         "Bytes of memory for the store that holds the checkpoint";
