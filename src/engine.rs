@@ -143,6 +143,10 @@ impl View for KeyspaceView {
         keyspace_view::digest_of(buffer)
     }
 
+    fn release(&mut self, upto: u64) {
+        self.0.release(upto);
+    }
+
     fn as_any(&self) -> &dyn Any {
         self
     }

@@ -86,6 +86,16 @@ struct Shared {
 
 /// Runs a plan against `addr`: first unmeasured for `warm`, then measured for `length`.
 pub fn run(addr: SocketAddr, plan: Plan, warm: Duration, length: Duration) -> io::Result<Outcome> {
+    run_until(addr, plan, warm, |measured| measured >= length)
+}
+
+/// Like [`run`], until `enough` says so of the measured time.
+pub fn run_until(
+    addr: SocketAddr,
+    plan: Plan,
+    warm: Duration,
+    enough: impl Fn(Duration) -> bool,
+) -> io::Result<Outcome> {
     let mut poll = Poll::new()?;
     let mut events = Events::with_capacity(1024);
     let mut shared = Shared::new(plan)?;
@@ -114,7 +124,7 @@ pub fn run(addr: SocketAddr, plan: Plan, warm: Duration, length: Duration) -> io
         }
         let over = match plan.keys {
             Keys::Each(_) => clients.iter().all(|client| client.idle),
-            Keys::Random(_) => measuring && now - started >= length,
+            Keys::Random(_) => measuring && enough(now - started),
         };
         if over {
             return Ok(Outcome {

@@ -4,6 +4,7 @@
 //! writes; Quorate is three `quorate serve` processes with default settings. Each round runs all workloads on the
 //! one, then on the other. What counts are ratios: absolute figures tell more about the disk than about us.
 
+mod checkpoint;
 mod failover;
 mod load;
 mod options;
@@ -51,6 +52,15 @@ fn main() -> anyhow::Result<()> {
         }
         if options.wants_side("ours") {
             report.restarts.push(restart::ours(&options)?);
+        }
+    }
+    if options.wants("checkpoint") {
+        if options.wants_side("redis") {
+            report.checkpoints.push(checkpoint::measure("Redis, BGSAVE", Side::start_redis(), &options)?);
+        }
+        if options.wants_side("ours") {
+            let side = Side::start_ours_with(Path::new(BINARY), checkpoint::SETTINGS);
+            report.checkpoints.push(checkpoint::measure("Quorate, checkpoint", side, &options)?);
         }
     }
     if options.wants("kill") {

@@ -34,7 +34,10 @@ pub struct Options {
     /// Keys that the load reads and writes.
     #[arg(long, default_value_t = 100_000)]
     pub keys: u64,
-    /// Only these parts: load, memory, restart, kill, handover.
+    /// Keys for the latency beside checkpoints.
+    #[arg(long, default_value_t = 1_000_000)]
+    pub checkpoint_keys: u64,
+    /// Only these parts: load, memory, restart, checkpoint, kill, handover.
     #[arg(long, value_delimiter = ',')]
     pub only: Vec<String>,
     /// Only workloads whose name contains this.
@@ -62,6 +65,7 @@ impl Options {
             options.hand_overs = options.hand_overs.min(3);
             options.memory_keys = options.memory_keys.min(200_000);
             options.restart_keys = options.restart_keys.min(200_000);
+            options.checkpoint_keys = options.checkpoint_keys.min(200_000);
         }
         options
     }

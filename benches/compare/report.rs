@@ -1,5 +1,6 @@
 //! What was measured, as a table for people and as Markdown for `docs/benchmarks.md`.
 
+use crate::checkpoint::{self, Checkpoints};
 use crate::failover::Gaps;
 use crate::options::Options;
 use crate::plot;
@@ -33,6 +34,9 @@ pub struct Report {
     pub follower: [Vec<Run>; ROWS],
     /// Redis, then ours.
     pub memory: Vec<MemoryRow>,
+    /// Redis, then ours.
+    pub checkpoints: Vec<Checkpoints>,
+    checkpoint_keys: u64,
     pub killed: Option<Gaps>,
     pub returned: Option<Gaps>,
     pub handed_over: Option<Gaps>,
@@ -53,6 +57,8 @@ impl Report {
             ours: Default::default(),
             follower: Default::default(),
             memory: Vec::new(),
+            checkpoints: Vec::new(),
+            checkpoint_keys: options.checkpoint_keys,
             killed: None,
             returned: None,
             handed_over: None,
@@ -65,6 +71,7 @@ impl Report {
         self.ancestor_table(&mut out);
         self.memory_table(&mut out);
         restart::table(&self.restarts, self.restart_keys, &mut out);
+        checkpoint::table(&self.checkpoints, self.checkpoint_keys, &mut out);
         self.gaps_table(&mut out);
         out
     }

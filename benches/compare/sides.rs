@@ -31,6 +31,36 @@ impl Side {
         Side::Ours(Cluster::start(ClusterOptions::new(binary)))
     }
 
+    /// Ours with other settings.
+    pub fn start_ours_with(binary: &Path, settings: &str) -> Side {
+        Side::Ours(Cluster::start(ClusterOptions::new(binary).args(settings)))
+    }
+
+    /// All servers of this side, the leader first.
+    pub fn servers(&self) -> Vec<SocketAddr> {
+        match self {
+            Side::Redis { primary, replicas, .. } => {
+                std::iter::once(primary).chain(replicas).map(|server| server.addr).collect()
+            }
+            Side::Ours(cluster) => {
+                let leader = cluster.leader();
+                let others = (0..cluster.members.len()).filter(|at| *at != leader);
+                std::iter::once(leader).chain(others).map(|at| cluster.members[at].client).collect()
+            }
+        }
+    }
+
+    /// The process of the leader.
+    pub fn leader_process(&mut self) -> &mut Process {
+        match self {
+            Side::Redis { primary, .. } => &mut primary.process,
+            Side::Ours(cluster) => {
+                let leader = cluster.leader();
+                cluster.members[leader].process()
+            }
+        }
+    }
+
     /// Where the one is that takes writes.
     pub fn leader(&self) -> SocketAddr {
         match self {

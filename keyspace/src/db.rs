@@ -156,6 +156,16 @@ impl Slots {
         0
     }
 
+    /// Lets go of what is in the slots up to this one. The counts stay.
+    pub(crate) fn release(&mut self, upto: u16) {
+        let (row, column) = (usize::from(upto) % SLOTS / WIDTH, usize::from(upto) % WIDTH);
+        let rows = &mut Arc::make_mut(&mut self.root).rows;
+        rows[..row].fill(None);
+        if let Some(row) = &mut rows[row] {
+            Arc::make_mut(row).slots[..=column].fill(Slot::default());
+        }
+    }
+
     /// Puts in what a snapshot holds of a slot.
     pub(crate) fn restore_slot(&mut self, number: u16, slot: Slot) {
         self.counted(number, slot.keys.len() as isize);

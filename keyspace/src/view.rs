@@ -125,6 +125,14 @@ impl View {
         }
     }
 
+    /// Lets go of all chunks up to this one, by number: they, and the list of them, are not asked for any more.
+    pub fn release(&mut self, upto: u64) {
+        let last = usize::try_from(upto >> 16).unwrap_or(usize::MAX);
+        for (db, slots) in self.dbs.iter_mut().enumerate().take(last.saturating_add(1)) {
+            slots.release(if db < last { u16::MAX } else { upto as u16 });
+        }
+    }
+
     /// A digest of a chunk's bytes: equal on all members that hold the same.
     pub fn digest(&self, chunk: u64) -> u128 {
         let mut bytes = Vec::new();

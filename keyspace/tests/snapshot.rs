@@ -214,3 +214,30 @@ fn views_go_to_other_threads() {
     travels::<quorate_keyspace::Keyspace>();
     travels::<quorate_keyspace::Garbage>();
 }
+
+#[test]
+fn a_view_that_lets_go_of_what_was_read_still_has_the_rest() {
+    let mut member = Member::default();
+    for n in 0..3000 {
+        member.db = n % 2;
+        member.run(&format!("SET k{n} {n}"));
+    }
+    let (before, whole, mut going) =
+        (fingerprint(&member.keyspace.view()), member.keyspace.view(), member.keyspace.view());
+    let encoded = |view: &quorate_keyspace::View, id| {
+        let mut bytes = Vec::new();
+        view.encode(id, &mut bytes);
+        bytes
+    };
+    let chunks: Vec<u64> = whole.chunks().map(|(id, _)| id).collect();
+    for (at, id) in chunks.iter().enumerate() {
+        assert_eq!(encoded(&going, *id), encoded(&whole, *id));
+        if at % 7 == 0 {
+            going.release(*id);
+            assert_eq!(encoded(&going, *id), [], "it is gone");
+        }
+    }
+    going.release(u64::MAX);
+    assert_eq!(going.chunks().count(), 0);
+    assert_eq!((fingerprint(&whole), fingerprint(&member.keyspace.view())), (before.clone(), before));
+}

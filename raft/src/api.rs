@@ -54,6 +54,8 @@ pub trait View: Send + Sync {
     /// A digest of the chunk's bytes: equal on all members that hold the same. `buffer` is room to work in, and holds
     /// them afterwards.
     fn digest(&self, chunk: u64, buffer: &mut Vec<u8>) -> u128;
+    /// Chunks up to this one, in order of their ids, are not asked for any more: what only they need may be freed.
+    fn release(&mut self, _upto: u64) {}
     /// For the implementer: to get its own type back in [`StateMachine::install`].
     fn as_any(&self) -> &dyn std::any::Any;
 }

@@ -64,6 +64,8 @@ pub struct Limits {
     pub checkpoint_log_bytes: u64,
     /// ...or when this much time has passed and something was applied.
     pub checkpoint_interval: Duration,
+    /// Bytes of a checkpoint that are written in one go.
+    pub checkpoint_step_bytes: usize,
     /// Log entries kept behind a checkpoint, in bytes, for members that lag a little.
     pub keep_log_bytes: u64,
     /// What all members hold is compared so often; zero: never.
@@ -85,6 +87,7 @@ impl Default for Limits {
             queue_units: 65_536,
             checkpoint_log_bytes: 256 << 20,
             checkpoint_interval: Duration::from_secs(15 * 60),
+            checkpoint_step_bytes: crate::pace::STEP_BYTES,
             keep_log_bytes: 32 << 20,
             check_interval: Duration::from_secs(600),
             snapshot_rate: 0,

@@ -24,6 +24,9 @@ pub(crate) struct Counters {
     pub(crate) checkpoints: AtomicU64,
     pub(crate) checkpoint_failures: AtomicU64,
     pub(crate) checkpoint_us: AtomicU64,
+    pub(crate) checkpoint_failed: AtomicBool,
+    /// When the one that is being written was begun, in nanoseconds; zero: none is.
+    pub(crate) checkpoint_since: AtomicU64,
     pub(crate) snapshots_sent: AtomicU64,
     pub(crate) snapshot_bytes_sent: AtomicU64,
     pub(crate) snapshots_received: AtomicU64,
@@ -53,6 +56,8 @@ impl Default for Counters {
             checkpoints: zero(),
             checkpoint_failures: zero(),
             checkpoint_us: zero(),
+            checkpoint_failed: AtomicBool::new(false),
+            checkpoint_since: zero(),
             snapshots_sent: zero(),
             snapshot_bytes_sent: zero(),
             snapshots_received: zero(),
@@ -76,10 +81,12 @@ impl Counters {
     pub(crate) fn checkpointed(&self, took: Duration) {
         self.checkpoints.fetch_add(1, Relaxed);
         self.checkpoint_us.store(took.as_micros() as u64, Relaxed);
+        self.checkpoint_failed.store(false, Relaxed);
     }
 
     pub(crate) fn checkpoint_failed(&self) {
         self.checkpoint_failures.fetch_add(1, Relaxed);
+        self.checkpoint_failed.store(true, Relaxed);
     }
 
     pub(crate) fn snapshot_installed(&self, index: u64, bytes: u64) {

@@ -72,13 +72,20 @@ pub enum Event {
 }
 
 /// A stream of events. Whoever is too slow misses the oldest.
-pub struct Events(pub(crate) tokio::sync::broadcast::Receiver<Event>);
+pub struct Events {
+    pub(crate) events: tokio::sync::broadcast::Receiver<Event>,
+    /// What had happened before and still holds.
+    pub(crate) first: Option<Event>,
+}
 
 impl Events {
     /// The next event; `None` when the group is gone.
     pub async fn next(&mut self) -> Option<Event> {
+        if let Some(first) = self.first.take() {
+            return Some(first);
+        }
         loop {
-            match self.0.recv().await {
+            match self.events.recv().await {
                 Ok(event) => return Some(event),
                 Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {}
                 Err(tokio::sync::broadcast::error::RecvError::Closed) => return None,

@@ -348,6 +348,12 @@ impl Group {
         self.inner.checkpoint(Duration::from_secs(300)).await
     }
 
+    /// Has a checkpoint taken, at its own pace. Nobody waits for it.
+    pub async fn checkpoint_soon(&self) {
+        // It only fails where the group has stopped.
+        let _ = self.inner.raft.trigger().snapshot().await;
+    }
+
     /// The state as it is here once `after` is applied, or at once without. Waits at most for `patience`. It is a view
     /// that entries applied later don't change: give it back soon, for what it shares with the present costs memory.
     pub async fn capture(&self, after: Option<u64>, patience: Duration) -> Result<Capture, ChangeError> {
@@ -370,9 +376,10 @@ impl Group {
         Ok(Capture { index: at.index(), term, leader, view })
     }
 
-    /// What happens from now on.
+    /// What happens from now on. A member that was removed is told so again: it may have heard of it while it started.
     pub fn events(&self) -> Events {
-        Events(self.inner.counters.events.subscribe())
+        let events = self.inner.counters.events.subscribe();
+        Events { events, first: self.inner.removed.load(SeqCst).then_some(Event::Removed) }
     }
 
     /// Ends when the group has failed on this member, with the reason. The process should stop then.
@@ -402,6 +409,7 @@ impl Inner {
         let deadline = Instant::now() + patience;
         while self.machine.durable() < Some(target) {
             // Dropped by openraft while another one is being written; so ask again after a while.
+            self.machine.hurry();
             self.raft.trigger().snapshot().await.map_err(|_| ChangeError::Stopped)?;
             if self.machine.wait_durable(target, Duration::from_millis(200)).await {
                 break;
@@ -519,6 +527,11 @@ impl Inner {
             checkpoint_took: match counters.checkpoint_us.load(Relaxed) {
                 0 => None,
                 us => Some(Duration::from_micros(us)),
+            },
+            checkpoint_failed: counters.checkpoint_failed.load(Relaxed),
+            checkpoint_running: match counters.checkpoint_since.load(Relaxed) {
+                0 => None,
+                since => Some(Duration::from_nanos(Instant::now().as_nanos().saturating_sub(since))),
             },
             snapshots_sent: counters.snapshots_sent.load(Relaxed),
             snapshot_bytes_sent: counters.snapshot_bytes_sent.load(Relaxed),

@@ -15,6 +15,7 @@
 mod api;
 mod barrier;
 mod check;
+mod checkpoint;
 mod config;
 mod counters;
 mod entry;
@@ -31,6 +32,7 @@ mod membership;
 mod network;
 mod node;
 mod offline;
+mod pace;
 mod proposer;
 mod runtime;
 mod state_machine;

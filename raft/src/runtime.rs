@@ -130,6 +130,64 @@ where
     }
 }
 
+/// A thread for work that gives way to everything else: the scheduler lets it run where nobody else wants to.
+#[derive(Clone)]
+pub(crate) struct Background {
+    #[cfg(not(madsim))]
+    jobs: std::sync::mpsc::Sender<Box<dyn FnOnce() + Send>>,
+}
+
+#[cfg(not(madsim))]
+impl Background {
+    /// Starts the thread; it ends with the last clone of this.
+    pub(crate) fn start() -> io::Result<Self> {
+        let (jobs, queue) = std::sync::mpsc::channel::<Box<dyn FnOnce() + Send>>();
+        std::thread::Builder::new().name("checkpoint".to_owned()).spawn(move || {
+            give_way();
+            queue.into_iter().for_each(|job| job());
+        })?;
+        Ok(Self { jobs })
+    }
+
+    /// Runs work that blocks, after what was given before.
+    pub(crate) async fn run<T, F>(&self, work: F) -> io::Result<T>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        let (tell, told) = tokio::sync::oneshot::channel();
+        let gone = |_| io::Error::other("the thread of the background has ended");
+        self.jobs.send(Box::new(move || drop(tell.send(work())))).map_err(|_| gone(()))?;
+        told.await.map_err(|_| gone(()))
+    }
+}
+
+/// The simulator has one thread.
+#[cfg(madsim)]
+impl Background {
+    pub(crate) fn start() -> io::Result<Self> {
+        Ok(Self {})
+    }
+
+    pub(crate) async fn run<T, F: FnOnce() -> T>(&self, work: F) -> io::Result<T> {
+        Ok(work())
+    }
+}
+
+/// Lowers the priority of the calling thread. It needs no right, and can't be taken back without one.
+#[cfg(all(not(madsim), any(target_os = "linux", target_os = "android")))]
+fn give_way() {
+    const NICE: i32 = 19;
+    // Linux counts priorities by thread, not by process as POSIX has it.
+    if let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE) {
+        tracing::debug!(%error, "checkpoints are written at the priority of everything else");
+    }
+}
+
+// Elsewhere it would be the priority of the process.
+#[cfg(all(not(madsim), not(any(target_os = "linux", target_os = "android"))))]
+fn give_way() {}
+
 impl Add<Duration> for Instant {
     type Output = Self;
     fn add(self, d: Duration) -> Self {

@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -18,23 +18,24 @@ use futures_util::{Stream, StreamExt};
 use openraft::OptionalSend;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine, SnapshotMeta};
 use parking_lot::Mutex;
-use quorate_storage::checkpoint::{CheckpointError, CheckpointStore};
+use quorate_storage::checkpoint::CheckpointStore;
 use tokio::sync::Notify;
 
 use crate::api::{ApplyError, StateMachine, View};
 use crate::check::{Checks, Known};
-use crate::config::LoadProgress;
+use crate::checkpoint::{Builder, Job};
+use crate::config::{Limits, LoadProgress};
 use crate::counters::Counters;
 use crate::group::Inner;
 use crate::log_store::{Durable, LogStore, READ_BYTES};
-use crate::runtime::{self, Instant};
+use crate::runtime::{self, Background, Instant};
 use crate::system::{SystemCommand, SystemState};
 use crate::types::{Data, GroupId, LogId, Payload, Replies, StoredMembership, TypeConfig};
 use crate::wire::{Malformed, Reader, put_bytes, put_maybe_log_id, put_stored_membership};
 
 const MANIFEST_VERSION: u8 = 1;
 
-type Meta = openraft::type_config::alias::SnapshotMetaOf<TypeConfig>;
+pub(crate) type Meta = openraft::type_config::alias::SnapshotMetaOf<TypeConfig>;
 type Snapshot = openraft::type_config::alias::SnapshotOf<TypeConfig, SnapshotData>;
 
 /// A snapshot in memory.
@@ -63,10 +64,16 @@ pub(crate) struct Applied {
 
 /// What the last durable checkpoint holds.
 #[derive(Default)]
-struct Book {
-    meta: Option<Meta>,
+pub(crate) struct Book {
+    pub(crate) meta: Option<Meta>,
     /// Its chunks and the revision of each.
-    chunks: BTreeMap<u64, u64>,
+    pub(crate) chunks: BTreeMap<u64, u64>,
+}
+
+/// At what pace checkpoints are written, and where.
+pub(crate) struct Pacing {
+    pub(crate) limits: Limits,
+    pub(crate) background: Background,
 }
 
 /// The state machine of one group; clones share it.
@@ -75,28 +82,39 @@ pub(crate) struct Machine {
     shared: Arc<Shared>,
 }
 
-struct Shared {
-    group: GroupId,
+pub(crate) struct Shared {
+    pub(crate) group: GroupId,
     machine: Arc<dyn StateMachine>,
-    store: CheckpointStore,
-    durable: Durable,
+    pub(crate) store: CheckpointStore,
+    pub(crate) durable: Durable,
     applied: Mutex<Applied>,
-    // Also the right to write a checkpoint: held as long as one is written.
-    book: Mutex<Book>,
+    /// Also the right to write a checkpoint: held as long as one is written.
+    pub(crate) book: Arc<tokio::sync::Mutex<Book>>,
+    /// Bytes of entries applied so far: how much the log has grown, whatever was cut off it.
+    pub(crate) log_bytes: AtomicU64,
+    /// Known once the group runs. Without it a checkpoint is written as fast as it goes.
+    pub(crate) pacing: OnceLock<Pacing>,
+    /// Somebody waits for the checkpoint.
+    pub(crate) hurry: AtomicBool,
+    /// A snapshot is being installed, or waits for that.
+    pub(crate) installing: AtomicBool,
     /// openraft has started: snapshots are live views from now on.
     live: AtomicBool,
     /// An entry that doesn't follow the one before it is an error. Off only for openraft's suite, which leaves gaps.
     strict: AtomicBool,
     /// Counts changes of the system state and of the membership.
     version: AtomicU64,
-    checkpointed: Notify,
-    counters: Arc<Counters>,
+    pub(crate) checkpointed: Notify,
+    pub(crate) counters: Arc<Counters>,
     checks: Arc<Checks>,
     /// Known once the group runs: what is replayed before that is not compared.
     group_of_damage: OnceLock<Weak<Inner>>,
 }
 
-fn corrupt(error: impl std::fmt::Display) -> io::Error {
+/// What an entry takes in the log besides its bytes, about.
+const ENTRY_HEAD_BYTES: u64 = 64;
+
+pub(crate) fn corrupt(error: impl std::fmt::Display) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error.to_string())
 }
 
@@ -196,7 +214,11 @@ impl Machine {
             store,
             durable,
             applied: Mutex::new(applied),
-            book: Mutex::new(book),
+            book: Arc::new(tokio::sync::Mutex::new(book)),
+            log_bytes: AtomicU64::new(0),
+            pacing: OnceLock::new(),
+            hurry: AtomicBool::new(false),
+            installing: AtomicBool::new(false),
             live: AtomicBool::new(false),
             strict: AtomicBool::new(true),
             version: AtomicU64::new(1),
@@ -263,6 +285,16 @@ impl Machine {
         self.shared.durable.index()
     }
 
+    /// Checkpoints are written at this pace from now on.
+    pub(crate) fn pace(&self, limits: Limits, background: Background) {
+        let _ = self.shared.pacing.set(Pacing { limits, background });
+    }
+
+    /// Somebody waits for the checkpoint that is being written, or that comes next.
+    pub(crate) fn hurry(&self) {
+        self.shared.hurry.store(true, SeqCst);
+    }
+
     /// Waits until the durable checkpoint holds the index, or for so long.
     pub(crate) async fn wait_durable(&self, index: u64, patience: Duration) -> bool {
         let deadline = Instant::now() + patience;
@@ -288,6 +320,7 @@ impl Machine {
         }
         let replies = match payload {
             Payload::Normal(Data::App(bytes)) => {
+                shared.log_bytes.fetch_add(bytes.len() as u64 + ENTRY_HEAD_BYTES, Relaxed);
                 let start = Instant::now();
                 let replies = shared.machine.apply(bytes, want_replies).map_err(|ApplyError(why)| {
                     io::Error::new(
@@ -323,87 +356,13 @@ impl Machine {
     }
 }
 
-impl Shared {
-    /// Writes a checkpoint of the view. `whole`: of all chunks, whatever was there before.
-    fn write(
-        &self,
-        book: &mut Book,
-        view: &dyn View,
-        meta: &Meta,
-        system: &SystemState,
-        whole: bool,
-    ) -> Result<(), CheckpointError> {
-        let chunks: BTreeMap<u64, u64> = view.chunks().collect();
-        let mut writer = self.store.begin(self.group)?;
-        if whole {
-            writer.replace_all();
-        }
-        let whole = writer.replaces_all();
-        let mut bytes = Vec::new();
-        for (id, revision) in &chunks {
-            if whole || book.chunks.get(id) != Some(revision) {
-                bytes.clear();
-                view.encode(*id, &mut bytes);
-                writer.put(*id, &bytes)?;
-            }
-        }
-        if !whole {
-            for id in book.chunks.keys().filter(|id| !chunks.contains_key(id)) {
-                writer.remove(*id)?;
-            }
-        }
-        writer.commit(&manifest(meta, system, &view.header()))?;
-        if let Some(last) = &meta.last_log_id {
-            self.durable.raise(last.index());
-        }
-        *book = Book { meta: Some(meta.clone()), chunks };
-        self.checkpointed.notify_waiters();
-        Ok(())
-    }
-}
-
-/// A checkpoint to be written: the view, and where in the log it was taken.
-pub(crate) struct Builder {
-    shared: Arc<Shared>,
-    view: Arc<dyn View>,
-    applied: Applied,
-}
-
-impl Builder {
-    /// Blocks as long as writing takes.
-    fn build(&self) -> io::Result<Meta> {
-        let meta = Meta { last_log_id: self.applied.last, last_membership: self.applied.membership.clone() };
-        let mut book = self.shared.book.lock();
-        // A snapshot may have been installed since the view was taken; it is newer.
-        let is_news = book.meta.as_ref().is_none_or(|old| old.last_log_id < meta.last_log_id);
-        if !is_news {
-            return Ok(book.meta.clone().unwrap_or(meta));
-        }
-        let start = Instant::now();
-        match self.shared.write(&mut book, &*self.view, &meta, &self.applied.system, false) {
-            Ok(()) => {
-                self.shared.counters.checkpointed(start.elapsed());
-                Ok(meta)
-            }
-            Err(CheckpointError::Corrupt { .. }) => Err(corrupt("the checkpoint store is corrupt")),
-            // The log still holds everything. Say so and try again later: a full disk may get room.
-            Err(error) => {
-                self.shared.counters.checkpoint_failed();
-                tracing::error!(group = self.shared.group, %error, "a checkpoint could not be written");
-                book.meta.clone().map_or_else(|| Ok(Meta::default()), Ok)
-            }
-        }
-    }
-}
-
 impl RaftSnapshotBuilder<TypeConfig> for Builder {
     type SnapshotData = SnapshotData;
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
-        let job = Builder { shared: self.shared.clone(), view: self.view.clone(), applied: self.applied.clone() };
-        let meta = runtime::blocking(move || job.build()).await??;
-        let snapshot =
-            SnapshotData { view: Some(self.view.clone()), system: self.applied.system.clone(), received_bytes: None };
+        let meta = self.build().await?;
+        // openraft keeps only what it is called; whoever wants the state is given a fresh view.
+        let snapshot = SnapshotData { view: None, system: SystemState::default(), received_bytes: None };
         Ok(Snapshot { meta, snapshot })
     }
 }
@@ -436,25 +395,26 @@ impl RaftStateMachine<TypeConfig> for Machine {
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {
-        Builder { shared: self.shared.clone(), view: self.shared.machine.view(), applied: self.applied() }
+        Builder { shared: self.shared.clone(), view: Some(self.shared.machine.view()), applied: self.applied() }
     }
 
     async fn install_snapshot(&mut self, meta: &Meta, snapshot: SnapshotData) -> io::Result<()> {
         let view = snapshot.view.ok_or_else(|| corrupt("a snapshot without a state"))?;
-        let (shared, job_meta, job_view, job_system) =
-            (self.shared.clone(), meta.clone(), view.clone(), snapshot.system.clone());
-        runtime::blocking(move || {
-            let mut book = shared.book.lock();
-            shared.write(&mut book, &*job_view, &job_meta, &job_system, true).map_err(io::Error::other)
-        })
-        .await??;
+        let applied =
+            Applied { last: meta.last_log_id, membership: meta.last_membership.clone(), system: snapshot.system };
+        // A checkpoint that is being written would be older: it is given up.
+        self.shared.installing.store(true, SeqCst);
+        let book = self.shared.book.clone().lock_owned().await;
+        let job = Job::new(self.shared.clone(), view.clone(), book, &applied, true);
+        let written = runtime::blocking(move || job.run_now()).await;
+        self.shared.installing.store(false, SeqCst);
+        let mut book = written?.map_err(io::Error::other)?;
         let shared = &*self.shared;
         shared.machine.install(view);
         shared.checks.forget();
         // Its revisions are of this member's own counting from now on.
-        shared.book.lock().chunks = shared.machine.view().chunks().collect();
-        *shared.applied.lock() =
-            Applied { last: meta.last_log_id, membership: meta.last_membership.clone(), system: snapshot.system };
+        book.chunks = shared.machine.view().chunks().collect();
+        *shared.applied.lock() = applied;
         shared.version.fetch_add(1, SeqCst);
         if let (Some(bytes), Some(last)) = (snapshot.received_bytes, &meta.last_log_id) {
             shared.counters.snapshot_installed(last.index(), bytes);
@@ -465,7 +425,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
     async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
         if !self.shared.live.load(SeqCst) {
             // While it starts, openraft takes what is said here for durable, and cuts the log by it.
-            let meta = self.shared.book.lock().meta.clone();
+            let meta = self.shared.book.lock().await.meta.clone();
             return Ok(meta.map(|meta| Snapshot {
                 meta,
                 snapshot: SnapshotData { view: None, system: SystemState::default(), received_bytes: None },

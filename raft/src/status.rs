@@ -125,6 +125,10 @@ pub struct GroupStatus {
     pub checkpoint_failures: u64,
     /// How long the last checkpoint took.
     pub checkpoint_took: Option<Duration>,
+    /// The last try to write one has failed.
+    pub checkpoint_failed: bool,
+    /// How long the one that is being written takes already.
+    pub checkpoint_running: Option<Duration>,
     /// Snapshots sent.
     pub snapshots_sent: u64,
     /// Bytes of them.
@@ -172,6 +176,8 @@ impl GroupStatus {
             checkpoints: 0,
             checkpoint_failures: 0,
             checkpoint_took: None,
+            checkpoint_failed: false,
+            checkpoint_running: None,
             snapshots_sent: 0,
             snapshot_bytes_sent: 0,
             snapshots_received: 0,

@@ -70,6 +70,7 @@ impl World for SimWorld {
                 in_flight: tuning.in_flight,
                 checkpoint_log_bytes: tuning.checkpoint_log_bytes,
                 checkpoint_interval: tuning.checkpoint_interval,
+                checkpoint_step_bytes: tuning.checkpoint_step_bytes,
                 keep_log_bytes: tuning.keep_log_bytes,
                 snapshot_frame_bytes: tuning.snapshot_frame_bytes,
                 ..config.limits

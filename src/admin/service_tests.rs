@@ -86,6 +86,8 @@ pub(crate) fn quiet_status(id: MemberId) -> GroupStatus {
         checkpoints: 0,
         checkpoint_failures: 0,
         checkpoint_took: None,
+        checkpoint_failed: false,
+        checkpoint_running: None,
         snapshots_sent: 0,
         snapshot_bytes_sent: 0,
         snapshots_received: 0,

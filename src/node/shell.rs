@@ -254,11 +254,7 @@ impl ShellCx for View {
 
     fn checkpoint_soon(&self) {
         let group = self.parts().group.clone();
-        tokio::spawn(async move {
-            if let Err(error) = group.checkpoint().await {
-                tracing::warn!(%error, "the checkpoint that a client asked for was not taken");
-            }
-        });
+        tokio::spawn(async move { group.checkpoint_soon().await });
     }
 
     fn wait_replicated(&self, voters: u64, timeout: Option<Duration>) -> BoxFuture<'_, Result<u64, CmdError>> {

@@ -89,12 +89,6 @@ pub struct StorageFacts {
     pub last_checkpoint_s: u64,
     /// Entries applied since then.
     pub entries_since_checkpoint: u64,
-    /// A checkpoint is being written.
-    pub checkpoint_running: bool,
-    /// Seconds the last one took.
-    pub last_checkpoint_took_s: u64,
-    /// The last one failed.
-    pub last_checkpoint_failed: bool,
     /// The disk has room for the log.
     pub has_room: bool,
     /// The data is not loaded yet.

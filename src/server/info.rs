@@ -4,6 +4,7 @@
 //! and the like); nothing is made up.
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use quorate_keyspace::error::CmdError;
 use quorate_keyspace::reply::ReplyBuf;
@@ -187,17 +188,18 @@ fn persistence(facts: &Facts<'_>, out: &mut String) {
     let backups = &facts.cx.metrics().backups;
     let policy = setting(facts, "appendfsync");
     let status = |failed: bool| if failed { "err" } else { "ok" };
+    let seconds = |time: Option<Duration>| time.map_or(-1, |time| time.as_secs().cast_signed());
     fields!(out,
         "loading" => u8::from(storage.loading.is_some()),
         "async_loading" => 0,
         "current_cow_peak" => 0,
         "current_cow_size" => 0,
         "rdb_changes_since_last_save" => storage.entries_since_checkpoint,
-        "rdb_bgsave_in_progress" => u8::from(storage.checkpoint_running),
+        "rdb_bgsave_in_progress" => u8::from(facts.group.checkpoint_running.is_some()),
         "rdb_last_save_time" => storage.last_checkpoint_s,
-        "rdb_last_bgsave_status" => status(storage.last_checkpoint_failed),
-        "rdb_last_bgsave_time_sec" => storage.last_checkpoint_took_s,
-        "rdb_current_bgsave_time_sec" => -1,
+        "rdb_last_bgsave_status" => status(facts.group.checkpoint_failed),
+        "rdb_last_bgsave_time_sec" => seconds(facts.group.checkpoint_took),
+        "rdb_current_bgsave_time_sec" => seconds(facts.group.checkpoint_running),
         "rdb_saves" => facts.group.checkpoints,
         "rdb_last_cow_size" => 0,
         "aof_enabled" => 0,

@@ -27,12 +27,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         (!found.ends_multi() && self.memory_is_used_up()).then_some(OUT_OF_MEMORY)
     }
 
-    /// What forbids a command before the data is loaded: Redis' words, and its choice of commands. WATCH is not one of
-    /// them here, for it asks the leader what a key's revision is.
+    /// What forbids a command before the data is loaded: Redis' words, and its choice of commands.
     pub(super) fn unfit_while_loading(&self, found: &Found) -> Option<CmdError> {
-        let may = found.entry.has(flag::LOADING)
-            && found.class == Class::Shell
-            && found.session_op() != Some(SessionOp::Watch);
+        let may = found.entry.has(flag::LOADING) && found.class == Class::Shell;
         (!may && !self.shared.is_loaded()).then_some(LOADING)
     }
 

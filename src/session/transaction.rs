@@ -18,6 +18,9 @@ use crate::executor::ExecError;
 use crate::resp::Command;
 use crate::server::SessionOp;
 
+/// What is watched before the data is loaded: no key ever has it, so EXEC answers null, and the client looks again.
+const UNKNOWN_REVISION: u64 = u64::MAX;
+
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
     /// Keeps a command for EXEC.
     pub(super) fn queue(&mut self, command: &Command, found: &Found) {
@@ -74,9 +77,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
                 fresh.push((db, Bytes::copy_from_slice(key)));
             }
         }
-        let revisions = match self.shared.executor().revisions(&fresh).await {
-            Ok(revisions) => revisions,
-            Err(error) => return Err(CmdError::new(error.to_string())),
+        let revisions = if self.shared.is_loaded() {
+            let revisions = self.shared.executor().revisions(&fresh).await;
+            revisions.map_err(|error| CmdError::new(error.to_string()))?
+        } else {
+            vec![UNKNOWN_REVISION; fresh.len()]
         };
         let watches = fresh.into_iter().zip(revisions).map(|((db, key), revision)| Watch { db, key, revision });
         self.state.watches.extend(watches);

@@ -277,19 +277,23 @@ impl Group {
         Ok(directory.epoch)
     }
 
-    /// Removes rows that no longer count, unless somebody reads. What can't be removed now is left for the next time.
-    fn sweep(&self, state: &mut GroupState) {
-        if state.readers > 0 || state.failed.is_some() {
-            return;
-        }
-        let Some(directory) = &mut state.directory else { return };
-        while let Some(key) = directory.garbage.pop() {
+    /// Removes at most so many rows that no longer count, unless somebody reads. What can't be removed now is left for
+    /// the next time. True if there is more that can go.
+    fn sweep(&self, most: usize) -> bool {
+        for _ in 0..most {
+            let mut state = self.state.lock();
+            if state.readers > 0 || state.failed.is_some() {
+                return false;
+            }
+            let Some(directory) = &mut state.directory else { return false };
+            let Some(key) = directory.garbage.pop() else { return false };
             if let Err(error) = self.rows.remove(&key.encode()) {
                 tracing::warn!(%error, group = self.id, "old rows of a checkpoint cannot be removed");
                 directory.garbage.push(key);
-                return;
+                return false;
             }
         }
+        true
     }
 }
 
@@ -388,6 +392,19 @@ impl CheckpointStore {
         let epoch = writer.group().clear_leftovers()? + 1;
         writer.set_epoch(epoch);
         Ok(writer)
+    }
+
+    /// Removes at most so many rows that checkpoints of a group have replaced; true if there are more. For whoever
+    /// commits with [`Writer::commit_only`]; rows that are still there at the next commit go later.
+    #[must_use]
+    pub fn sweep(&self, group: u64, most: usize) -> bool {
+        self.group(group).sweep(most)
+    }
+
+    /// Rows that the last checkpoint of a group has replaced and that are still there.
+    #[must_use]
+    pub fn replaced(&self, group: u64) -> usize {
+        self.group(group).state.lock().directory.as_ref().map_or(0, |directory| directory.garbage.len())
     }
 
     /// Bytes that the store takes on disk.

@@ -2,14 +2,14 @@
 //! can be torn down without a word.
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use quorate_raft::{Group, Identity, Limits, Member, MemberId, Node, NodeConfig, ProposeError, Start};
+use quorate_raft::{ChangeError, Group, Identity, Limits, Member, MemberId, Node, NodeConfig, ProposeError, Start};
+use quorate_testkit::ports::{PORTS_PER_BLOCK, PortBlock};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use uuid::Uuid;
@@ -53,12 +53,20 @@ pub struct Cluster {
     next_dir: Mutex<u32>,
 }
 
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+/// A port that nobody else uses, here or in another test's process, and that none was ever given before.
+fn fresh_port() -> u16 {
+    static BLOCKS: Mutex<Vec<(PortBlock, u16)>> = Mutex::new(Vec::new());
+    let mut blocks = BLOCKS.lock();
+    if blocks.last().is_none_or(|(_, used)| *used == PORTS_PER_BLOCK) {
+        blocks.push((PortBlock::take(), 0));
+    }
+    let (block, used) = blocks.last_mut().unwrap();
+    *used += 1;
+    block.next_port()
 }
 
 pub fn addresses() -> Member {
-    let address = || format!("127.0.0.1:{}", free_port());
+    let address = || format!("127.0.0.1:{}", fresh_port());
     Member { peer: address(), client: address(), admin: address(), ..Member::default() }
 }
 
@@ -204,6 +212,7 @@ impl Cluster {
             let group = self.running[&leader].group.clone();
             match group.add_member(member.clone(), voter).await {
                 Ok(joined) => break joined,
+                Err(error @ ChangeError::Refused(_)) => panic!("no join ever: {error}"),
                 Err(error) => {
                     eprintln!("no join yet: {error}");
                     tokio::time::sleep(Duration::from_millis(20)).await;

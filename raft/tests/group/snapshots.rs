@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use quorate_raft::Limits;
+use quorate_raft::{Event, Limits};
 
 use crate::cluster::{Cluster, eventually, now};
 
@@ -149,4 +149,41 @@ async fn an_orderly_stop_hands_over_and_leaves_a_checkpoint() {
     let status = cluster.running[&leader].group.status().await;
     assert!(status.checkpoint.is_some());
     assert_eq!(cluster.agree().await.len(), 20);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_checkpoint_in_small_steps_holds_one_moment_and_hurries_for_who_waits() {
+    // One chunk a step, and rests between them: a second or so in all.
+    let mut cluster = Cluster::with_limits(1, Limits { checkpoint_step_bytes: 1, ..small() }).await;
+    fill(&cluster, 0..500, 100).await;
+    let group = cluster.running[&1].group.clone();
+    let mut events = group.events();
+    let first = group.applied_index().unwrap();
+    group.checkpoint_soon().await;
+    eventually("its beginning", || now(group.status()).checkpoint_running).await;
+    let mut added = 0;
+    while group.status().await.checkpoint_running.is_some() {
+        added += 1;
+        assert_eq!(cluster.add("n", 1).await.unwrap(), added);
+        cluster.add(&format!("k{added}"), 1_000_000).await.unwrap();
+    }
+    assert!(added > 1, "nothing was applied while it was written");
+    let held = loop {
+        if let Event::Checkpoint { index } = events.next().await.unwrap() {
+            break index;
+        }
+    };
+    assert_eq!(held, first, "it holds what was there when it was asked for");
+    // The next one is under way when somebody wants one and waits.
+    group.checkpoint_soon().await;
+    cluster.add("n", 1).await.unwrap();
+    let wanted = group.applied_index();
+    assert!(Some(group.checkpoint().await.unwrap()) >= wanted);
+
+    let before = cluster.running[&1].toy.values();
+    drop((group, events));
+    cluster.kill(1);
+    cluster.start(1).await;
+    cluster.leader().await;
+    assert_eq!(cluster.running[&1].toy.values(), before);
 }

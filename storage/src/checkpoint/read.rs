@@ -157,8 +157,7 @@ impl Iterator for Chunks {
 
 impl Drop for Chunks {
     fn drop(&mut self) {
-        let mut state = self.group.state.lock();
-        state.readers -= 1;
-        self.group.sweep(&mut state);
+        self.group.state.lock().readers -= 1;
+        self.group.sweep(usize::MAX);
     }
 }

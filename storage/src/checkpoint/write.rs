@@ -153,7 +153,19 @@ impl Writer {
     /// # Errors
     /// If it fails the old checkpoint is still the current one, unless the manifest's own sync failed: then either may
     /// be found at the next start, each whole. The store takes no more of this group until it is opened again.
-    pub fn commit(mut self, manifest: &[u8]) -> Result<u64, CheckpointError> {
+    pub fn commit(self, manifest: &[u8]) -> Result<u64, CheckpointError> {
+        let group = Arc::clone(&self.group);
+        let epoch = self.commit_only(manifest)?;
+        group.sweep(usize::MAX);
+        Ok(epoch)
+    }
+
+    /// Like [`Writer::commit`], but leaves the rows that it replaced where they are:
+    /// [`CheckpointStore::sweep`](super::CheckpointStore::sweep) removes them, as slowly as the caller likes.
+    ///
+    /// # Errors
+    /// As [`Writer::commit`].
+    pub fn commit_only(mut self, manifest: &[u8]) -> Result<u64, CheckpointError> {
         let outcome = self.try_commit(manifest);
         let group = Arc::clone(&self.group);
         let mut state = group.state.lock();
@@ -162,7 +174,6 @@ impl Writer {
         match outcome {
             Ok(()) => {
                 state.rewrite = false;
-                group.sweep(&mut state);
                 Ok(self.epoch)
             }
             Err(error) => {

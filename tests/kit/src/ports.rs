@@ -9,7 +9,8 @@ use std::net::TcpListener;
 use std::path::PathBuf;
 
 const FIRST_PORT: u16 = 20_000;
-const PORTS_PER_BLOCK: u16 = 40;
+/// So many ports are in a block.
+pub const PORTS_PER_BLOCK: u16 = 40;
 const BLOCKS: u16 = 300;
 
 /// The supervisor counts up from one port, with the others at fixed distances: these lie apart from all blocks.
@@ -92,7 +93,9 @@ impl PortBlock {
 }
 
 fn lock_folder() -> PathBuf {
-    let folder = std::env::temp_dir().join("quorate-test-ports");
+    // One for all: a test that was given a temporary folder of its own has the same ports as the others.
+    let shared = PathBuf::from("/tmp");
+    let folder = if shared.is_dir() { shared } else { std::env::temp_dir() }.join("quorate-test-ports");
     std::fs::create_dir_all(&folder).expect("a folder for the port locks in the temporary folder");
     folder
 }

@@ -106,6 +106,15 @@ impl Process {
         Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
     }
 
+    /// Memory in bytes of this process and of those that it has forked; what they share counts once.
+    #[must_use]
+    pub fn memory_with_children(&self) -> Option<u64> {
+        let own = proportional_bytes(self.pid())?;
+        let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.pid())).unwrap_or_default();
+        let children = children.split_whitespace().filter_map(|pid| proportional_bytes(pid.parse().ok()?));
+        Some(own + children.sum::<u64>())
+    }
+
     /// Whether it was stopped by a signal, all of its threads.
     #[must_use]
     pub fn is_stopped(&self) -> bool {
@@ -120,6 +129,13 @@ impl Process {
     pub fn cpu_time(&self) -> Option<Duration> {
         cpu_time_of(self.pid())
     }
+}
+
+/// Memory of a process, with its part of what it shares with others.
+fn proportional_bytes(pid: u32) -> Option<u64> {
+    let sums = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+    let line = sums.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
 }
 
 /// Processor time that any process has used so far (user and system), from the system.

@@ -1,0 +1,280 @@
+//! Writing a checkpoint beside everything else: in small steps, at the pace of `pace.rs`.
+//!
+//! Each step encodes and writes a few chunks on a thread that gives way to all others; between steps nothing of it runs.
+//! Of the view, what is written is let go at once, so that entries applied meanwhile don't have to keep it in memory. It
+//! must never be what others wait for: a snapshot to install ends it, and who waits for it says so and gets it at once.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+
+use bytes::Bytes;
+use quorate_storage::checkpoint::{CheckpointError, Writer};
+use tokio::sync::OwnedMutexGuard;
+
+use crate::api::View;
+use crate::events::Event;
+use crate::pace::{self, Next, Seen};
+use crate::runtime::{self, Instant};
+use crate::state_machine::{Applied, Book, Meta, Shared, corrupt, manifest};
+
+/// A row that is removed counts as much as one that is written.
+const ROW_BYTES: usize = 8 << 10;
+
+/// One checkpoint, from the view to the last old row.
+pub(crate) struct Job {
+    shared: Arc<Shared>,
+    view: Arc<dyn View>,
+    book: OwnedMutexGuard<Book>,
+    meta: Meta,
+    manifest: Bytes,
+    /// All chunks, with the revision of each.
+    chunks: BTreeMap<u64, u64>,
+    stage: Stage,
+    /// Chunks and rows to work on in this stage, and how many of them are done.
+    total: u64,
+    done: u64,
+    chunks_put: u64,
+    bytes_put: u64,
+    buffer: Vec<u8>,
+    /// When the stage began, and where the log was then.
+    begun: Instant,
+    log_then: u64,
+}
+
+enum Stage {
+    Begin { whole: bool },
+    Put { writer: Box<Writer>, puts: std::vec::IntoIter<u64>, removals: Vec<u64> },
+    Sweep,
+    Done,
+}
+
+/// What became of it.
+pub(crate) enum Outcome {
+    /// It is durable.
+    Written,
+    /// It was given up for a snapshot, which is newer.
+    GivenUp,
+}
+
+impl Job {
+    /// A checkpoint of the view. `whole`: of all chunks, whatever was there before.
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        view: Arc<dyn View>,
+        book: OwnedMutexGuard<Book>,
+        applied: &Applied,
+        whole: bool,
+    ) -> Self {
+        let meta = Meta { last_log_id: applied.last, last_membership: applied.membership.clone() };
+        let manifest = manifest(&meta, &applied.system, &view.header());
+        let log_then = shared.log_bytes.load(Relaxed);
+        Self {
+            shared,
+            view,
+            book,
+            meta,
+            manifest,
+            chunks: BTreeMap::new(),
+            stage: Stage::Begin { whole },
+            total: 0,
+            done: 0,
+            chunks_put: 0,
+            bytes_put: 0,
+            buffer: Vec::new(),
+            begun: Instant::now(),
+            log_then,
+        }
+    }
+
+    /// Writes it at its pace. The book is free when this has ended.
+    pub(crate) async fn run(mut self) -> io::Result<Result<Outcome, CheckpointError>> {
+        let shared = self.shared.clone();
+        loop {
+            if shared.installing.load(SeqCst) {
+                let committed = matches!(self.stage, Stage::Sweep | Stage::Done);
+                return Ok(Ok(if committed { Outcome::Written } else { Outcome::GivenUp }));
+            }
+            let next = self.next();
+            if next == Next::Rest {
+                tokio::time::sleep(pace::REST).await;
+                continue;
+            }
+            let work = move || {
+                let outcome = self.step();
+                (self, outcome)
+            };
+            let (back, outcome) = match shared.pacing.get() {
+                Some(pacing) if next == Next::Work => pacing.background.run(work).await?,
+                _ => runtime::blocking(work).await?,
+            };
+            self = back;
+            if let Err(error) = outcome {
+                return Ok(Err(error));
+            }
+            if matches!(self.stage, Stage::Done) {
+                return Ok(Ok(Outcome::Written));
+            }
+        }
+    }
+
+    /// Writes it as fast as it goes. Blocks.
+    pub(crate) fn run_now(mut self) -> Result<OwnedMutexGuard<Book>, CheckpointError> {
+        while !matches!(self.stage, Stage::Done) {
+            self.step()?;
+        }
+        Ok(self.book)
+    }
+
+    fn next(&self) -> Next {
+        let Some(pacing) = self.shared.pacing.get() else { return Next::Hurry };
+        if self.shared.hurry.load(SeqCst) {
+            return Next::Hurry;
+        }
+        let seen = Seen {
+            done: self.done as f64 / self.total.max(1) as f64,
+            log_bytes: self.shared.log_bytes.load(Relaxed) - self.log_then,
+            elapsed: self.begun.elapsed(),
+            // Chunks are much alike: keys are spread over them by hash.
+            state_bytes: (self.bytes_put * self.chunks.len() as u64).checked_div(self.chunks_put).unwrap_or(0),
+        };
+        pace::next(&pacing.limits, &seen)
+    }
+
+    fn enter(&mut self, stage: Stage, total: u64) {
+        (self.stage, self.total, self.done) = (stage, total, 0);
+        (self.begun, self.log_then) = (Instant::now(), self.shared.log_bytes.load(Relaxed));
+    }
+
+    /// A little of it. Blocks.
+    fn step(&mut self) -> Result<(), CheckpointError> {
+        match &mut self.stage {
+            Stage::Begin { whole } => {
+                let whole = *whole;
+                self.begin(whole)
+            }
+            Stage::Put { .. } => self.put(),
+            Stage::Sweep => {
+                let rows = (self.step_bytes() / ROW_BYTES).max(1);
+                self.done += rows as u64;
+                if !self.shared.store.sweep(self.shared.group, rows) {
+                    self.stage = Stage::Done;
+                }
+                Ok(())
+            }
+            Stage::Done => Ok(()),
+        }
+    }
+
+    fn step_bytes(&self) -> usize {
+        self.shared.pacing.get().map_or(pace::STEP_BYTES, |pacing| pacing.limits.checkpoint_step_bytes)
+    }
+
+    fn begin(&mut self, whole: bool) -> Result<(), CheckpointError> {
+        self.chunks = self.view.chunks().collect();
+        let mut writer = self.shared.store.begin(self.shared.group)?;
+        if whole {
+            writer.replace_all();
+        }
+        let whole = writer.replaces_all();
+        let known = &self.book.chunks;
+        let puts: Vec<u64> =
+            self.chunks.iter().filter(|(id, at)| whole || known.get(id) != Some(at)).map(|(id, _)| *id).collect();
+        let removals: Vec<u64> = match whole {
+            true => Vec::new(),
+            false => known.keys().filter(|id| !self.chunks.contains_key(id)).copied().collect(),
+        };
+        let total = (puts.len() + removals.len()) as u64;
+        self.enter(Stage::Put { writer: Box::new(writer), puts: puts.into_iter(), removals }, total);
+        Ok(())
+    }
+
+    fn put(&mut self) -> Result<(), CheckpointError> {
+        let (mut left, mut written) = (self.step_bytes(), None);
+        let Stage::Put { writer, puts, removals } = &mut self.stage else { return Ok(()) };
+        while left > 0 {
+            if let Some(id) = puts.next() {
+                self.buffer.clear();
+                self.view.encode(id, &mut self.buffer);
+                writer.put(id, &self.buffer)?;
+                written = Some(id);
+                self.chunks_put += 1;
+                self.bytes_put += self.buffer.len() as u64;
+                left = left.saturating_sub(self.buffer.len().max(64));
+                // What one giant chunk needed is not kept for the others.
+                self.buffer.shrink_to(pace::STEP_BYTES);
+            } else if let Some(id) = removals.pop() {
+                writer.remove(id)?;
+                left = left.saturating_sub(ROW_BYTES);
+            } else {
+                return self.commit();
+            }
+            self.done += 1;
+        }
+        // A snapshot that is being installed has its view for itself.
+        if let (Some(id), Some(view)) = (written, Arc::get_mut(&mut self.view)) {
+            view.release(id);
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self) -> Result<(), CheckpointError> {
+        let Stage::Put { writer, .. } = std::mem::replace(&mut self.stage, Stage::Done) else { return Ok(()) };
+        if let Some(view) = Arc::get_mut(&mut self.view) {
+            view.release(u64::MAX);
+        }
+        writer.commit_only(&self.manifest)?;
+        let shared = self.shared.clone();
+        *self.book = Book { meta: Some(self.meta.clone()), chunks: std::mem::take(&mut self.chunks) };
+        if let Some(last) = &self.meta.last_log_id {
+            shared.durable.raise(last.index());
+            shared.counters.emit(Event::Checkpoint { index: last.index() });
+        }
+        shared.checkpointed.notify_waiters();
+        self.enter(Stage::Sweep, shared.store.replaced(shared.group) as u64);
+        Ok(())
+    }
+}
+
+/// A checkpoint to be written: the view, and where in the log it was taken.
+pub(crate) struct Builder {
+    pub(crate) shared: Arc<Shared>,
+    /// Given away when it is written.
+    pub(crate) view: Option<Arc<dyn View>>,
+    pub(crate) applied: Applied,
+}
+
+impl Builder {
+    pub(crate) async fn build(&mut self) -> io::Result<Meta> {
+        let shared = self.shared.clone();
+        let view = self.view.take().ok_or_else(|| io::Error::other("a checkpoint is built once"))?;
+        let book = shared.book.clone().lock_owned().await;
+        // A snapshot may have been installed since the view was taken; it is newer.
+        let before = book.meta.clone();
+        let is_news = before.as_ref().is_none_or(|old| old.last_log_id < self.applied.last);
+        let start = Instant::now();
+        let meta = Meta { last_log_id: self.applied.last, last_membership: self.applied.membership.clone() };
+        shared.counters.checkpoint_since.store(start.as_nanos(), Relaxed);
+        let outcome = match is_news {
+            true => Some(Job::new(shared.clone(), view, book, &self.applied, false).run().await?),
+            false => None,
+        };
+        shared.counters.checkpoint_since.store(0, Relaxed);
+        shared.hurry.store(false, SeqCst);
+        match outcome {
+            Some(Ok(Outcome::Written)) => {
+                shared.counters.checkpointed(start.elapsed());
+                Ok(meta)
+            }
+            Some(Err(CheckpointError::Corrupt { .. })) => Err(corrupt("the checkpoint store is corrupt")),
+            // The log still holds everything. Say so and try again later: a full disk may get room.
+            Some(Err(error)) => {
+                shared.counters.checkpoint_failed();
+                tracing::error!(group = shared.group, %error, "a checkpoint could not be written");
+                Ok(before.unwrap_or_default())
+            }
+            Some(Ok(Outcome::GivenUp)) | None => Ok(before.unwrap_or_default()),
+        }
+    }
+}
