@@ -13,6 +13,7 @@ mod report;
 mod restart;
 mod rounds;
 mod sides;
+mod soak;
 
 use options::Options;
 use quorate_testkit::Conn;
@@ -20,6 +21,10 @@ use report::Report;
 use sides::Side;
 use std::path::Path;
 use std::time::Duration;
+
+// The soak measures memory as a member has it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_quorate");
 
@@ -62,6 +67,10 @@ fn main() -> anyhow::Result<()> {
             let side = Side::start_ours_with(Path::new(BINARY), checkpoint::SETTINGS);
             report.checkpoints.push(checkpoint::measure("Quorate, checkpoint", side, &options)?);
         }
+    }
+    // It takes as long as all the rest, and has no other side: only where it is asked for.
+    if options.only.iter().any(|part| part == "soak") {
+        report.soak = soak::run(&options)?;
     }
     if options.wants("kill") {
         let Side::Ours(mut cluster) = Side::start_ours(Path::new(BINARY)) else {

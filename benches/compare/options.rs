@@ -37,7 +37,13 @@ pub struct Options {
     /// Keys for the latency beside checkpoints.
     #[arg(long, default_value_t = 1_000_000)]
     pub checkpoint_keys: u64,
-    /// Only these parts: load, memory, restart, checkpoint, kill, handover.
+    /// Checkpoints of the soak.
+    #[arg(long, default_value_t = 200)]
+    pub soak_checkpoints: usize,
+    /// Keys of the soak.
+    #[arg(long, default_value_t = 1_500_000)]
+    pub soak_keys: u64,
+    /// Only these parts: load, memory, restart, checkpoint, kill, handover; and soak, which runs only if it is named.
     #[arg(long, value_delimiter = ',')]
     pub only: Vec<String>,
     /// Only workloads whose name contains this.
@@ -66,6 +72,8 @@ impl Options {
             options.memory_keys = options.memory_keys.min(200_000);
             options.restart_keys = options.restart_keys.min(200_000);
             options.checkpoint_keys = options.checkpoint_keys.min(200_000);
+            options.soak_keys = options.soak_keys.min(100_000);
+            options.soak_checkpoints = options.soak_checkpoints.min(20);
         }
         options
     }

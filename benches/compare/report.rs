@@ -6,6 +6,7 @@ use crate::options::Options;
 use crate::plot;
 use crate::restart::{self, Restart};
 use crate::rounds::{Measure, Run, WORKLOADS};
+use crate::soak;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{Seek, SeekFrom, Write as _};
@@ -37,6 +38,7 @@ pub struct Report {
     /// Redis, then ours.
     pub checkpoints: Vec<Checkpoints>,
     checkpoint_keys: u64,
+    pub soak: Vec<soak::Line>,
     pub killed: Option<Gaps>,
     pub returned: Option<Gaps>,
     pub handed_over: Option<Gaps>,
@@ -59,6 +61,7 @@ impl Report {
             memory: Vec::new(),
             checkpoints: Vec::new(),
             checkpoint_keys: options.checkpoint_keys,
+            soak: Vec::new(),
             killed: None,
             returned: None,
             handed_over: None,
@@ -72,6 +75,7 @@ impl Report {
         self.memory_table(&mut out);
         restart::table(&self.restarts, self.restart_keys, &mut out);
         checkpoint::table(&self.checkpoints, self.checkpoint_keys, &mut out);
+        soak::table(&self.soak, &mut out);
         self.gaps_table(&mut out);
         out
     }

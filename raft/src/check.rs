@@ -37,7 +37,6 @@ const KEPT: usize = 4;
 /// How often the leader asks, how long it waits for those that don't answer, and for those that still compute.
 const ASK_EVERY: Duration = Duration::from_millis(100);
 const ANSWER_PATIENCE: Duration = Duration::from_secs(3);
-const HURRIED_PATIENCE: Duration = Duration::from_secs(45);
 const PATIENCE: Duration = Duration::from_secs(15 * 60);
 /// The next check waits for so many times the work of the last one: less than one part in a hundred of a core.
 const REST: u32 = 150;
@@ -273,8 +272,7 @@ impl Inner {
         let membership = metrics.membership_config.membership();
         let voters: BTreeSet<MemberId> = membership.voter_ids().collect();
         let members: Vec<MemberId> = membership.nodes().map(|(id, _)| *id).collect();
-        let patience = if hurry { HURRIED_PATIENCE } else { PATIENCE };
-        let asked = members.iter().map(|id| self.digest_of(*id, index, patience));
+        let asked = members.iter().map(|id| self.digest_of(*id, index, PATIENCE));
         let answers: BTreeMap<MemberId, Result<Digest, String>> =
             members.iter().copied().zip(join_all(asked).await).collect();
         let agreed = majority(&voters, &answers);
@@ -329,7 +327,10 @@ impl Inner {
                 Err(_) => {}
             }
             if Instant::now() >= deadline {
-                return Err("it has not computed its digest in time".into());
+                return Err(format!(
+                    "it answers, but had not computed its digest after {} minutes",
+                    patience.as_secs() / 60
+                ));
             }
             tokio::time::sleep(ASK_EVERY).await;
         }

@@ -345,7 +345,7 @@ impl Group {
 
     /// Takes a checkpoint now and waits until it is durable. Returns the index it holds.
     pub async fn checkpoint(&self) -> Result<u64, ChangeError> {
-        self.inner.checkpoint(Duration::from_secs(300)).await
+        self.inner.checkpoint(Duration::from_secs(15 * 60)).await
     }
 
     /// Has a checkpoint taken, at its own pace. Nobody waits for it.

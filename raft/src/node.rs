@@ -227,6 +227,7 @@ impl Node {
             piece_bytes: config.limits.snapshot_frame_bytes,
             snapshot_rate: config.limits.snapshot_rate,
         };
+        adapter.replays(log.bytes_after(adapter.applied_index()), config.progress.clone());
         let raft_config = Arc::new(raft_config(&config.timings, !guarded)?);
         let raft = RaftHandle::new(config.identity.member, raft_config, network, log_store, adapter.clone())
             .await

@@ -98,6 +98,7 @@ pub(crate) struct Shared {
     pub(crate) hurry: AtomicBool,
     /// A snapshot is being installed, or waits for that.
     pub(crate) installing: AtomicBool,
+    replay: OnceLock<Replay>,
     /// openraft has started: snapshots are live views from now on.
     live: AtomicBool,
     /// An entry that doesn't follow the one before it is an error. Off only for openraft's suite, which leaves gaps.
@@ -109,6 +110,23 @@ pub(crate) struct Shared {
     checks: Arc<Checks>,
     /// Known once the group runs: what is replayed before that is not compared.
     group_of_damage: OnceLock<Weak<Inner>>,
+}
+
+/// How far the log is replayed, for whoever waits.
+struct Replay {
+    progress: Arc<LoadProgress>,
+    bytes: u64,
+    done: AtomicU64,
+}
+
+impl Replay {
+    /// Entries of so many bytes were applied; what is not committed yet comes later, and counts as done at the end.
+    fn applied(&self, bytes: u64) {
+        let done = self.done.load(Relaxed);
+        let more = bytes.min(self.bytes - done);
+        self.done.store(done + more, Relaxed);
+        self.progress.loaded.fetch_add(more, SeqCst);
+    }
 }
 
 /// What an entry takes in the log besides its bytes, about.
@@ -219,6 +237,7 @@ impl Machine {
             pacing: OnceLock::new(),
             hurry: AtomicBool::new(false),
             installing: AtomicBool::new(false),
+            replay: OnceLock::new(),
             live: AtomicBool::new(false),
             strict: AtomicBool::new(true),
             version: AtomicU64::new(1),
@@ -244,9 +263,18 @@ impl Machine {
         }
     }
 
+    /// So many bytes of the log are about to be replayed.
+    pub(crate) fn replays(&self, bytes: u64, progress: Arc<LoadProgress>) {
+        progress.total.fetch_add(bytes, SeqCst);
+        let _ = self.shared.replay.set(Replay { progress, bytes, done: AtomicU64::new(0) });
+    }
+
     /// openraft has started.
     pub(crate) fn go_live(&self) {
         self.shared.live.store(true, SeqCst);
+        if let Some(replay) = self.shared.replay.get() {
+            replay.applied(u64::MAX);
+        }
     }
 
     #[cfg(test)]
@@ -321,6 +349,11 @@ impl Machine {
         let replies = match payload {
             Payload::Normal(Data::App(bytes)) => {
                 shared.log_bytes.fetch_add(bytes.len() as u64 + ENTRY_HEAD_BYTES, Relaxed);
+                if !shared.live.load(SeqCst)
+                    && let Some(replay) = shared.replay.get()
+                {
+                    replay.applied(bytes.len() as u64);
+                }
                 let start = Instant::now();
                 let replies = shared.machine.apply(bytes, want_replies).map_err(|ApplyError(why)| {
                     io::Error::new(

@@ -25,8 +25,9 @@ const LEADER_PATIENCE: Duration = Duration::from_secs(3);
 const LEADER_POLL: Duration = Duration::from_millis(100);
 /// A change of membership waits for a commit or two.
 const CHANGE_PATIENCE: Duration = Duration::from_secs(20);
-/// A check reads everything that every member holds.
-const CHECK_PATIENCE: Duration = Duration::from_secs(55);
+/// A check reads everything that every member holds; the leader itself gives it 15 minutes. One that is gone is noticed
+/// long before.
+const CHECK_PATIENCE: Duration = Duration::from_secs(15 * 60 + 30);
 /// What a member is given to tell its status.
 const STATUS_PATIENCE: Duration = Duration::from_millis(500);
 /// A member that lacks more entries than this is called lagging.

@@ -57,7 +57,7 @@ pub(super) struct Snapshot {
 
 impl Snapshot {
     pub(super) fn run(&self) -> Result<(), Problem> {
-        let answer = self.target.client()?.post("/v1/snapshot", &json!({}))?;
+        let answer = self.target.patient_client()?.post("/v1/snapshot", &json!({}))?;
         if self.target.json {
             http::print_json(&answer);
         } else {
@@ -79,7 +79,7 @@ pub(super) struct Check {
 
 impl Check {
     pub(super) fn run(&self) -> Result<(), Problem> {
-        let client = self.target.client()?;
+        let client = self.target.patient_client()?;
         let answer = client.post("/v1/check", &json!({}))?;
         if self.target.json {
             http::print_json(&answer);

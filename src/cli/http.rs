@@ -13,6 +13,8 @@ use crate::admin::api::ApiError;
 
 /// For one request: a change of membership may have to wait for an election.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+/// For one that takes as long as there is data.
+pub(super) const LONG_PATIENCE: Duration = Duration::from_secs(17 * 60);
 const CONNECT: Duration = Duration::from_secs(3);
 const ANSWER_BYTES: u64 = 64 << 20;
 
@@ -82,7 +84,7 @@ impl Client {
         let config = Agent::config_builder()
             .timeout_global(patience)
             .timeout_connect(Some(patience.map_or(CONNECT, |patience| CONNECT.min(patience))))
-            .timeout_recv_response(Some(PATIENCE))
+            .timeout_recv_response(Some(patience.unwrap_or(PATIENCE)))
             .http_status_as_error(false)
             // Members speak for themselves: a proxy for the web must not stand between.
             .proxy(None)

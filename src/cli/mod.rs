@@ -81,6 +81,11 @@ impl Target {
     fn client(&self) -> Result<http::Client, http::Problem> {
         http::Client::new(&self.admin, self.token.clone(), http::PATIENCE)
     }
+
+    /// For what takes as long as there is data.
+    fn patient_client(&self) -> Result<http::Client, http::Problem> {
+        http::Client::new(&self.admin, self.token.clone(), http::LONG_PATIENCE)
+    }
 }
 
 /// Runs what the command line asks for. `run` is the server: it returns when the member has stopped.

@@ -571,6 +571,12 @@ impl GroupLog {
         self.with(|group| Some(group.bytes)).unwrap_or(0)
     }
 
+    /// Bytes of this group's entries behind an index; of all without one.
+    #[must_use]
+    pub fn bytes_after(&self, index: Option<u64>) -> u64 {
+        self.with(|group| Some(group.bytes_after(index))).unwrap_or(0)
+    }
+
     /// As [`Wal::has_room`].
     #[must_use]
     pub fn has_room(&self) -> bool {

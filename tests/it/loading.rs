@@ -73,6 +73,7 @@ fn a_member_that_loads_answers_as_redis_does_and_then_serves_on_the_same_connect
     assert!(conn.cmd("EXEC").unwrap().error().is_some_and(|error| error.starts_with("EXECABORT")));
     assert_eq!(conn.cmd("MULTI").unwrap(), Value::ok());
     assert_eq!(conn.cmd("EXEC").unwrap().items(), Vec::<Value>::new());
+    assert_eq!(conn.cmd("WATCH key:1:1").unwrap(), Value::ok());
     let text = info(&mut conn);
     let names = ["start_time", "total_bytes", "loaded_bytes", "loaded_perc", "eta_seconds"];
     for name in names {
@@ -90,6 +91,11 @@ fn a_member_that_loads_answers_as_redis_does_and_then_serves_on_the_same_connect
     assert_eq!(conn.cmd("DBSIZE").unwrap(), Value::Int(KEYS as i64));
     assert_eq!(conn.cmd("GET key:7:7").unwrap(), Value::bulk(format!("{:0>100}", 7)));
     assert_eq!(conn.cmd("CLIENT GETNAME").unwrap(), Value::bulk("early"));
+    // What was watched before there was data counts as changed.
+    for line in ["MULTI", "SET k lost", "EXEC"] {
+        let reply = conn.cmd(line).unwrap();
+        assert_eq!(reply == Value::Null, line == "EXEC", "{line}: {reply:?}");
+    }
     assert_eq!(conn.cmd("SET k v").unwrap(), Value::ok());
     let output = cluster.members[0].output();
     assert!(output.contains("the checkpoint is loaded, its digests are right"), "{output}");

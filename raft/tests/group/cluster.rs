@@ -4,11 +4,14 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use quorate_raft::{ChangeError, Group, Identity, Limits, Member, MemberId, Node, NodeConfig, ProposeError, Start};
+use quorate_raft::{
+    ChangeError, Group, Identity, Limits, LoadProgress, Member, MemberId, Node, NodeConfig, ProposeError, Start,
+};
 use quorate_testkit::ports::{PORTS_PER_BLOCK, PortBlock};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -26,6 +29,14 @@ pub struct Running {
     pub node: Node,
     pub group: Group,
     pub toy: Arc<Toy>,
+    progress: Arc<LoadProgress>,
+}
+
+impl Running {
+    /// Bytes that there were to load when it started, and those that were loaded.
+    pub fn loaded(&self) -> (u64, u64) {
+        (self.progress.total.load(Relaxed), self.progress.loaded.load(Relaxed))
+    }
 }
 
 impl Drop for Running {
@@ -137,6 +148,7 @@ impl Cluster {
     pub async fn try_start(&self, home: &Home, bootstrap: bool) -> Result<Running, quorate_raft::NodeError> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let config = self.config(home);
+        let progress = config.progress.clone();
         let member = home.member.clone();
         let toy = Arc::new(Toy::default());
         let machine = toy.clone();
@@ -151,7 +163,7 @@ impl Cluster {
             .await
             .unwrap();
         match opened {
-            Ok((node, group)) => Ok(Running { runtime: Some(runtime), node, group, toy }),
+            Ok((node, group)) => Ok(Running { runtime: Some(runtime), node, group, toy, progress }),
             Err(error) => {
                 runtime.shutdown_background();
                 Err(error)

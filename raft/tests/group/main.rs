@@ -7,5 +7,6 @@ mod basics;
 mod disk;
 mod elections;
 mod members;
+mod power;
 mod snapshots;
 mod strangers;

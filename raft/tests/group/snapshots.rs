@@ -187,3 +187,22 @@ async fn a_checkpoint_in_small_steps_holds_one_moment_and_hurries_for_who_waits(
     cluster.leader().await;
     assert_eq!(cluster.running[&1].toy.values(), before);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn the_tail_of_the_log_is_part_of_what_is_loaded() {
+    let mut cluster = Cluster::with_limits(1, small()).await;
+    fill(&cluster, 0..100, 1000).await;
+    cluster.running[&1].group.checkpoint().await.unwrap();
+    let checkpoint = {
+        cluster.kill(1);
+        cluster.start(1).await;
+        cluster.running[&1].loaded()
+    };
+    fill(&cluster, 0..200, 1000).await;
+    cluster.leader().await;
+    cluster.kill(1);
+    cluster.start(1).await;
+    let (total, loaded) = cluster.running[&1].loaded();
+    assert_eq!(total, loaded, "it has started");
+    assert!(total > checkpoint.0 + 200_000, "{total} bytes with 200 KB behind a checkpoint of {checkpoint:?}");
+}

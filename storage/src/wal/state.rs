@@ -195,6 +195,13 @@ impl GroupState {
         }
     }
 
+    /// Bytes of the entries behind an index.
+    pub(super) fn bytes_after(&self, index: Option<u64>) -> u64 {
+        let before = index.map_or(0, |index| (index + 1).saturating_sub(self.first));
+        let slots = self.slots.iter().skip(usize::try_from(before).unwrap_or(usize::MAX));
+        slots.map(|slot| u64::from(slot.bytes)).sum()
+    }
+
     pub(super) fn slots(&self) -> impl Iterator<Item = &Slot> {
         self.slots.iter()
     }
