@@ -1,6 +1,7 @@
 //! The command line: which seeds to run, and what to say of them.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::mpsc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -8,8 +9,10 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use clap::Parser;
 
 use crate::mutants::Mutant;
+use crate::page;
 use crate::plan::Plan;
 use crate::run::{Figures, Report, run};
+use crate::scenarios::{self, Scenario};
 use crate::story::{Event, Kind};
 
 /// Run the real server under a simulated network, disk and clock. The same seed is the same run.
@@ -37,6 +40,21 @@ struct Options {
     /// Prove that the oracles bite: find each deliberate fault within --seeds seeds
     #[arg(long)]
     mutants: bool,
+    /// Play the scripts of sim/src/scenarios, or those with this in their name
+    #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "")]
+    scenarios: Option<String>,
+    /// With --seed or --scenarios: with this deliberate fault, named as in mutants.rs
+    #[arg(long, value_name = "NAME", value_parser = mutant)]
+    mutant: Option<Mutant>,
+    /// With --seed or one of --scenarios: draw the run as a page for a browser
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+}
+
+fn mutant(name: &str) -> Result<Mutant, String> {
+    let known = || Mutant::ALL.into_iter().map(|mutant| format!("{mutant:?}"));
+    let found = Mutant::ALL.into_iter().find(|mutant| format!("{mutant:?}").eq_ignore_ascii_case(name));
+    found.ok_or_else(|| format!("no such fault; there are {}", known().collect::<Vec<_>>().join(", ")))
 }
 
 pub fn main() -> ExitCode {
@@ -49,9 +67,71 @@ pub fn main() -> ExitCode {
     if options.mutants {
         return mutants(options.seed.unwrap_or(1), options.seeds);
     }
+    if let Some(name) = &options.scenarios {
+        return scenarios(&options, name);
+    }
+    if options.mutant.is_some() || options.html.is_some() {
+        return drawn(&options);
+    }
     println!("seeds {first} to {}", first + count - 1);
     let failures = all(&options, first, count);
     if failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Plays the scripts with that in their name.
+fn scenarios(options: &Options, name: &str) -> ExitCode {
+    let wanted: Vec<Scenario> =
+        scenarios::ALL.iter().filter(|scenario| scenario.name.contains(name)).copied().collect();
+    if wanted.is_empty() || options.html.is_some() && wanted.len() > 1 {
+        let names: Vec<&str> = scenarios::ALL.iter().map(|scenario| scenario.name).collect();
+        eprintln!("{} scenarios have \"{name}\" in their name; there are:\n  {}", wanted.len(), names.join("\n  "));
+        return ExitCode::FAILURE;
+    }
+    let mut failed = 0;
+    for scenario in &wanted {
+        let plan = || Plan { mutant: options.mutant, ..scenario.plan() };
+        let report = twice_if(options.twice, || run(plan()));
+        if told(&report, options, &format!("scenario {}", scenario.name)) == ExitCode::FAILURE {
+            failed += 1;
+        }
+    }
+    println!("{} scenarios, {failed} failed", wanted.len());
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// One run, told and drawn.
+fn drawn(options: &Options) -> ExitCode {
+    let Some(seed) = options.seed else {
+        eprintln!("--html draws one run: say which with --seed");
+        return ExitCode::FAILURE;
+    };
+    let plan = options.mutant.map_or_else(|| Plan::of(seed), |mutant| mutant.plan(seed));
+    let report = run(plan);
+    let named = match options.mutant {
+        Some(mutant) => format!("seed {seed} --mutant {mutant:?}"),
+        None => format!("seed {seed}"),
+    };
+    told(&report, options, &named)
+}
+
+/// Says what became of a run, draws it if that was asked for, and whether it went well.
+fn told(report: &Report, options: &Options, named: &str) -> ExitCode {
+    if options.trace {
+        report.events.iter().for_each(|event| println!("{event}"));
+    }
+    println!("{named}: fingerprint {:016x}, {:?}", report.fingerprint, report.figures);
+    if let Some(file) = &options.html {
+        if let Err(error) = std::fs::write(file, page::draw(report, named)) {
+            eprintln!("cannot write {}: {error}", file.display());
+            return ExitCode::FAILURE;
+        }
+        println!("drawn in {}", file.display());
+    }
+    if report.violations.is_empty() {
+        return ExitCode::SUCCESS;
+    }
+    tell_failure(report, named);
+    ExitCode::FAILURE
 }
 
 /// A line per mutant: the first seed that finds it, and the oracle that did.
@@ -110,7 +190,7 @@ fn all(options: &Options, first: u64, count: u64) -> usize {
                 println!("seed {}: fingerprint {:016x}, {:?}", report.seed, report.fingerprint, report.figures);
             }
             if !report.violations.is_empty() {
-                tell_failure(&report);
+                tell_failure(&report, &format!("seed {}", report.seed));
                 failures.insert(report.seed, report.violations[0].invariant);
                 if !options.keep_going {
                     break;
@@ -139,9 +219,14 @@ fn all(options: &Options, first: u64, count: u64) -> usize {
 }
 
 fn one(seed: u64, twice: bool) -> Report {
-    let mut report = run(Plan::of(seed));
+    twice_if(twice, || run(Plan::of(seed)))
+}
+
+/// Runs, and if wanted once more: it must be the same.
+fn twice_if(twice: bool, run: impl Fn() -> Report) -> Report {
+    let mut report = run();
     if twice {
-        let again = run(Plan::of(seed));
+        let again = run();
         if again.fingerprint != report.fingerprint {
             let at = report.events.iter().zip(&again.events).position(|(a, b)| a.to_string() != b.to_string());
             let (a, b) = at.map_or((None, None), |at| (report.events.get(at), again.events.get(at)));
@@ -150,6 +235,7 @@ fn one(seed: u64, twice: bool) -> Report {
                 at: a.map(|event| event.at).unwrap_or_default(),
                 invariant: "the same seed is the same run",
                 text: format!("first {}\n    then {}", show(a), show(b)),
+                ops: Vec::new(),
             });
         }
     }
@@ -157,9 +243,9 @@ fn one(seed: u64, twice: bool) -> Report {
 }
 
 /// Seed, invariant, and what led to it.
-fn tell_failure(report: &Report) {
+fn tell_failure(report: &Report, named: &str) {
     let violation = &report.violations[0];
-    println!("\nseed {} breaks: {}", report.seed, violation.invariant);
+    println!("\n{named} breaks: {}", violation.invariant);
     println!("  at {:.4} s: {}", violation.at.as_secs_f64(), violation.text);
     println!("  what happened to the members before:");
     let before = report.events.iter().filter(|e| e.at <= violation.at && !matches!(e.kind, Kind::Op));
@@ -167,5 +253,6 @@ fn tell_failure(report: &Report) {
     for event in &before[before.len().saturating_sub(40)..] {
         println!("  {event}");
     }
-    println!("  replay: --seed {} --trace\n", report.seed);
+    let again = page::replay(named);
+    println!("  the whole story: {again} --trace\n  as a picture:    {again} --html run.html\n");
 }

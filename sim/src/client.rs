@@ -11,15 +11,13 @@ use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
 use crate::history::{Act, Cmd, Op, Outcome, Ret, key_name};
+use crate::invariants::one_reply;
 use crate::machine::CLIENT_PORT;
 use crate::mutants::Mutant;
 use crate::plan::Chance;
 use crate::run::Run;
 use crate::story::{Kind, Lane};
 use crate::workload;
-
-/// The invariant that this file itself watches.
-pub const ONE_REPLY: &str = "one reply per command, in order";
 
 /// A connection to one machine.
 pub struct Connection {
@@ -94,13 +92,34 @@ pub struct Client {
     connection: Option<Connection>,
     /// Where to connect next, if the last server said so.
     sent_to: Option<usize>,
+    /// For reads of what one member has: a connection of its own, and its number.
+    reader: Option<(u64, Connection)>,
     written: u64,
+    /// A client of a script stays with one machine, and waits so long.
+    home: Option<(usize, Duration)>,
 }
 
 impl Client {
     pub fn new(number: usize, run: Arc<Run>) -> Self {
         let chance = Chance::new(run.plan.seed.rotate_left(8) ^ number as u64);
-        Self { number, run, chance, connection: None, sent_to: None, written: 0 }
+        Self { number, run, chance, connection: None, sent_to: None, reader: None, written: 0, home: None }
+    }
+
+    pub fn for_script(number: usize, run: Arc<Run>, machine: usize, patience: Duration) -> Self {
+        Self { home: Some((machine, patience)), ..Self::new(number, run) }
+    }
+
+    pub fn set_patience(&mut self, patience: Duration) {
+        self.home = self.home.map(|(machine, _)| (machine, patience));
+    }
+
+    /// For scripts: connects if it has to, and asks once.
+    pub async fn ask(&mut self, draft: workload::Draft) -> Outcome {
+        if self.connection.is_none() {
+            self.connect().await;
+        }
+        self.sent_to = None;
+        self.one(draft).await
     }
 
     pub async fn work(mut self) {
@@ -114,6 +133,10 @@ impl Client {
             match self.chance.below(10) {
                 0 | 1 => self.pipeline().await,
                 2 => self.watched().await,
+                3 => {
+                    let (object, key) = workload::draw_local(&mut self.chance);
+                    self.local_read(object, key).await;
+                }
                 _ => {
                     let op = workload::draw(&mut self.chance, &mut self.written, self.number, &self.run.plan);
                     self.one(op).await;
@@ -123,13 +146,18 @@ impl Client {
     }
 
     async fn connect(&mut self) {
-        let count = self.run.machines().len() as u64;
-        let machine = self.sent_to.take().unwrap_or_else(|| self.chance.between(1, count) as usize);
+        let machine = self.somewhere();
         self.connection = Connection::open(machine, Duration::from_millis(500)).await;
     }
 
+    fn somewhere(&mut self) -> usize {
+        let count = self.run.machines().len() as u64;
+        let home = self.home.map(|(machine, _)| machine);
+        self.sent_to.take().or(home).unwrap_or_else(|| self.chance.between(1, count) as usize)
+    }
+
     fn patience(&mut self) -> Duration {
-        self.chance.millis(200, 4000)
+        self.home.map_or_else(|| self.chance.millis(200, 4000), |(_, patience)| patience)
     }
 
     fn now(&self) -> u64 {
@@ -164,8 +192,14 @@ impl Client {
         self.run.history.lock().push(op);
     }
 
-    fn odd(&self, reply: &Reply, to: &str) {
-        self.run.story.broken(ONE_REPLY, format!("client {} got {reply:?} in answer to {to}", self.number));
+    fn odd(&self, reply: &Reply, to: &Op) {
+        one_reply::odd(&self.run.story, self.number, reply, &to.to_string(), to.call);
+    }
+
+    /// Keeps a connection on which all is answered.
+    fn keep(&mut self, connection: Connection, last: &Op) {
+        one_reply::surplus(&self.run.story, self.number, &connection.unread, last.call);
+        self.connection = Some(connection);
     }
 
     fn commands(op: &Op) -> Vec<Vec<String>> {
@@ -179,16 +213,16 @@ impl Client {
     }
 
     /// One operation, alone on the connection.
-    pub async fn one(&mut self, draft: workload::Draft) {
+    pub async fn one(&mut self, draft: workload::Draft) -> Outcome {
         let op = self.begin(draft);
         let patience = self.patience();
-        let Some(mut connection) = self.connection.take() else { return };
+        let Some(mut connection) = self.connection.take() else { return Outcome::Failed("no connection".into()) };
         let mut outcome = match connection.send(&Self::commands(&op)).await {
             Err(error) => Outcome::Unknown(error),
             Ok(()) => self.outcome(&mut connection, &op, patience).await,
         };
         if !matches!(&outcome, Outcome::Unknown(why) if !why.starts_with("UNKNOWN")) {
-            self.connection = Some(connection);
+            self.keep(connection, &op);
         }
         if matches!(&outcome, Outcome::Unknown(_)) && !op.is_read() {
             match self.run.plan.mutant {
@@ -197,7 +231,41 @@ impl Client {
                 _ => {}
             }
         }
-        self.end(op, outcome);
+        self.end(op, outcome.clone());
+        outcome
+    }
+
+    /// A read of what one member has, on a connection that says READONLY once and is kept.
+    pub async fn local_read(&mut self, object: usize, key: u8) -> Outcome {
+        let patience = self.patience();
+        if self.reader.is_none() || self.home.is_none() && self.chance.one_in(30) {
+            let machine = self.somewhere();
+            let Some(mut connection) = Connection::open(machine, Duration::from_millis(500)).await else {
+                return Outcome::Failed("no connection".into());
+            };
+            let said = connection.send(&[vec!["READONLY".into()]]).await;
+            match connection.reply(patience).await {
+                Ok(Reply::Simple(_)) if said.is_ok() => {}
+                _ => return Outcome::Failed("READONLY was not answered".into()),
+            }
+            self.reader = Some((self.run.next_connection(), connection));
+        }
+        let Some((number, mut connection)) = self.reader.take() else { return Outcome::Failed("no connection".into()) };
+        let draft = workload::Draft { object, cmds: vec![Cmd { key, act: Act::Get }], transaction: false };
+        let mut op = self.begin(draft);
+        op.machine = connection.machine;
+        let outcome = match connection.send(&Self::commands(&op)).await {
+            Err(error) => Outcome::Unknown(error),
+            Ok(()) => self.outcome(&mut connection, &op, patience).await,
+        };
+        if !matches!(outcome, Outcome::Unknown(_)) {
+            self.reader = Some((number, connection));
+        }
+        op.ret = self.now();
+        op.outcome = outcome.clone();
+        self.run.story.tell(Lane::Client(self.number), Kind::Op, format!("READONLY {op}"));
+        self.run.local_reads.lock().push((number, op));
+        outcome
     }
 
     /// For a mutant: sends an operation of unknown outcome once more, as no client may.
@@ -222,7 +290,7 @@ impl Client {
         let Some(last) = replies.last() else { return Outcome::Unknown("nothing was asked".into()) };
         if let Some(error) = last.error() {
             return of_error(error).unwrap_or_else(|| {
-                self.odd(last, &op.to_string());
+                self.odd(last, op);
                 Outcome::Unknown("an odd error".into())
             });
         }
@@ -235,7 +303,7 @@ impl Client {
         match rets {
             Some(rets) if rets.len() == op.cmds.len() => Outcome::Done(rets),
             _ => {
-                self.odd(last, &op.to_string());
+                self.odd(last, op);
                 Outcome::Unknown("an odd reply".into())
             }
         }
@@ -257,6 +325,7 @@ impl Client {
             commands.push(vec!["ECHO".into(), echo.to_string()]);
         }
         let mut lost = connection.send(&commands).await.err();
+        let last = ops.last().map(|(op, _)| op.clone());
         for (op, echo) in ops {
             let outcome = match &lost {
                 Some(why) => Outcome::Unknown(why.clone()),
@@ -267,17 +336,20 @@ impl Client {
             {
                 lost.get_or_insert_with(|| why.clone());
             }
+            let asked = op.call;
             self.end(op, outcome);
             if lost.is_none() {
                 match connection.reply(patience).await {
-                    Ok(Reply::Bulk(text)) if &text[..] == echo.to_string().as_bytes() => {}
-                    Ok(other) => self.odd(&other, &format!("ECHO {echo}")),
+                    Ok(reply) => one_reply::echo(&self.run.story, self.number, &reply, &echo.to_string(), asked),
                     Err(why) => lost = Some(why),
                 }
             }
         }
-        if lost.is_none() && self.sent_to.is_none() {
-            self.connection = Some(connection);
+        if lost.is_none()
+            && self.sent_to.is_none()
+            && let Some(last) = last
+        {
+            self.keep(connection, &last);
         }
     }
 
@@ -312,7 +384,7 @@ impl Client {
             Ok(()) => self.outcome(&mut connection, &op, patience).await,
         };
         if !matches!(&outcome, Outcome::Unknown(_)) && self.sent_to.is_none() {
-            self.connection = Some(connection);
+            self.keep(connection, &op);
         }
         self.end(op, outcome);
     }
@@ -321,7 +393,7 @@ impl Client {
     /// time is over. `Err`: what it said last.
     pub async fn last_look(&mut self, machine: usize, deadline: Duration) -> Result<(), String> {
         let mut last = "no connection".to_owned();
-        for draft in workload::last_look(machine) {
+        for draft in workload::last_look(machine, self.run.plan.scenario.is_some()) {
             loop {
                 if self.run.story.now() > deadline {
                     return Err(last);

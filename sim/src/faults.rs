@@ -18,7 +18,7 @@ use crate::admin;
 use crate::machine::{ADMIN_PORT, Machine};
 use crate::plan::{Chance, Fault};
 use crate::run::Run;
-use crate::story::{Kind, Lane};
+use crate::story::{Harm, Kind, Lane};
 
 /// How long the nemesis waits for an answer of the admin service.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -115,6 +115,7 @@ fn pause(machine: &Arc<Machine>, chance: &mut Chance) {
     let time = if chance.one_in(4) { chance.millis(1000, 4000) } else { chance.millis(50, 1000) };
     if machine.pause() {
         machine.tell(Kind::Fault, format!("stands still for {time:?}"));
+        machine.mark_harm(Harm::Pause, time, "stands still");
         let machine = machine.clone();
         tokio::spawn(async move {
             sleep(time).await;
@@ -132,6 +133,7 @@ fn clock(machine: &Machine, chance: &mut Chance) {
     let skew = if chance.one_in(4) { 0 } else { by };
     machine.skew_us.store(skew, Relaxed);
     machine.tell(Kind::Fault, format!("its clock is {:.3} s off now", skew as f64 / 1e6));
+    machine.mark_harm(Harm::Clock, Duration::MAX, format!("clock {:+.3} s", skew as f64 / 1e6));
 }
 
 fn slow_disk(machine: &Arc<Machine>, chance: &mut Chance) {
@@ -139,6 +141,7 @@ fn slow_disk(machine: &Arc<Machine>, chance: &mut Chance) {
     machine.tell(Kind::Fault, format!("its disk takes up to {} ms for a sync", most / 1000));
     machine.sync_us.store(most, Relaxed);
     let (machine, time) = (machine.clone(), chance.millis(200, 3000));
+    machine.mark_harm(Harm::Disk, time, "slow disk");
     tokio::spawn(async move {
         sleep(time).await;
         machine.sync_us.store(machine.tuning.sync_us, Relaxed);
@@ -199,6 +202,7 @@ fn disk_trouble(run: &Run, machine: &Arc<Machine>, chance: &mut Chance) {
             machine.tell(Kind::Fault, format!("its disk has {room} bytes of room left"));
             disk.set_capacity(Some(machine.used_bytes() + room));
             let (machine, time) = (machine.clone(), chance.millis(300, 3000));
+            machine.mark_harm(Harm::Disk, time, "disk nearly full");
             tokio::spawn(async move {
                 sleep(time).await;
                 machine.disk.lock().set_capacity(None);
@@ -295,6 +299,8 @@ fn partition(run: &Arc<Run>, chance: &mut Chance) {
     let flaps = if chance.one_in(4) { chance.between(2, 6) } else { 1 };
     let time = chance.millis(100, 3000);
     tell(run, format!("network: {shape}, {} links cut for {time:?}, {flaps} times: {cut:?}", cut.len()));
+    let lasts = if flaps > 1 { time * 4 / 3 } else { time };
+    mark_cut(run, &cut, lasts, shape);
     let run = run.clone();
     tokio::spawn(async move {
         for _ in 0..flaps {
@@ -307,6 +313,18 @@ fn partition(run: &Arc<Run>, chance: &mut Chance) {
         }
         tell(&run, format!("network: {shape} is over"));
     });
+}
+
+/// The page shows a cut where it hurts: in the lane of each machine that does not hear another one.
+pub fn mark_cut(run: &Run, links: &[(usize, usize)], lasts: Duration, text: &str) {
+    run.story.mark_harm(Lane::Run, Harm::Network, lasts, format!("links cut: {text}"));
+    for machine in run.machines() {
+        let unheard = links.iter().filter(|(_, to)| *to == machine.number).map(|(from, _)| from.to_string());
+        let unheard: Vec<String> = unheard.collect();
+        if !unheard.is_empty() {
+            machine.mark_harm(Harm::Network, lasts, format!("does not hear {}", unheard.join(", ")));
+        }
+    }
 }
 
 fn set_links(run: &Run, links: &[(usize, usize)], cut: bool) {
@@ -327,6 +345,12 @@ fn slow_network(run: &Arc<Run>, chance: &mut Chance) {
     let time = chance.millis(200, 2500);
     tell(run, format!("network: {loss} of all packets are lost, latency times {slow}, for {time:?}"));
     network(run, loss, slow as u32);
+    run.story.mark_harm(
+        Lane::Run,
+        Harm::Network,
+        time,
+        format!("{:.0} % of packets lost, {slow} times slower", loss * 100.0),
+    );
     let run = run.clone();
     tokio::spawn(async move {
         sleep(time).await;

@@ -22,7 +22,7 @@ use quorate_storage::wal::Wal;
 use crate::mutants::Mutant;
 use crate::plan::Tuning;
 use crate::run::Run;
-use crate::story::{Kind, Lane};
+use crate::story::{Harm, Kind, Lane, Mark};
 use crate::world::SimWorld;
 
 /// The ports of every machine.
@@ -113,6 +113,15 @@ impl Machine {
         self.run.story.tell(Lane::Member(self.number), kind, text);
     }
 
+    /// It is harmed for a while.
+    pub fn mark_harm(&self, harm: Harm, lasts: Duration, text: impl Into<String>) {
+        self.run.story.mark_harm(Lane::Member(self.number), harm, lasts, text);
+    }
+
+    fn mark(&self, mark: Mark) {
+        self.run.story.mark(Lane::Member(self.number), mark);
+    }
+
     pub fn node_id(&self) -> NodeId {
         self.node.lock().expect("a machine that was built")
     }
@@ -185,6 +194,7 @@ impl Machine {
         handle.resume(self.node_id());
         handle.kill(self.node_id());
         self.tell(Kind::Life, if power_cut { "power cut" } else { "killed" });
+        self.mark(Mark::Ends { killed: true });
         self.went_down(power_cut);
     }
 
@@ -301,6 +311,7 @@ impl Machine {
 async fn process(machine: Arc<Machine>) {
     machine.lives.fetch_add(1, Relaxed);
     machine.tell(Kind::Life, "starts");
+    machine.mark(Mark::Starts);
     let world = SimWorld { machine: machine.clone(), tuning: machine.tuning.clone() };
     let start = if machine.begins.load(Relaxed) {
         Start::Bootstrap
@@ -317,5 +328,6 @@ async fn process(machine: Arc<Machine>) {
         }
     };
     machine.tell(Kind::Life, text);
+    machine.mark(Mark::Ends { killed: false });
     machine.went_down(false);
 }

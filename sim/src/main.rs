@@ -21,9 +21,13 @@ mod membership;
 #[cfg(madsim)]
 mod mutants;
 #[cfg(madsim)]
+mod page;
+#[cfg(madsim)]
 mod plan;
 #[cfg(madsim)]
 mod run;
+#[cfg(madsim)]
+mod scenarios;
 #[cfg(madsim)]
 mod story;
 #[cfg(madsim)]

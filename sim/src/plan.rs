@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use crate::mutants::Mutant;
+use crate::scenarios::Scenario;
 
 /// A small generator of its own, so that a plan does not depend on what the run draws.
 pub struct Chance(u64);
@@ -114,6 +115,8 @@ pub struct Plan {
     pub faults: Vec<Fault>,
     /// A deliberate fault that the oracles have to find.
     pub mutant: Option<Mutant>,
+    /// In place of the nemesis: a script.
+    pub scenario: Option<Scenario>,
     /// The mean time between two faults.
     pub fault_every: Duration,
     pub latency_ms: (u64, u64),
@@ -126,6 +129,33 @@ impl Plan {
     pub fn latency(&self) -> (Duration, Duration) {
         let (from, to) = self.latency_ms;
         (Duration::from_micros(from * 1000 + 100), Duration::from_micros(to * 1000 + 200))
+    }
+
+    /// Three machines without anything unusual, and no clients: where scripts begin.
+    pub fn calm() -> Self {
+        let mut plan = Self::of(1);
+        plan.machines = 3;
+        plan.clients = 0;
+        plan.faults.clear();
+        plan.latency_ms = (1, 3);
+        plan.think = Duration::from_millis(10);
+        plan.tuning = Tuning {
+            heartbeat_ms: 25,
+            election_ms: 120,
+            write_timeout_ms: 2000,
+            read_mode: "lease",
+            follower_mode: "proxy",
+            batch_units: 64,
+            in_flight: 4,
+            checkpoint_log_bytes: 1 << 30,
+            checkpoint_interval: Duration::from_secs(900),
+            keep_log_bytes: 64 << 10,
+            snapshot_frame_bytes: 4 << 10,
+            segment_bytes: 64 << 10,
+            log_cache_bytes: 4 << 20,
+            sync_us: 2000,
+        };
+        plan
     }
 
     pub fn of(seed: u64) -> Self {
@@ -166,6 +196,7 @@ impl Plan {
             duration: Duration::from_secs(12),
             faults,
             mutant: None,
+            scenario: None,
             fault_every: chance.millis(200, 1500),
             latency_ms,
             think: chance.millis(2, 40),

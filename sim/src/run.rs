@@ -1,26 +1,32 @@
 //! One run: a plan, machines, clients, faults, the end in which all heals, and the oracles.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use madsim::runtime::{Handle, NodeHandle, Runtime};
 use parking_lot::Mutex;
+use quorate_raft::Role;
 use tokio::time::sleep;
 
 use crate::client::Client;
 use crate::faults;
 use crate::history::Op;
-use crate::invariants::{Oracles, convergence, definite_errors, durability, linearizability};
+use crate::invariants::{
+    Oracles, convergence, definite_errors, durability, linearizability, read_freshness, transactions,
+};
 use crate::machine::Machine;
 use crate::plan::Plan;
-use crate::story::{Event, Kind, Lane, Story, Violation, fingerprint};
+use crate::story::{Event, Kind, Lane, Mark, Story, Told, Violation, fingerprint};
 
 /// What all parts of a run share.
 pub struct Run {
     pub plan: Plan,
     pub story: Story,
     pub history: Mutex<Vec<Op>>,
+    /// Reads of what one member has, with the number of the connection.
+    pub local_reads: Mutex<Vec<(u64, Op)>>,
+    connections: AtomicU64,
     pub oracles: Oracles,
     machines: Mutex<Vec<Arc<Machine>>>,
     clients_stop: AtomicBool,
@@ -36,6 +42,9 @@ pub struct Report {
     pub violations: Vec<Violation>,
     pub fingerprint: u64,
     pub figures: Figures,
+    /// For the page that draws the run.
+    pub marks: Vec<(Duration, Lane, Mark)>,
+    pub ops: Vec<Op>,
 }
 
 /// How much happened.
@@ -67,6 +76,11 @@ impl Run {
 
     pub fn machine(&self, number: usize) -> Option<Arc<Machine>> {
         self.machines.lock().get(number.checked_sub(1)?).cloned()
+    }
+
+    /// A number that no connection had before.
+    pub fn next_connection(&self) -> u64 {
+        self.connections.fetch_add(1, Relaxed)
     }
 
     /// Where the operator sits.
@@ -114,28 +128,30 @@ pub fn run(plan: Plan) -> Report {
     });
     let (outcome, story) =
         spawned.map(std::thread::JoinHandle::join).expect("a thread can be started").expect("no panic");
-    let figures = match outcome {
-        Ok(figures) => figures,
+    let (figures, ops) = match outcome {
+        Ok(done) => done,
         Err(panic) => {
             let words = panic.downcast_ref::<String>().cloned();
             let words = words.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned())).unwrap_or_default();
             if let Some(story) = &story {
                 story.broken_at_end("no panic", words);
             }
-            Figures::default()
+            (Figures::default(), Vec::new())
         }
     };
-    let (events, violations) = story.map(|story| story.take()).unwrap_or_default();
-    Report { seed, fingerprint: fingerprint(&events), events, violations, figures }
+    let Told { events, marks, violations } = story.map(|story| story.take()).unwrap_or_default();
+    Report { seed, fingerprint: fingerprint(&events), events, violations, figures, marks, ops }
 }
 
-async fn whole(plan: Plan, kept: Arc<Mutex<Option<Story>>>) -> Figures {
+async fn whole(plan: Plan, kept: Arc<Mutex<Option<Story>>>) -> (Figures, Vec<Op>) {
     let story = Story::begin();
     *kept.lock() = Some(story.clone());
     story.tell(Lane::Run, Kind::Note, format!("{plan:?}"));
     let run = Arc::new(Run {
         story: story.clone(),
         history: Mutex::default(),
+        local_reads: Mutex::default(),
+        connections: AtomicU64::new(0),
         oracles: Oracles::default(),
         machines: Mutex::default(),
         clients_stop: AtomicBool::new(false),
@@ -144,7 +160,6 @@ async fn whole(plan: Plan, kept: Arc<Mutex<Option<Story>>>) -> Figures {
         plan,
     });
     begin(&run).await;
-    let nemesis = tokio::spawn(faults::nemesis(run.clone()));
     let watcher = tokio::spawn(look_on(run.clone()));
     let mut tasks = Vec::new();
     for number in 1..=run.plan.clients {
@@ -153,8 +168,14 @@ async fn whole(plan: Plan, kept: Arc<Mutex<Option<Story>>>) -> Figures {
         let node = Handle::current().create_node().name(format!("client-{number}")).ip(ip.into()).build();
         tasks.push(node.spawn(client.work()));
     }
-    sleep(run.plan.duration).await;
-    nemesis.abort();
+    match run.plan.scenario {
+        Some(scenario) => scenario.play(&run).await,
+        None => {
+            let nemesis = tokio::spawn(faults::nemesis(run.clone()));
+            sleep(run.plan.duration).await;
+            nemesis.abort();
+        }
+    }
     faults::heal(&run).await;
     story.tell(Lane::Run, Kind::Note, "faults are over");
     sleep(Duration::from_millis(500)).await;
@@ -207,10 +228,15 @@ async fn look_on(run: Arc<Run>) {
 async fn look(run: &Run) {
     for machine in run.machines() {
         let Some(group) = machine.group() else { continue };
+        let changes = run.oracles.logs.lock().changes(&machine);
         let status = group.status().await;
         if let Some(committed) = status.committed {
             let mut logs = run.oracles.logs.lock();
-            logs.look(&machine, committed, &run.oracles.elections, &run.story);
+            let mut members = run.oracles.members.lock();
+            if status.role == Role::Leader {
+                members.under_way(&machine, &changes, committed, (status.term, status.id), &run.story);
+            }
+            logs.look(&machine, committed, &run.oracles.elections, &mut members, &run.story);
         }
     }
 }
@@ -259,19 +285,26 @@ async fn converged(run: &Run) -> Result<(), String> {
 }
 
 /// The oracles that need the whole history.
-fn judge(run: &Run) -> Figures {
-    let ops = std::mem::take(&mut *run.history.lock());
-    definite_errors::check(&ops, &run.story);
+fn judge(run: &Run) -> (Figures, Vec<Op>) {
+    let mut ops = std::mem::take(&mut *run.history.lock());
+    let local_reads = std::mem::take(&mut *run.local_reads.lock());
+    read_freshness::check(&ops, &run.story);
+    read_freshness::check_local(&local_reads, &ops, &run.story);
     durability::check(&ops, &run.story);
+    transactions::check(&ops, &run.story);
     let not_judged = linearizability::check(&ops, &run.story);
+    run.oracles.members.lock().check(&run.oracles.elections.reigns(), &run.story);
+    ops.extend(local_reads.into_iter().map(|(_, op)| op));
+    definite_errors::check(&ops, &run.story);
     let count = |wanted: fn(&crate::history::Outcome) -> bool| ops.iter().filter(|op| wanted(&op.outcome)).count();
     use crate::history::Outcome;
-    Figures {
+    let figures = Figures {
         done: count(|o| matches!(o, Outcome::Done(_) | Outcome::Aborted)),
         unknown: count(|o| matches!(o, Outcome::Unknown(_))),
         failed: count(|o| matches!(o, Outcome::Failed(_))),
         applied: run.oracles.states.lock().len(),
         leaders: run.oracles.elections.count(),
         not_judged,
-    }
+    };
+    (figures, ops)
 }

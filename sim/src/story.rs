@@ -66,12 +66,51 @@ pub struct Violation {
     pub at: Duration,
     pub invariant: &'static str,
     pub text: String,
+    /// The operations that show it: client, and when it was asked (nanoseconds).
+    pub ops: Vec<(usize, u64)>,
+}
+
+/// What is harmed for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Harm {
+    Network,
+    Pause,
+    Disk,
+    Clock,
+}
+
+/// What the page draws in a lane, besides operations. It is no line of the story.
+#[derive(Clone, Debug)]
+pub enum Mark {
+    /// A process begins.
+    Starts,
+    /// It serves clients.
+    Serves,
+    /// It ended: by force or by itself.
+    Ends {
+        killed: bool,
+    },
+    Leads(u64),
+    LeadsNoMore,
+    /// At most so long: healing, or the end of the process, ends it too.
+    Harmed {
+        harm: Harm,
+        lasts: Duration,
+        text: String,
+    },
+}
+
+/// All that a run has told.
+#[derive(Clone, Debug, Default)]
+pub struct Told {
+    pub events: Vec<Event>,
+    pub marks: Vec<(Duration, Lane, Mark)>,
+    pub violations: Vec<Violation>,
 }
 
 struct Inner {
     began: Instant,
-    events: Mutex<Vec<Event>>,
-    violations: Mutex<Vec<Violation>>,
+    told: Mutex<Told>,
 }
 
 /// The story of a run. Clones write to the same one.
@@ -82,8 +121,7 @@ pub struct Story {
 
 impl Story {
     pub fn begin() -> Self {
-        let inner = Inner { began: Instant::now(), events: Mutex::default(), violations: Mutex::default() };
-        Self { inner: Arc::new(inner) }
+        Self { inner: Arc::new(Inner { began: Instant::now(), told: Mutex::default() }) }
     }
 
     /// Simulated time since the beginning.
@@ -93,26 +131,50 @@ impl Story {
 
     pub fn tell(&self, lane: Lane, kind: Kind, text: impl Into<String>) {
         let event = Event { at: self.now(), lane, kind, text: text.into() };
-        self.inner.events.lock().push(event);
+        self.inner.told.lock().events.push(event);
+    }
+
+    /// How many lines of a lane have these words in them.
+    pub fn count(&self, lane: Lane, words: &str) -> usize {
+        let told = self.inner.told.lock();
+        told.events.iter().filter(|event| event.lane == lane && event.text.contains(words)).count()
+    }
+
+    pub fn mark(&self, lane: Lane, mark: Mark) {
+        let at = self.now();
+        self.inner.told.lock().marks.push((at, lane, mark));
+    }
+
+    /// That lane is harmed for a while.
+    pub fn mark_harm(&self, lane: Lane, harm: Harm, lasts: Duration, text: impl Into<String>) {
+        self.mark(lane, Mark::Harmed { harm, lasts, text: text.into() });
     }
 
     /// An invariant is broken. The run goes on to its end; the first one is what is reported.
     pub fn broken(&self, invariant: &'static str, text: impl Into<String>) {
-        let text = text.into();
-        self.tell(Lane::Run, Kind::Broken, format!("BROKEN {invariant}: {text}"));
-        self.inner.violations.lock().push(Violation { at: self.now(), invariant, text });
+        self.broken_by(invariant, text, Vec::new());
+    }
+
+    /// As `broken`, and these operations show it.
+    pub fn broken_by(&self, invariant: &'static str, text: impl Into<String>, ops: Vec<(usize, u64)>) {
+        self.note_violation(Violation { at: self.now(), invariant, text: text.into(), ops });
     }
 
     /// As `broken`, when the simulated clock is gone.
     pub fn broken_at_end(&self, invariant: &'static str, text: String) {
-        let at = self.inner.events.lock().last().map(|event| event.at).unwrap_or_default();
-        let event = Event { at, lane: Lane::Run, kind: Kind::Broken, text: format!("BROKEN {invariant}: {text}") };
-        self.inner.events.lock().push(event);
-        self.inner.violations.lock().push(Violation { at, invariant, text });
+        let at = self.inner.told.lock().events.last().map(|event| event.at).unwrap_or_default();
+        self.note_violation(Violation { at, invariant, text, ops: Vec::new() });
     }
 
-    pub fn take(&self) -> (Vec<Event>, Vec<Violation>) {
-        (std::mem::take(&mut *self.inner.events.lock()), std::mem::take(&mut *self.inner.violations.lock()))
+    fn note_violation(&self, violation: Violation) {
+        let text = format!("BROKEN {}: {}", violation.invariant, violation.text);
+        let mut told = self.inner.told.lock();
+        told.events.push(Event { at: violation.at, lane: Lane::Run, kind: Kind::Broken, text });
+        told.violations.push(violation);
+    }
+
+    pub fn take(&self) -> Told {
+        std::mem::take(&mut *self.inner.told.lock())
     }
 }
 

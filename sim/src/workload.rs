@@ -18,15 +18,25 @@ enum Shape {
     Lists,
     Hash,
     Expiring,
+    /// As lists, with more keys than a search for an order can judge.
+    Wide,
 }
 
 const SHAPES: [Shape; 5] = [Shape::Register, Shape::Counter, Shape::Lists, Shape::Hash, Shape::Expiring];
 /// Objects of a run; few, so that clients meet.
 const OBJECTS: usize = 10;
+/// The object with many keys.
+const WIDE: usize = 10;
+const WIDE_KEYS: u8 = 6;
+/// Three objects for scripts that are appended to; behind them whatever else a script needs.
+pub const SCRIPTED: usize = 20;
 /// Objects that only the last look writes.
 const LAST: usize = 100;
 
 fn shape(object: usize) -> Shape {
+    if object == WIDE {
+        return Shape::Wide;
+    }
     SHAPES[object % SHAPES.len()]
 }
 
@@ -35,8 +45,13 @@ fn token(client: usize, written: &mut u64) -> String {
     format!("{client}.{written};")
 }
 
+/// Only the search for a circle of transactions judges it.
+pub fn is_wide(object: usize) -> bool {
+    shape(object) == Shape::Wide
+}
+
 pub fn draw(chance: &mut Chance, written: &mut u64, client: usize, _plan: &Plan) -> Draft {
-    let object = chance.below(OBJECTS as u64) as usize;
+    let object = chance.below(OBJECTS as u64 + 1) as usize;
     let read = chance.one_in(2);
     let mut text = || token(client, written);
     let one = |act| Draft { object, cmds: vec![Cmd { key: 0, act }], transaction: false };
@@ -63,16 +78,22 @@ pub fn draw(chance: &mut Chance, written: &mut u64, client: usize, _plan: &Plan)
             1 => Act::SetNx(text()),
             _ => Act::SetPx(text(), chance.between(20, 1500)),
         }),
-        Shape::Lists => lists(chance, written, client, object),
+        Shape::Lists => lists(chance, written, client, object, 3),
+        Shape::Wide => lists(chance, written, client, object, WIDE_KEYS),
     }
 }
 
+/// A key that is only appended to, for a read of what one member has.
+pub fn draw_local(chance: &mut Chance) -> (usize, u8) {
+    if chance.one_in(2) { (WIDE, chance.below(WIDE_KEYS.into()) as u8) } else { (2, chance.below(3) as u8) }
+}
+
 /// Reads and appends of some of the keys of an object at once.
-fn lists(chance: &mut Chance, written: &mut u64, client: usize, object: usize) -> Draft {
-    let first = chance.below(3) as u8;
+fn lists(chance: &mut Chance, written: &mut u64, client: usize, object: usize, keys: u8) -> Draft {
+    let first = chance.below(keys.into()) as u8;
     let count = chance.between(1, 3) as u8;
     let cmds = (0..count).map(|n| {
-        let key = (first + n) % 3;
+        let key = (first + n) % keys;
         let act = if chance.one_in(2) { Act::Get } else { Act::Append(token(client, written)) };
         Cmd { key, act }
     });
@@ -83,8 +104,8 @@ fn lists(chance: &mut Chance, written: &mut u64, client: usize, object: usize) -
 
 /// A transaction behind a WATCH of the object's first key.
 pub fn draw_watched(chance: &mut Chance, written: &mut u64, client: usize, _plan: &Plan) -> Option<Draft> {
-    let object = chance.below(OBJECTS as u64) as usize;
-    if shape(object) != Shape::Lists {
+    let object = chance.below(OBJECTS as u64 + 1) as usize;
+    if !matches!(shape(object), Shape::Lists | Shape::Wide) {
         return None;
     }
     let mut cmds = vec![Cmd { key: 0, act: Act::Append(token(client, written)) }];
@@ -95,12 +116,17 @@ pub fn draw_watched(chance: &mut Chance, written: &mut u64, client: usize, _plan
 }
 
 /// A write and a look at every object.
-pub fn last_look(machine: usize) -> Vec<Draft> {
+pub fn last_look(machine: usize, scripted: bool) -> Vec<Draft> {
     let one = |object, key, act| Draft { object, cmds: vec![Cmd { key, act }], transaction: false };
     let mut drafts = vec![one(LAST + machine, 0, Act::Set(format!("last.{machine};")))];
-    for object in 0..OBJECTS {
+    let notes = (SCRIPTED..SCRIPTED + 3).filter(|_| scripted);
+    for object in notes {
+        drafts.extend((0..3).map(|key| one(object, key, Act::Get)));
+    }
+    for object in 0..=WIDE {
         match shape(object) {
             Shape::Lists => drafts.extend((0..3).map(|key| one(object, key, Act::Get))),
+            Shape::Wide => drafts.extend((0..WIDE_KEYS).map(|key| one(object, key, Act::Get))),
             Shape::Hash => drafts.extend((0..3).map(|field| one(object, 0, Act::HGet(field)))),
             _ => drafts.push(one(object, 0, Act::Get)),
         }

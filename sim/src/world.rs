@@ -25,7 +25,7 @@ use crate::invariants::state_machine::Onlooker;
 use crate::machine::{Live, Machine};
 use crate::mutants::{LyingDisk, LyingRows, Mutant};
 use crate::plan::Tuning;
-use crate::story::{Kind, Lane};
+use crate::story::{Kind, Lane, Mark};
 
 /// A clock that is off by some microseconds, and the run's chance.
 pub struct SimEnv {
@@ -115,6 +115,7 @@ impl World for SimWorld {
     fn up(&self, node: &Node, group: &Group) {
         let machine = self.machine.clone();
         machine.tell(Kind::Life, format!("serves as member {}", group.member_id()));
+        machine.run.story.mark(Lane::Member(machine.number), Mark::Serves);
         *machine.live.lock() = Some(Live { group: group.clone(), node: node.clone() });
         tokio::spawn(watch(machine, group.clone()));
     }
@@ -136,14 +137,22 @@ async fn drive(machine: Arc<Machine>, wal: Wal, mut driver: WalDriver, work: Arc
 async fn watch(machine: Arc<Machine>, group: Group) {
     let mut events = group.events();
     let lane = Lane::Member(machine.number);
+    // A group's first leader leads before anybody can listen.
+    if group.is_leader() {
+        let term = group.status().await.term;
+        machine.run.story.mark(lane, Mark::Leads(term));
+        machine.run.oracles.elections.leads(term, group.member_id());
+    }
     while let Some(event) = events.next().await {
         let story = &machine.run.story;
         match &event {
             Event::BecameLeader { term } => {
+                story.mark(lane, Mark::Leads(*term));
                 machine.run.oracles.elections.leads(*term, group.member_id());
                 machine.run.oracles.logs.lock().leads(&machine, (*term, group.member_id()), story);
             }
             Event::Failed(why) => machine.note_failure(why),
+            Event::LostLeadership { .. } => story.mark(lane, Mark::LeadsNoMore),
             _ => {}
         }
         let text = match event {

@@ -23,7 +23,8 @@ pub fn check(ops: &[Op], story: &Story) {
             let Ret::Text(text) = ret else { continue };
             for token in text.split_inclusive(';') {
                 if let Some(lost) = failed.get(token) {
-                    story.broken(NAME, format!("{op}\n    saw what had failed: {lost}"));
+                    let shown = vec![(op.client, op.call), (lost.client, lost.call)];
+                    story.broken_by(NAME, format!("{op}\n    saw what had failed: {lost}"), shown);
                     return;
                 }
             }

@@ -42,7 +42,8 @@ pub fn check(ops: &[Op], story: &Story) {
             let times = text.split_inclusive(';').filter(|part| part == token).count();
             if times != 1 {
                 let name = key_name(key.0, key.1);
-                story.broken(NAME, format!("{name} holds {times} times in the end what was acknowledged once: {op}"));
+                let text = format!("{name} holds {times} times in the end what was acknowledged once: {op}");
+                story.broken_by(NAME, text, vec![(op.client, op.call)]);
                 return;
             }
         }

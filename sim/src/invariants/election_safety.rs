@@ -35,6 +35,11 @@ impl Elections {
         }
     }
 
+    /// Under which reigns somebody was elected.
+    pub fn reigns(&self) -> BTreeSet<Reign> {
+        self.reigns.lock().clone()
+    }
+
     /// How many leaders were elected.
     pub fn count(&self) -> usize {
         self.reigns.lock().len()

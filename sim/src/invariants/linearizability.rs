@@ -10,6 +10,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use crate::history::{Op, Outcome};
 use crate::story::Story;
+use crate::workload;
 
 use super::model::{self, State};
 
@@ -30,7 +31,7 @@ pub enum Verdict {
 /// Judges all objects; how many could not be judged.
 pub fn check(ops: &[Op], story: &Story) -> usize {
     let mut objects: BTreeMap<usize, Vec<&Op>> = BTreeMap::new();
-    for op in ops {
+    for op in ops.iter().filter(|op| !workload::is_wide(op.object)) {
         objects.entry(op.object).or_default().push(op);
     }
     let mut gave_up = 0;
@@ -46,7 +47,8 @@ pub fn check(ops: &[Op], story: &Story) -> usize {
                 for op in near.iter().rev().take(12).rev() {
                     text.push_str(&format!("\n    client {:<2} {op}", op.client));
                 }
-                story.broken(NAME, text);
+                let shown = ops.get(at).map(|op| (op.client, op.call));
+                story.broken_by(NAME, text, shown.into_iter().collect());
             }
         }
     }

@@ -12,6 +12,7 @@ use crate::machine::Machine;
 use crate::story::Story;
 
 use super::election_safety::{Elections, Reign};
+use super::membership::{Members, configuration};
 
 pub const NAME: &str = "log matching";
 pub const COMPLETENESS: &str = "leader completeness";
@@ -31,8 +32,26 @@ fn reign_of(bytes: &[u8]) -> Option<Reign> {
 }
 
 impl Logs {
+    /// The configurations in the part of a member's log that was not compared yet.
+    pub fn changes(&self, machine: &Machine) -> Vec<(u64, Reign)> {
+        let Some(wal) = machine.wal.lock().clone() else { return Vec::new() };
+        let log = wal.group(1);
+        let from = self.compared.get(&(machine.number, machine.life())).copied().unwrap_or(0);
+        let Some(last) = log.last_index().filter(|last| *last >= from) else { return Vec::new() };
+        let entries = log.read(from..=last).unwrap_or_default();
+        let changes = entries.iter().filter(|(_, bytes)| configuration(bytes).is_some());
+        changes.filter_map(|(index, bytes)| Some((*index, reign_of(bytes)?))).collect()
+    }
+
     /// Compares what a member has committed since the last look.
-    pub fn look(&mut self, machine: &Machine, committed: u64, elections: &Elections, story: &Story) {
+    pub fn look(
+        &mut self,
+        machine: &Machine,
+        committed: u64,
+        elections: &Elections,
+        members: &mut Members,
+        story: &Story,
+    ) {
         let Some(wal) = machine.wal.lock().clone() else { return };
         let log = wal.group(1);
         let from = self.compared.get(&(machine.number, machine.life())).copied().unwrap_or(0);
@@ -43,6 +62,7 @@ impl Logs {
             if let Some((_, before)) = index.checked_sub(1).and_then(|before| self.committed.get(&before)) {
                 elections.follows(index, *before, reign, story);
             }
+            members.committed(index, reign, &bytes);
             let (known, _) = *self.committed.entry(index).or_insert((digest, reign));
             if known != digest {
                 story.broken(NAME, format!("machine {} has another entry at committed index {index}", machine.number));

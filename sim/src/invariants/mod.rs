@@ -9,8 +9,12 @@ pub mod durability;
 pub mod election_safety;
 pub mod linearizability;
 pub mod log_matching;
+pub mod membership;
 pub mod model;
+pub mod one_reply;
+pub mod read_freshness;
 pub mod state_machine;
+pub mod transactions;
 
 use parking_lot::Mutex;
 
@@ -20,4 +24,5 @@ pub struct Oracles {
     pub elections: election_safety::Elections,
     pub states: Mutex<state_machine::Canon>,
     pub logs: Mutex<log_matching::Logs>,
+    pub members: Mutex<membership::Members>,
 }

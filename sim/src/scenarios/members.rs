@@ -1,0 +1,192 @@
+//! Members that come, go, and come back as somebody else.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use quorate::admin::api::Request;
+
+use crate::history::Outcome;
+
+use super::Ended;
+use super::script::{NOTES, Stage, expect};
+
+/// Whoever is alone can't make himself the majority by sending the others away.
+pub async fn an_isolated_leader_cannot_remove_the_others(s: Stage) -> Ended {
+    let old = s.leader().await?;
+    let mut kept = vec![s.client(old).write(NOTES).await?];
+    let others = s.others(old);
+    s.cut(&[old], &others)?;
+    for other in &others {
+        let id = s.id(*other)?;
+        expect(s.admin(old, Request::Remove { id }).await.is_err(), format!("the leader alone removed member {id}"))?;
+    }
+    let (text, outcome) = s.client(old).with_patience(3000).try_write(NOTES).await;
+    expect(!matches!(outcome, Outcome::Done(_)), format!("the leader alone acknowledged {text}"))?;
+    let next = s.leader_besides(old).await?;
+    kept.push(s.client(next).write(NOTES).await?);
+    s.mend()?;
+    s.serves(old).await?;
+    s.wait(500).await;
+    for number in s.numbers() {
+        let members = s.machine(number)?.group().map_or(0, |group| group.members().len());
+        expect(members == 3, format!("machine {number} counts {members} members"))?;
+    }
+    s.client(old).must_find(NOTES, &kept).await
+}
+
+/// A machine that wants to join while nobody answers must not begin a group of its own.
+pub async fn a_machine_that_comes_first_waits_for_the_group(s: Stage) -> Ended {
+    let kept = s.client(1).write(NOTES).await?;
+    for number in s.numbers() {
+        s.kill(number)?;
+    }
+    let all = s.numbers();
+    let new = s.run.add_machine();
+    new.build();
+    s.wait(2000).await;
+    expect(new.group().is_none(), "it serves although there is no group")?;
+    for number in all {
+        s.start(number)?;
+    }
+    // Its supervisor starts it again if it gave up meanwhile.
+    s.leader().await?;
+    new.start();
+    s.serves(new.number).await?;
+    s.client(new.number).must_find(NOTES, &[kept]).await
+}
+
+/// The leader itself is removed: another one leads, and what was the leader acknowledges nothing more.
+pub async fn a_removed_leader_acknowledges_nothing_more(s: Stage) -> Ended {
+    let old = s.leader().await?;
+    let id = s.id(old)?;
+    let mut kept = vec![s.client(old).write(NOTES).await?];
+    // It has to run somewhere when it is out: two can't lose one more.
+    let _ = s.admin(s.others(old)[0], Request::Remove { id }).await;
+    let next = s.leader_besides(old).await?;
+    let knows = |number: usize| s.machine(number).is_ok_and(|m| m.group().is_some_and(|g| g.members().len() == 2));
+    s.until("the removal is known", || s.others(old).into_iter().all(knows)).await?;
+    s.wait(500).await;
+    for _ in 0..3 {
+        let (text, outcome) = s.client(old).with_patience(3000).try_write(NOTES).await;
+        expect(!matches!(outcome, Outcome::Done(_)), format!("a member that is out acknowledged {text}"))?;
+    }
+    kept.push(s.client(next).write(NOTES).await?);
+    let machine = s.machine(old)?;
+    s.cut_power(old)?;
+    machine.empty_disk();
+    s.start(old)?;
+    s.serves(old).await?;
+    expect(s.id(old)? != id, "an id was used twice")?;
+    s.client(old).must_find(NOTES, &kept).await
+}
+
+/// A disk was lost. What comes back at that address knows nothing, and must not vote, or lead, or wipe the others.
+pub async fn an_empty_disk_under_an_old_id_is_not_counted(s: Stage) -> Ended {
+    let leader = s.leader().await?;
+    let (empty, third) = (s.others(leader)[0], s.others(leader)[1]);
+    let mut kept = vec![s.client(leader).write(NOTES).await?];
+    let machine = s.machine(empty)?;
+    s.cut_power(empty)?;
+    machine.ruined.store(true, Relaxed);
+    machine.empty_disk();
+    s.kill(third)?;
+    s.start(empty)?;
+    let began = s.run.story.now();
+    while (s.run.story.now() - began).as_secs() < 4 {
+        let (text, outcome) = s.client(leader).with_patience(3000).try_write(NOTES).await;
+        expect(!matches!(outcome, Outcome::Done(_)), format!("one of three, with an empty one, acknowledged {text}"))?;
+        expect(machine.group().is_none_or(|group| !group.is_leader()), "the empty one leads")?;
+        machine.start();
+        s.wait(100).await;
+    }
+    s.start(third)?;
+    s.serves(third).await?;
+    let leader = s.leader().await?;
+    kept.push(s.client(leader).write(NOTES).await?);
+    s.client(leader).must_find(NOTES, &kept).await
+}
+
+/// Two against two: neither half acknowledges anything.
+pub async fn half_of_an_even_group_is_no_majority(s: Stage) -> Ended {
+    for number in s.numbers() {
+        s.serves(number).await?;
+    }
+    let leader = s.leader().await?;
+    let mut kept = vec![s.client(leader).write(NOTES).await?];
+    let others = s.others(leader);
+    s.cut(&[leader, others[0]], &others[1..])?;
+    s.wait(20).await;
+    for _ in 0..2 {
+        for number in s.numbers() {
+            let (text, outcome) = s.client(number).with_patience(2500).try_write(NOTES).await;
+            expect(!matches!(outcome, Outcome::Done(_)), format!("two of four acknowledged {text}"))?;
+        }
+    }
+    s.mend()?;
+    kept.push(s.client(1).write(NOTES).await?);
+    s.client(2).must_find(NOTES, &kept).await
+}
+
+/// A member was just taken in when the leader dies. Whoever leads next brings it to its vote.
+pub async fn a_change_survives_the_death_of_its_leader(s: Stage) -> Ended {
+    for round in 0..2 {
+        let leader = s.leader().await?;
+        let group = s.machine(leader)?.group().ok_or("the leader does not serve")?;
+        let members = group.members().len();
+        let new = s.run.add_machine();
+        new.build();
+        s.until("it is taken in", || group.members().len() > members).await?;
+        s.wait(round * 15).await;
+        s.cut_power(leader)?;
+        s.leader_besides(leader).await?;
+        s.until("the new one runs", || {
+            new.start();
+            new.is_on() && new.votes()
+        })
+        .await?;
+        s.start(leader)?;
+        s.serves(leader).await?;
+    }
+    let kept = s.client(1).write(NOTES).await?;
+    for number in s.numbers() {
+        s.client(number).must_find(NOTES, std::slice::from_ref(&kept)).await?;
+    }
+    Ok(())
+}
+
+/// A membership comes back from a log, from a checkpoint, and from a log behind a checkpoint: always the same one.
+pub async fn members_are_the_same_after_replay_and_snapshot(s: Stage) -> Ended {
+    let new = s.run.add_machine();
+    new.build();
+    s.serves(new.number).await?;
+    let away = s.others(s.leader().await?)[0];
+    let id = s.id(away)?;
+    let leader = s.leader().await?;
+    s.admin(leader, Request::Remove { id }).await?;
+    s.wait(1500).await;
+    s.kill(away)?;
+    let rest = s.others(away);
+    let known = |number: usize| {
+        let group = s.machine(number).ok().and_then(|machine| machine.group());
+        group.map(|group| group.members().into_iter().map(|(id, _, votes)| (id, votes)).collect::<Vec<_>>())
+    };
+    let before = known(leader).ok_or("the leader does not serve")?;
+    expect(before.len() == 3 && before.iter().all(|(_, votes)| *votes), format!("the members are {before:?}"))?;
+    for _ in 0..2 {
+        rest.iter().try_for_each(|number| s.cut_power(*number))?;
+        rest.iter().try_for_each(|number| s.start(*number))?;
+        for number in &rest {
+            s.serves(*number).await?;
+        }
+        s.leader().await?;
+        s.wait(300).await;
+        for number in &rest {
+            let after = known(*number);
+            expect(after.as_ref() == Some(&before), format!("machine {number}: {before:?} became {after:?}"))?;
+        }
+        s.wait(1200).await;
+    }
+    let machine = s.machine(away)?;
+    machine.empty_disk();
+    s.start(away)?;
+    s.serves(away).await
+}

@@ -1,0 +1,190 @@
+//! What reads may show: never what is old already, never nothing where there is something.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use quorate::resp::Reply;
+use tokio::time::sleep;
+
+use crate::history::{Act, Outcome, Ret};
+
+use super::Ended;
+use super::script::{EXPIRING, NOTES, Stage, expect, say, text_of};
+
+/// The leader stands still, another one is elected and written to; a read waits at the old one's door meanwhile.
+pub async fn a_leader_that_slept_serves_no_stale_read(s: Stage) -> Ended {
+    for extra in [0, 1, 7, 30, 200, 2000] {
+        let old = s.leader().await?;
+        let mut reader = s.client(old);
+        reader.write(NOTES).await?;
+        s.pause(old)?;
+        let next = s.leader_besides(old).await?;
+        let kept = s.client(next).write(NOTES).await?;
+        let read = tokio::spawn(async move { reader.read(NOTES).await });
+        s.wait(5 + extra).await;
+        s.resume(old)?;
+        let found = read.await.map_err(|error| error.to_string())??;
+        expect(found.contains(&kept), format!("{kept} was acknowledged before the read: {found}"))?;
+    }
+    Ok(())
+}
+
+/// A voter promises its leader not to elect another one for a while. Its restart must not end that promise.
+pub async fn a_restarted_voter_keeps_the_lease_that_it_granted(s: Stage) -> Ended {
+    let mut elected = 0;
+    for round in 0..8 {
+        let old = s.leader().await?;
+        let (voter, other) = (s.others(old)[0], s.others(old)[1]);
+        s.client(old).write(NOTES).await?;
+        // The other one hears nothing of the leader, and would be elected if the voter let it.
+        s.cut(&[old], &[other])?;
+        s.wait(900 + 70 * round).await;
+        s.kill(voter)?;
+        s.cut(&[old], &[voter])?;
+        s.start(voter)?;
+        let (newest, over) = (Arc::new(Mutex::new(String::new())), Arc::new(AtomicBool::new(false)));
+        let (known, stop, mut reader) = (newest.clone(), over.clone(), s.client(old).with_patience(60));
+        let reads = tokio::spawn(async move {
+            while !stop.load(Relaxed) {
+                let kept = known.lock().clone();
+                if let Outcome::Done(rets) = reader.ask(NOTES, Act::Get).await {
+                    let found = text_of(&rets);
+                    expect(found.contains(&kept), format!("{kept} was acknowledged before the read: {found}"))?;
+                }
+                sleep(Duration::from_millis(1)).await;
+            }
+            Ok::<_, String>(())
+        });
+        let mut writer = s.client(other).with_patience(2000);
+        for _ in 0..60 {
+            if let (text, Outcome::Done(_)) = writer.try_write(NOTES).await {
+                *newest.lock() = text;
+                elected += 1;
+                break;
+            }
+        }
+        s.wait(600).await;
+        over.store(true, Relaxed);
+        reads.await.map_err(|error| error.to_string())??;
+        s.mend()?;
+        s.serves(voter).await?;
+        s.wait(300).await;
+    }
+    expect(elected >= 6, format!("another leader was elected and written to only {elected} times"))
+}
+
+/// From the moment a port opens it shows everything, or says that it can't yet. Never nothing.
+pub async fn a_restart_never_shows_an_empty_store(s: Stage) -> Ended {
+    let mut writer = s.client(1);
+    let kept = writer.write(NOTES).await?;
+    let name = crate::history::key_name(NOTES, 0);
+    for round in 0..4 {
+        for machine in s.numbers() {
+            if round % 2 == 0 { s.kill(machine)? } else { s.cut_power(machine)? }
+        }
+        for machine in s.numbers() {
+            s.start(machine)?;
+        }
+        let mut tasks = Vec::new();
+        for machine in s.numbers() {
+            for local in [false, true] {
+                let (stage, kept, name) = (s.clone(), kept.clone(), name.clone());
+                tasks.push(tokio::spawn(async move { look(stage, machine, local, &name, &kept).await }));
+            }
+        }
+        for task in tasks {
+            task.await.map_err(|error| error.to_string())??;
+        }
+    }
+    Ok(())
+}
+
+async fn look(s: Stage, machine: usize, local: bool, name: &str, kept: &str) -> Ended {
+    let mut shown = 0;
+    for _ in 0..60 {
+        let mut connection = s.connection(machine).await?;
+        if local && say(&mut connection, &["READONLY"]).await.is_err() {
+            continue;
+        }
+        if let Ok(reply) = say(&mut connection, &["GET", name]).await {
+            match &reply {
+                Reply::Bulk(text) if String::from_utf8_lossy(text).contains(kept) => shown += 1,
+                reply if reply.error().is_some() => {}
+                // It may be old: this member does not know yet how much of its log is committed.
+                Reply::Null if local => {}
+                other => {
+                    return Err(format!("machine {machine} (local: {local}) answered {other:?} after its restart"));
+                }
+            }
+        }
+        sleep(Duration::from_millis(7)).await;
+    }
+    expect(shown > 0, format!("machine {machine} (local: {local}) never answered the read"))
+}
+
+/// The time of the group is the leader's, and does not go back when one with a slower clock takes over.
+pub async fn what_has_expired_stays_gone_under_a_slower_clock(s: Stage) -> Ended {
+    let leader = s.leader().await?;
+    for (number, skew) in s.others(leader).into_iter().zip([-600_000_000, -5_000_000]) {
+        s.machine(number)?.skew_us.store(skew, Relaxed);
+    }
+    s.machine(leader)?.skew_us.store(600_000_000, Relaxed);
+    s.wait(100).await;
+    let mut here = s.client(leader);
+    let set = here.ask(EXPIRING, Act::SetPx("short;".into(), 200)).await;
+    expect(set == Outcome::Done(vec![Ret::Done]), format!("SET answered {set}"))?;
+    let long = here.ask(EXPIRING + 1, Act::SetPx("long;".into(), 3_000_000)).await;
+    expect(long == Outcome::Done(vec![Ret::Done]), format!("SET answered {long}"))?;
+    s.wait(300).await;
+    let gone = here.ask(EXPIRING, Act::Get).await;
+    expect(gone == Outcome::Done(vec![Ret::Nil]), format!("after its time it is {gone}"))?;
+    let mut left = i64::MAX;
+    for machine in s.numbers() {
+        // A write takes the leader's time into the log; what comes behind it is never earlier.
+        let now = s.leader().await?;
+        s.client(now).write(NOTES).await?;
+        s.hand_over(machine).await?;
+        let mut there = s.client(machine);
+        let gone = there.ask(EXPIRING, Act::Get).await;
+        expect(gone == Outcome::Done(vec![Ret::Nil]), format!("under another leader it is alive again: {gone}"))?;
+        let Outcome::Done(rets) = there.ask(EXPIRING + 1, Act::Pttl).await else { return Err("no PTTL".into()) };
+        let Ret::Int(now) = rets[0] else { return Err(format!("PTTL answered {}", rets[0])) };
+        expect(now >= 0 && now <= left, format!("a time to live went from {left} to {now} ms"))?;
+        left = now;
+    }
+    Ok(())
+}
+
+/// A member that installs a snapshot jumps ahead; whoever reads from it alone must never see it go back.
+pub async fn local_reads_never_go_back_while_a_snapshot_comes(s: Stage) -> Ended {
+    let leader = s.leader().await?;
+    let behind = s.others(leader)[0];
+    let mut writer = s.client(leader);
+    let mut reads = 0;
+    for _ in 0..3 {
+        let installed = s.told(behind, "installed a snapshot");
+        s.kill(behind)?;
+        for _ in 0..25 {
+            writer.write(NOTES).await?;
+            s.wait(50).await;
+        }
+        s.start(behind)?;
+        let mut reader = s.client(behind).with_patience(300);
+        let mut before = String::new();
+        let mut rounds = 0;
+        while s.told(behind, "installed a snapshot") == installed || rounds < 40 {
+            rounds += 1;
+            expect(rounds < 4000, "no snapshot came")?;
+            if let Outcome::Done(rets) = reader.local_read(NOTES).await {
+                let now = text_of(&rets);
+                expect(now.starts_with(&before), format!("it was {before} and is {now}"))?;
+                before = now;
+                reads += 1;
+            }
+            s.wait(3).await;
+        }
+    }
+    expect(reads > 100, format!("only {reads} local reads were answered"))
+}
