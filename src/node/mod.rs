@@ -29,7 +29,7 @@ use tokio::sync::Notify;
 
 use crate::admin::backend::PEER_SERVICE;
 use crate::admin::service::PeerFace;
-use crate::admin::{AdminService, LiveBackend};
+use crate::admin::{AdminService, LiveBackend, waiting};
 use crate::config::{Appendfsync, Settings};
 use crate::engine::Engine;
 use crate::env::Env;
@@ -156,7 +156,7 @@ fn addresses(settings: &Settings) -> Member {
     }
 }
 
-/// `None`: it was told to stop before its data was loaded.
+/// `None`: it was told to stop before it was taken in, or before its data was loaded.
 #[expect(clippy::too_many_lines, reason = "the one place where the rooms are put together, in the order that matters")]
 async fn bring_up(
     settings: &Settings,
@@ -171,13 +171,20 @@ async fn bring_up(
     let dir = DataDir::open(world.disk(), &path)?;
     let me = addresses(settings);
     // The ports are opened before anything is promised to a group.
+    let client_ports = bind_clients(settings).await?;
+    let admin_port = bind(&settings.admin(), "the admin port", "admin").await?;
+    let found = tokio::select! {
+        biased;
+        () = stop.requested() => return Ok(None),
+        found = identity::find_or_make(&dir, settings, start, &me, &*env) => found?,
+        never = waiting::answer(&admin_port) => match never {},
+    };
     let mut doors = Doors {
-        client_ports: bind_clients(settings).await?,
-        admin_port: Some(bind(&settings.admin(), "the admin port", "admin").await?),
+        client_ports,
+        admin_port: Some(admin_port),
         listeners: Vec::new(),
         admin_stop: Arc::new(Notify::new()),
     };
-    let found = identity::find_or_make(&dir, settings, start, &me, &*env).await?;
     let metrics = Arc::new(Metrics::new(catalog().names()));
     let keyspace = Keyspace::new(settings.databases(), [0, 0]);
     let engine = Arc::new(Engine::new(keyspace, env.clone(), metrics.clone()));

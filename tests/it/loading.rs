@@ -116,3 +116,21 @@ fn a_stop_while_it_loads_is_quick_and_loses_nothing() {
     cluster.members[0].wait_ready();
     assert_eq!(cluster.members[0].conn().cmd("DBSIZE").unwrap(), Value::Int(KEYS as i64));
 }
+
+#[test]
+fn a_process_that_waits_to_be_taken_in_says_so_and_can_be_stopped() {
+    let mut cluster = Cluster::prepare(ClusterOptions::new(BINARY));
+    // Nobody runs that could take it in.
+    let nobody = cluster.ports.next_port();
+    let command = cluster.members[0].command_mut();
+    command.retain(|word| word != "--bootstrap");
+    command.extend(["--join".to_owned(), format!("http://127.0.0.1:{nobody}")]);
+    let member = &mut cluster.members[0];
+    member.start();
+    let lives = wait_until("it answers", || http::get(member.admin, "/livez").ok());
+    assert_eq!((lives.status, lives.body.as_str()), (200, "ok\n"));
+    let asked = http::get(member.admin, "/v1/status").expect("an answer");
+    assert_eq!((asked.status, &asked.json()["code"]), (503, &"joining".into()), "{}", asked.body);
+    let status = member.stop();
+    assert!(status.success(), "{}", member.output());
+}
