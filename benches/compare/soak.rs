@@ -158,6 +158,7 @@ fn checkpoint(
         writer.remove(*id)?;
     }
     writer.commit(b"")?;
+    while store.compact(1000)? {}
     *known = now;
     Ok(known.values().map(|(_, len)| len).sum())
 }

@@ -47,6 +47,7 @@ enum Stage {
     Begin { whole: bool },
     Put { writer: Box<Writer>, puts: std::vec::IntoIter<u64>, removals: Vec<u64> },
     Sweep,
+    Compact,
     Done,
 }
 
@@ -93,7 +94,7 @@ impl Job {
         let shared = self.shared.clone();
         loop {
             if shared.installing.load(SeqCst) {
-                let committed = matches!(self.stage, Stage::Sweep | Stage::Done);
+                let committed = matches!(self.stage, Stage::Sweep | Stage::Compact | Stage::Done);
                 return Ok(Ok(if committed { Outcome::Written } else { Outcome::GivenUp }));
             }
             let next = self.next();
@@ -159,6 +160,18 @@ impl Job {
                 let rows = (self.step_bytes() / ROW_BYTES).max(1);
                 self.done += rows as u64;
                 if !self.shared.store.sweep(self.shared.group, rows) {
+                    self.enter(Stage::Compact, self.shared.store.rows(self.shared.group));
+                }
+                Ok(())
+            }
+            Stage::Compact => {
+                let rows = (self.step_bytes() / ROW_BYTES).max(1);
+                self.done += rows as u64;
+                let more = self.shared.store.compact(rows).unwrap_or_else(|error| {
+                    tracing::warn!(group = self.shared.group, %error, "the checkpoint store could not be made smaller");
+                    false
+                });
+                if !more {
                     self.stage = Stage::Done;
                 }
                 Ok(())

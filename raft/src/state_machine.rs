@@ -225,6 +225,7 @@ impl Machine {
             }
             applied = Applied { last: meta.last_log_id, membership: meta.last_membership.clone(), system };
             book = Book { chunks: machine.view().chunks().collect(), meta: Some(meta) };
+            store.rest();
         }
         let shared = Shared {
             group,

@@ -100,7 +100,7 @@ settings! {
     SegmentBytes "segment-bytes", Kind::Memory(1 << 20, 1 << 30), "67108864", PINNED, "Size of a file of the log";
     LogCacheBytes "log-cache-bytes", Kind::Memory(1 << 20, ANY), "8388608", PINNED,
         "Bytes of the log's end that are kept in memory";
-    CheckpointCacheBytes "checkpoint-cache-bytes", Kind::Memory(1 << 20, ANY), "67108864", PINNED,
+    CheckpointCacheBytes "checkpoint-cache-bytes", Kind::Memory(1 << 20, ANY), "16777216", PINNED,
         "Bytes of memory for the store that holds the checkpoint";
 
     // Consensus.

@@ -22,6 +22,8 @@
 //!
 //! This module must never know what a chunk holds.
 
+#[cfg(test)]
+mod compact_tests;
 mod read;
 #[cfg(test)]
 mod room_tests;
@@ -87,7 +89,7 @@ pub struct CheckpointConfig {
 
 impl Default for CheckpointConfig {
     fn default() -> Self {
-        Self { cache_bytes: 64 << 20 }
+        Self { cache_bytes: 16 << 20 }
     }
 }
 
@@ -399,6 +401,36 @@ impl CheckpointStore {
     #[must_use]
     pub fn sweep(&self, group: u64, most: usize) -> bool {
         self.group(group).sweep(most)
+    }
+
+    /// Makes the store smaller where it takes much more on the disk than it holds, a little at a time; true if there is
+    /// more to do. Nothing is done while anybody reads or writes.
+    ///
+    /// # Errors
+    /// What the store said. It is whole all the same.
+    pub fn compact(&self, most: usize) -> Result<bool, CheckpointError> {
+        let groups: Vec<_> = self.groups.lock().values().cloned().collect();
+        let states: Vec<_> = groups.iter().map(|group| group.state.lock()).collect();
+        let known =
+            states.iter().map(|state| (state.readers == 0 && !state.writing).then_some(state.directory.as_ref()?));
+        // Where not all of it is known, none of it may be left out.
+        let Some(live) = known.map(|directory| directory.map(|found| found.bytes)).sum() else { return Ok(false) };
+        self.rows.compact(live, most).map_err(CheckpointError::Store)
+    }
+
+    /// Gives back the memory of the store below, unless anybody reads or writes: for whoever is done for a while.
+    pub fn rest(&self) {
+        let groups: Vec<_> = self.groups.lock().values().cloned().collect();
+        let states: Vec<_> = groups.iter().map(|group| group.state.lock()).collect();
+        if states.iter().all(|state| state.readers == 0 && !state.writing) {
+            self.rows.rest();
+        }
+    }
+
+    /// Rows that the last checkpoint of a group holds.
+    #[must_use]
+    pub fn rows(&self, group: u64) -> u64 {
+        self.group(group).state.lock().directory.as_ref().map_or(0, |directory| directory.rows)
     }
 
     /// Rows that the last checkpoint of a group has replaced and that are still there.

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use quorate_raft::{
-    ChangeError, Group, Identity, Limits, LoadProgress, Member, MemberId, Node, NodeConfig, ProposeError, Start,
+    ChangeError, Group, Identity, Limits, LoadProgress, Member, MemberId, Node, NodeConfig, ProposeError, RaftTimings,
+    Start,
 };
 use quorate_testkit::ports::{PORTS_PER_BLOCK, PortBlock};
 use tempfile::TempDir;
@@ -61,6 +62,7 @@ pub struct Cluster {
     pub homes: BTreeMap<MemberId, Home>,
     pub running: BTreeMap<MemberId, Running>,
     pub limits: Limits,
+    pub timings: RaftTimings,
     next_dir: Mutex<u32>,
 }
 
@@ -109,12 +111,17 @@ impl Cluster {
     }
 
     pub async fn with_limits(size: u64, limits: Limits) -> Self {
+        Self::with(size, limits, RaftTimings::default()).await
+    }
+
+    pub async fn with(size: u64, limits: Limits, timings: RaftTimings) -> Self {
         init_log();
         let mut cluster = Self {
             _temp: tempfile::tempdir().unwrap(),
             homes: BTreeMap::new(),
             running: BTreeMap::new(),
             limits,
+            timings,
             next_dir: Mutex::new(0),
         };
         let member = addresses();
@@ -140,6 +147,7 @@ impl Cluster {
         let mut config = NodeConfig::new(home.identity, home.dir.clone(), home.member.peer.clone());
         config.secret = home.secret.clone();
         config.limits = self.limits.clone();
+        config.timings = self.timings.clone();
         config.wal.segment_bytes = 4 << 20;
         config.checkpoint.cache_bytes = 8 << 20;
         config

@@ -56,6 +56,16 @@ pub trait Rows: Send + Sync + 'static {
     fn reopen(&self) -> Result<(), String> {
         Ok(())
     }
+    /// Gives back memory that only whoever reads or writes needs. Nobody does now; whoever does next has it again.
+    fn rest(&self) {}
+    /// Makes the store smaller if it takes much more than the `live` bytes that count, a little at a time: `most` rows.
+    /// True: there is more to do. Rows that are written in between undo what was done.
+    ///
+    /// # Errors
+    /// What the store said; what it holds is whole all the same.
+    fn compact(&self, _live: u64, _most: usize) -> Result<bool, String> {
+        Ok(false)
+    }
     /// Bytes that the disk has room for, where that is known.
     fn free_bytes(&self) -> Option<u64> {
         None

@@ -4,20 +4,25 @@
 //! no batches, a small cache, no flush by time. On Linux its `flush` only asks for `sync_file_range`, which says nothing
 //! about power loss, so [`Rows::sync`] here syncs its file (and blobs, should it ever write one) after that.
 //!
+//! Its file grows for as long as rows come and go, so now and then it is made anew: see `compact`.
+//!
 //! When it opens, sled takes damage near the end of its log for a torn write and silently falls back to what was before:
 //! an older checkpoint, whole. So the epoch of the newest one is kept in a file of its own beside sled's (`epoch-` and
 //! the group in 16 hex digits). Damage elsewhere makes sled return an error or panic; a panic is made an error here.
+
+mod compact;
 
 use std::fs::{self, File};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::CheckpointError;
 use super::rows::{Row, Rows};
-use parking_lot::RwLock;
+use compact::Copy;
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 
 use crate::codec;
 use crate::disk::{self, OsDisk};
@@ -31,6 +36,11 @@ pub(super) struct SledRows {
     cache_bytes: u64,
     /// sled takes nothing more once something has failed.
     health: AtomicU8,
+    /// Counts what was changed.
+    changes: AtomicU64,
+    copy: Mutex<Option<Copy>>,
+    /// What it took on disk when it was last made anew.
+    anew_bytes: AtomicU64,
 }
 
 /// sled lets go of its files a little after it was closed. Another process can't be in the way: the data directory has a
@@ -47,7 +57,7 @@ const DEAD: u8 = 2;
 
 /// sled, opened.
 struct Open {
-    /// Only ever missing between closing it and opening it again.
+    /// Missing while it rests.
     db: Option<sled::Db>,
     /// The file that holds everything; a handle of our own to sync it.
     file: File,
@@ -115,6 +125,7 @@ impl SledRows {
     }
 
     pub(super) fn open(path: &Path, cache_bytes: u64) -> Result<Self, CheckpointError> {
+        compact::remove_left_over(path).map_err(|error| CheckpointError::Store(text(error)))?;
         if !path.exists() {
             Self::make(path)?;
         }
@@ -141,7 +152,15 @@ impl SledRows {
 
     fn open_made(path: &Path, cache_bytes: u64) -> Result<Self, CheckpointError> {
         let open = RwLock::new(Open::new(path, cache_bytes)?);
-        let rows = Self { open, path: path.to_owned(), cache_bytes, health: AtomicU8::new(SOUND) };
+        let rows = Self {
+            open,
+            path: path.to_owned(),
+            cache_bytes,
+            health: AtomicU8::new(SOUND),
+            changes: AtomicU64::new(0),
+            copy: Mutex::new(None),
+            anew_bytes: AtomicU64::new(0),
+        };
         rows.sync_new().map_err(CheckpointError::Store)?;
         Ok(rows)
     }
@@ -156,9 +175,28 @@ impl SledRows {
         Ok(())
     }
 
+    /// sled, opened again if it rests.
+    fn opened(&self) -> Result<RwLockReadGuard<'_, Open>, String> {
+        loop {
+            let open = self.open.read();
+            if open.db.is_some() {
+                return Ok(open);
+            }
+            drop(open);
+            let mut open = self.open.write();
+            if self.is_broken() {
+                return Err("an earlier call has failed".to_owned());
+            }
+            if open.db.is_none() {
+                *open = Open::new(&self.path, self.cache_bytes).map_err(text)?;
+            }
+        }
+    }
+
     /// Calls sled for something that changes its files; a failure is remembered.
     fn change<T>(&self, call: impl FnOnce(&sled::Db) -> sled::Result<T>) -> Result<(), String> {
-        let open = self.open.read();
+        self.changes.fetch_add(1, Relaxed);
+        let open = self.opened()?;
         let db = open.db()?;
         let mut full = false;
         let result = no_panic(|| {
@@ -184,14 +222,15 @@ impl Rows for SledRows {
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, String> {
-        let open = self.open.read();
+        let open = self.opened()?;
         let db = open.db()?;
         Ok(no_panic(|| db.get(key))?.map(|value| value.to_vec()))
     }
 
     fn scan(&self, from: &[u8], to: &[u8]) -> Box<dyn Iterator<Item = Result<Row, String>> + Send> {
-        let mut rows = match self.open.read().db() {
-            Ok(db) => db.range(from.to_vec()..to.to_vec()),
+        let rows = self.opened().and_then(|open| Ok(open.db()?.range(from.to_vec()..to.to_vec())));
+        let mut rows = match rows {
+            Ok(rows) => rows,
             Err(error) => return Box::new(std::iter::once(Err(error))),
         };
         Box::new(std::iter::from_fn(move || {
@@ -243,6 +282,19 @@ impl Rows for SledRows {
         Ok(())
     }
 
+    fn rest(&self) {
+        let mut open = self.open.write();
+        if !self.is_broken() {
+            // sled 0.34.7 keeps up to 128 MB of pages that were read or written, whatever its cache is set to: it looks
+            // at a part of the cache only when 64 of its pages were touched, and there are 256 parts.
+            open.db = None;
+        }
+    }
+
+    fn compact(&self, live: u64, most: usize) -> Result<bool, String> {
+        self.compact_a_little(live, most)
+    }
+
     fn free_bytes(&self) -> Option<u64> {
         let facts = rustix::fs::statvfs(&self.path).ok()?;
         Some(facts.f_bavail * facts.f_frsize)
@@ -262,6 +314,8 @@ impl Rows for SledRows {
     }
 
     fn disk_bytes(&self) -> u64 {
-        self.open.read().db().ok().and_then(|db| db.size_on_disk().ok()).unwrap_or(0)
+        let open = self.open.read();
+        let known = open.db.as_ref().and_then(|db| db.size_on_disk().ok());
+        known.or_else(|| Some(open.file.metadata().ok()?.len())).unwrap_or(0)
     }
 }

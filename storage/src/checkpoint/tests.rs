@@ -9,9 +9,9 @@ use proptest::prelude::*;
 
 use super::*;
 
-type Model = BTreeMap<u64, Vec<u8>>;
+pub(super) type Model = BTreeMap<u64, Vec<u8>>;
 
-fn read(store: &CheckpointStore, group: u64) -> Result<Option<(u64, Vec<u8>, Model)>, CheckpointError> {
+pub(super) fn read(store: &CheckpointStore, group: u64) -> Result<Option<(u64, Vec<u8>, Model)>, CheckpointError> {
     let Some(loaded) = store.load(group)? else { return Ok(None) };
     let (count, bytes) = (loaded.chunk_count, loaded.bytes);
     let chunks = loaded.chunks.collect::<Result<Model, _>>()?;
@@ -20,7 +20,7 @@ fn read(store: &CheckpointStore, group: u64) -> Result<Option<(u64, Vec<u8>, Mod
     Ok(Some((loaded.epoch, loaded.manifest.to_vec(), chunks)))
 }
 
-fn value(seed: u64, bytes: usize) -> Vec<u8> {
+pub(super) fn value(seed: u64, bytes: usize) -> Vec<u8> {
     (0..bytes as u64).map(|at| rows::mix(seed ^ (at / 8)).to_le_bytes()[(at % 8) as usize]).collect()
 }
 
@@ -193,7 +193,7 @@ fn one_writer_at_a_time_and_a_dropped_one_leaves_nothing() {
     assert_eq!(store.manifest(1).unwrap().unwrap(), (1, Bytes::from_static(b"m")));
 }
 
-fn copy_dir(from: &Path, to: &Path) -> std::io::Result<()> {
+pub(super) fn copy_dir(from: &Path, to: &Path) -> std::io::Result<()> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from)? {
         let entry = entry?;

@@ -1,0 +1,165 @@
+//! Making sled's file anew: it reuses little of what rows that were removed leave behind, and never gives it back.
+//!
+//! The rows are copied into a store beside the old one, a few at a time; when all are there and synced, the two directories
+//! change places in one step, and the old one is removed. A crash leaves one or the other, whole, and a directory too
+//! many, which is removed at the next start. Where the file system can't change two names at once it is left as it is.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::{DEAD, Open, SledRows, no_panic, text};
+use crate::checkpoint::rows::Rows as _;
+
+/// So many halves of what counts the file may take before it is made anew. While the copy is made both are there.
+const MOST_HALVES: u64 = 5;
+/// A file smaller than this is left alone.
+const LEAST_BYTES: u64 = if cfg!(test) { 1 << 20 } else { 64 << 20 };
+/// Room that must be left beside a copy, for the log.
+const SPARE_BYTES: u64 = 256 << 20;
+
+/// A copy in the making.
+pub(super) struct Copy {
+    db: sled::Db,
+    /// The last key that is in it.
+    last: Option<Vec<u8>>,
+    /// What had been changed when it was begun.
+    changes: u64,
+}
+
+fn place(path: &Path) -> PathBuf {
+    path.with_extension("compact")
+}
+
+/// A copy that was not finished, or the old store behind one that was.
+pub(super) fn remove_left_over(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(place(path)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn sync_all(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        for entry in fs::read_dir(path)? {
+            sync_all(&entry?.path())?;
+        }
+    }
+    File::open(path)?.sync_all()
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn exchange(one: &Path, other: &Path) -> io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    Ok(renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE)?)
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn exchange(_one: &Path, _other: &Path) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+impl SledRows {
+    pub(super) fn compact_a_little(&self, live: u64, most: usize) -> Result<bool, String> {
+        let mut slot = self.copy.lock();
+        let result = match slot.take() {
+            None if !self.is_worth_it(live) => return Ok(false),
+            None => self.begin_copy(),
+            Some(copy) => Ok(copy),
+        };
+        let result = result.and_then(|copy| self.go_on(copy, most));
+        match result {
+            Ok(copy) => {
+                *slot = copy;
+                Ok(slot.is_some())
+            }
+            Err(error) => {
+                let _ = remove_left_over(&self.path);
+                Err(error)
+            }
+        }
+    }
+
+    fn is_worth_it(&self, live: u64) -> bool {
+        let room = self.free_bytes().is_none_or(|free| free > live.saturating_mul(2) + SPARE_BYTES);
+        // One that was not small even then is not made anew for nothing each time.
+        let grown = self.anew_bytes.load(Relaxed).saturating_mul(3) / 2;
+        let most = LEAST_BYTES.max(live.saturating_mul(MOST_HALVES) / 2).max(grown);
+        !self.is_broken() && room && self.disk_bytes() > most
+    }
+
+    fn begin_copy(&self) -> Result<Copy, String> {
+        remove_left_over(&self.path).map_err(text)?;
+        let new = place(&self.path);
+        let changes = self.changes.load(Relaxed);
+        let mut open = Open::new(&new, self.cache_bytes).map_err(text)?;
+        let db = open.db.take().ok_or("it is not open")?;
+        Ok(Copy { db, last: None, changes })
+    }
+
+    /// Copies some rows; `None` when the copy has taken the old one's place, or was given up.
+    fn go_on(&self, mut copy: Copy, most: usize) -> Result<Option<Copy>, String> {
+        if self.changes.load(Relaxed) != copy.changes {
+            drop(copy);
+            remove_left_over(&self.path).map_err(text)?;
+            return Ok(None);
+        }
+        let mut count = 0;
+        {
+            let open = self.opened()?;
+            let db = open.db()?;
+            let mut rows = match &copy.last {
+                None => db.iter(),
+                Some(last) => db.range::<&[u8], _>((std::ops::Bound::Excluded(&last[..]), std::ops::Bound::Unbounded)),
+            };
+            while count < most
+                && let Some((key, value)) = no_panic(|| rows.next().transpose())?
+            {
+                no_panic(|| copy.db.insert(&key, value))?;
+                copy.last = Some(key.to_vec());
+                count += 1;
+            }
+        }
+        if count == most {
+            return Ok(Some(copy));
+        }
+        no_panic(|| copy.db.flush())?;
+        let changes = copy.changes;
+        drop(copy);
+        self.take_its_place(changes)?;
+        Ok(None)
+    }
+
+    fn take_its_place(&self, changes: u64) -> Result<(), String> {
+        let new = place(&self.path);
+        for entry in fs::read_dir(&self.path).map_err(text)? {
+            let entry = entry.map_err(text)?;
+            if entry.file_name().to_string_lossy().starts_with("epoch-") {
+                fs::copy(entry.path(), new.join(entry.file_name())).map_err(text)?;
+            }
+        }
+        sync_all(&new).map_err(text)?;
+        let parent = self.path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let parent = File::open(parent).map_err(text)?;
+        parent.sync_all().map_err(text)?;
+        let mut open = self.open.write();
+        if self.changes.load(Relaxed) != changes {
+            return remove_left_over(&self.path).map_err(text);
+        }
+        open.db = None;
+        exchange(&self.path, &new).map_err(text)?;
+        // Whatever fails from here on: which of the two a loss of power leaves is not known.
+        let done = parent.sync_all().map_err(text).and_then(|()| Open::new(&self.path, self.cache_bytes).map_err(text));
+        match done {
+            Ok(opened) => *open = opened,
+            Err(error) => {
+                self.health.store(DEAD, Relaxed);
+                return Err(error);
+            }
+        }
+        drop(open);
+        self.anew_bytes.store(self.disk_bytes(), Relaxed);
+        remove_left_over(&self.path).map_err(text)
+    }
+}
