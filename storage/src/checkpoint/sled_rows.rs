@@ -48,6 +48,10 @@ pub(super) struct SledRows {
 const LOCK_TRIES: u32 = 500;
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
+/// sled looks whether a part of its cache holds too much only when 64 of that part's pages were touched, and there are 256
+/// parts: 128 MB of rows that are written once and never looked at stay in memory. So each is looked at some times more.
+const TOUCHES: usize = 8;
+
 /// Nothing has failed.
 const SOUND: u8 = 0;
 /// The disk was full: opened again, it may go on.
@@ -214,7 +218,11 @@ impl SledRows {
 
 impl Rows for SledRows {
     fn put(&self, key: &[u8], value: &[u8]) -> Result<(), String> {
-        self.change(|db| db.insert(key, value))
+        self.change(|db| {
+            let before = db.insert(key, value);
+            (0..TOUCHES).try_for_each(|_| db.get(key).map(drop))?;
+            before
+        })
     }
 
     fn remove(&self, key: &[u8]) -> Result<(), String> {
@@ -285,8 +293,7 @@ impl Rows for SledRows {
     fn rest(&self) {
         let mut open = self.open.write();
         if !self.is_broken() {
-            // sled 0.34.7 keeps up to 128 MB of pages that were read or written, whatever its cache is set to: it looks
-            // at a part of the cache only when 64 of its pages were touched, and there are 256 parts.
+            // What was read to the end of a load stays in memory: see `TOUCHES`.
             open.db = None;
         }
     }

@@ -76,6 +76,8 @@ impl SledRows {
             }
             Err(error) => {
                 let _ = remove_left_over(&self.path);
+                // Not again behind every checkpoint.
+                self.anew_bytes.store(self.disk_bytes(), Relaxed);
                 Err(error)
             }
         }
