@@ -109,6 +109,9 @@ impl Op {
     }
 }
 
+/// The object with more keys than a search for an order can judge; only the search for a circle does.
+pub const WIDE: usize = 10;
+
 pub fn key_name(object: usize, key: u8) -> String {
     format!("o{object}:{}", char::from(b'a' + key))
 }

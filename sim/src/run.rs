@@ -234,7 +234,7 @@ async fn look(run: &Run) {
             let mut logs = run.oracles.logs.lock();
             let mut members = run.oracles.members.lock();
             if status.role == Role::Leader {
-                members.under_way(&machine, &changes, committed, (status.term, status.id), &run.story);
+                members.under_way(machine.number, &changes, committed, (status.term, status.id), &run.story);
             }
             logs.look(&machine, committed, &run.oracles.elections, &mut members, &run.story);
         }

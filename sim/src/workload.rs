@@ -1,6 +1,6 @@
 //! What clients ask for: registers, counters, append-only texts in transactions, hashes, and keys that expire.
 
-use crate::history::{Act, Cmd};
+use crate::history::{Act, Cmd, WIDE};
 use crate::plan::{Chance, Plan};
 
 /// An operation before it is sent.
@@ -25,8 +25,6 @@ enum Shape {
 const SHAPES: [Shape; 5] = [Shape::Register, Shape::Counter, Shape::Lists, Shape::Hash, Shape::Expiring];
 /// Objects of a run; few, so that clients meet.
 const OBJECTS: usize = 10;
-/// The object with many keys.
-const WIDE: usize = 10;
 const WIDE_KEYS: u8 = 6;
 /// Three objects for scripts that are appended to; behind them whatever else a script needs.
 pub const SCRIPTED: usize = 20;
@@ -43,11 +41,6 @@ fn shape(object: usize) -> Shape {
 fn token(client: usize, written: &mut u64) -> String {
     *written += 1;
     format!("{client}.{written};")
-}
-
-/// Only the search for a circle of transactions judges it.
-pub fn is_wide(object: usize) -> bool {
-    shape(object) == Shape::Wide
 }
 
 pub fn draw(chance: &mut Chance, written: &mut u64, client: usize, _plan: &Plan) -> Draft {

@@ -8,9 +8,8 @@
 use std::collections::{BTreeMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use crate::history::{Op, Outcome};
+use crate::history::{Op, Outcome, WIDE};
 use crate::story::Story;
-use crate::workload;
 
 use super::model::{self, State};
 
@@ -31,7 +30,7 @@ pub enum Verdict {
 /// Judges all objects; how many could not be judged.
 pub fn check(ops: &[Op], story: &Story) -> usize {
     let mut objects: BTreeMap<usize, Vec<&Op>> = BTreeMap::new();
-    for op in ops.iter().filter(|op| !workload::is_wide(op.object)) {
+    for op in ops.iter().filter(|op| op.object != WIDE) {
         objects.entry(op.object).or_default().push(op);
     }
     let mut gave_up = 0;

@@ -11,7 +11,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::machine::Machine;
 use crate::story::Story;
 
 use super::election_safety::Reign;
@@ -84,10 +83,10 @@ impl Members {
     }
 
     /// A leader's log, as it was before the leader said how much of it is committed.
-    pub fn under_way(&self, machine: &Machine, log: &[(u64, Reign)], committed: u64, reign: Reign, story: &Story) {
+    pub fn under_way(&self, machine: usize, log: &[(u64, Reign)], committed: u64, reign: Reign, story: &Story) {
         let open: Vec<u64> = log.iter().filter(|(at, by)| *at > committed && *by == reign).map(|(at, _)| *at).collect();
         if open.len() > 1 {
-            let text = format!("machine {} leads as {reign:?} with changes under way at {open:?}", machine.number);
+            let text = format!("machine {machine} leads as {reign:?} with changes under way at {open:?}");
             story.broken(NAME, text);
         }
     }

@@ -23,10 +23,10 @@ fn tokens(text: &str) -> impl Iterator<Item = &str> {
 #[derive(Default)]
 struct Writes<'a> {
     by_token: BTreeMap<&'a str, &'a Op>,
-    /// Acknowledged, in the order in which they were asked, with the text of each; a removal has none.
-    done: Vec<(&'a Op, Option<&'a str>)>,
-    /// Time may remove it as well.
-    expires: bool,
+    /// Acknowledged, in the order in which they were asked.
+    done: Vec<&'a Op>,
+    /// It may be gone again: time, or somebody, may have removed it. Even who was not told that he did.
+    vanishes: bool,
 }
 
 fn writes(ops: &[Op]) -> BTreeMap<(usize, u8), Writes<'_>> {
@@ -37,21 +37,19 @@ fn writes(ops: &[Op]) -> BTreeMap<(usize, u8), Writes<'_>> {
             if let Some(token) = cmd.act.token() {
                 key.by_token.insert(token, op);
             }
-            key.expires |= matches!(cmd.act, Act::SetPx(..));
+            key.vanishes |= matches!(cmd.act, Act::SetPx(..) | Act::Del);
             let Outcome::Done(rets) = &op.outcome else { continue };
             match &cmd.act {
                 // What answered nil did nothing.
-                Act::SetNx(token) | Act::SetXx(token) if rets[at] == Ret::Done => key.done.push((op, Some(token))),
-                Act::Set(token) | Act::SetPx(token, _) | Act::GetSet(token) | Act::Append(token) => {
-                    key.done.push((op, Some(token)));
-                }
-                Act::Del if rets[at] == Ret::Int(1) => key.done.push((op, None)),
+                Act::SetNx(_) | Act::SetXx(_) if rets[at] == Ret::Done => key.done.push(op),
+                Act::Set(_) | Act::SetPx(..) | Act::GetSet(_) | Act::Append(_) => key.done.push(op),
+                Act::Del if rets[at] == Ret::Int(1) => key.done.push(op),
                 _ => {}
             }
         }
     }
     for key in keys.values_mut() {
-        key.done.sort_by_key(|(op, _)| op.call);
+        key.done.sort_by_key(|op| op.call);
     }
     keys
 }
@@ -62,18 +60,13 @@ fn missed<'a>(writes: &Writes<'a>, read: &Op, shown: &str) -> Option<&'a Op> {
     let newest = match tokens(shown).last() {
         // Written by nobody that is known: for other oracles.
         Some(token) => *writes.by_token.get(token)?,
-        None if writes.expires => return None,
-        None => {
-            // Nothing: fine if it was ever removed, or not written yet.
-            let removed = writes.done.iter().any(|(_, token)| token.is_none());
-            return writes.done.iter().find(|(op, _)| !removed && op.ret < read.call).map(|(op, _)| *op);
-        }
+        None if writes.vanishes => return None,
+        None => return writes.done.iter().find(|op| op.ret < read.call).copied(),
     };
     if !matches!(newest.outcome, Outcome::Done(_)) {
         return None;
     }
-    let after = writes.done.iter().filter(|(op, _)| op.call > newest.ret && op.ret < read.call);
-    after.map(|(op, _)| *op).next()
+    writes.done.iter().find(|op| op.call > newest.ret && op.ret < read.call).copied()
 }
 
 /// Reads through leaders, proxies and barriers.
