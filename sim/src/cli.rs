@@ -121,7 +121,7 @@ fn told(report: &Report, options: &Options, named: &str) -> ExitCode {
     }
     println!("{named}: fingerprint {:016x}, {:?}", report.fingerprint, report.figures);
     if let Some(file) = &options.html {
-        if let Err(error) = std::fs::write(file, page::draw(report, named)) {
+        if let Err(error) = std::fs::write(file, page::draw(report, named, options.mutant.map(Mutant::words))) {
             eprintln!("cannot write {}: {error}", file.display());
             return ExitCode::FAILURE;
         }

@@ -79,6 +79,17 @@ pub enum Harm {
     Clock,
 }
 
+impl Harm {
+    pub fn word(self) -> &'static str {
+        match self {
+            Harm::Network => "network",
+            Harm::Pause => "pause",
+            Harm::Disk => "disk",
+            Harm::Clock => "clock",
+        }
+    }
+}
+
 /// What the page draws in a lane, besides operations. It is no line of the story.
 #[derive(Clone, Debug)]
 pub enum Mark {
@@ -92,12 +103,13 @@ pub enum Mark {
     },
     Leads(u64),
     LeadsNoMore,
-    /// At most so long: healing, or the end of the process, ends it too.
+    /// At most so long: healing, the end of the process, or a word that it is over ends it too.
     Harmed {
         harm: Harm,
         lasts: Duration,
         text: String,
     },
+    Over(Harm),
 }
 
 /// All that a run has told.

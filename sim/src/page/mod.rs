@@ -9,15 +9,15 @@ use serde_json::{Value, json};
 
 use crate::history::{Op, Outcome};
 use crate::run::Report;
-use crate::story::{Harm, Kind, Lane, Mark};
+use crate::story::{Kind, Lane, Mark};
 
 const PAGE: &str = include_str!("page.html");
 const SCRIPT: &str = include_str!("page.js");
 
-/// The page. `named`: what was run, in words.
-pub fn draw(report: &Report, named: &str) -> String {
+/// The page. `named`: what was run; `fault`: the deliberate fault that the store has, in words.
+pub fn draw(report: &Report, named: &str, fault: Option<&str>) -> String {
     // Nothing in the data may end the script that holds it.
-    let data = data(report, named).to_string().replace("</", "<\\/");
+    let data = data(report, named, fault).to_string().replace("</", "<\\/");
     PAGE.replace("/*SCRIPT*/", SCRIPT).replace("\"DATA\"", &data)
 }
 
@@ -57,7 +57,7 @@ fn lane(lane: Lane) -> String {
     }
 }
 
-fn data(report: &Report, named: &str) -> Value {
+fn data(report: &Report, named: &str, fault: Option<&str>) -> Value {
     let end = report.events.last().map_or(0.0, |event| event.at.as_secs_f64());
     let healed = report.events.iter().find(|event| event.text == "faults are over").map(|event| event.at.as_secs_f64());
     let machines: BTreeSet<usize> = report
@@ -82,6 +82,7 @@ fn data(report: &Report, named: &str) -> Value {
     json!({
         "named": named,
         "replay": format!("{} --trace", replay(named)),
+        "fault": fault,
         "end": end,
         "healed": healed,
         "machines": machines,
@@ -115,14 +116,9 @@ fn drawn(at: f64, of: Lane, mark: &Mark) -> Value {
         Mark::Ends { killed } => json!([at, lane, if *killed { "killed" } else { "ended" }]),
         Mark::Leads(term) => json!([at, lane, "leads", term]),
         Mark::LeadsNoMore => json!([at, lane, "leads no more"]),
+        Mark::Over(harm) => json!([at, lane, "over", harm.word()]),
         Mark::Harmed { harm, lasts, text } => {
-            let harm = match harm {
-                Harm::Network => "network",
-                Harm::Pause => "pause",
-                Harm::Disk => "disk",
-                Harm::Clock => "clock",
-            };
-            json!([at, lane, "harm", harm, lasts.as_secs_f64(), text])
+            json!([at, lane, "harm", harm.word(), lasts.as_secs_f64(), text])
         }
     }
 }

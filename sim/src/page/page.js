@@ -15,7 +15,8 @@ $('title').innerHTML = 'Quorate in simulation, ' + run.named.replaceAll('_', ' '
   (broken ? '<span class="bad">' + run.violations[0].invariant + ' is broken</span>' : '<span class="fine">nothing broken</span>');
 $('first').textContent = `This is one run of a replicated store: ${many(run.machines.length, 'machine')} hold the same data, ` +
   `one of them leads at a time, and ${many(clients, 'client')} read and write through any of them, ` +
-  `for ${run.end.toFixed(1)} seconds of simulated time, which goes from left to right.`;
+  `for ${run.end.toFixed(1)} seconds of simulated time, which goes from left to right.` +
+  (run.fault ? ` The store has a deliberate fault in this run: ${run.fault}.` : '');
 $('second').textContent = `${run.scripted ? 'A script does harm' : 'Faults strike'} until the dashed green line, then all is repaired, and at the end the answers that ` +
   `the clients got and the machines' data are judged: ` + (broken
   ? 'here something that must always hold did not; it is told in the red box, and marked in red where it showed.'
@@ -84,6 +85,7 @@ for (const lane of lanes.filter(lane => lane.machine)) {
     if (what === 'leads') { stopLeading(at); leads = [at, a]; }
     if (what === 'leads no more') stopLeading(at);
     if (what === 'killed' || what === 'ended') { stop(at); signs.push({ lane, at, what }); }
+    if (what === 'over') closeHarm(a, at);
     if (what === 'harm') {
       closeHarm(a, at);
       const bar = { lane, kind: 'harm', harm: a, from: at, to: clip(at + b), text: c };
@@ -93,9 +95,10 @@ for (const lane of lanes.filter(lane => lane.machine)) {
   }
   stop(end);
 }
+const over = at => (run.marks.find(([then, id, what]) => id === 'run' && what === 'over' && then > at) || [end])[0];
 for (const [at, id, what, a, b, c] of run.marks)
   if (id === 'run' && what === 'harm')
-    bars.push({ lane: byId.run, kind: 'harm', harm: a, from: at, to: Math.min(clip(at + b), Math.max(run.healed ?? end, at)), text: c });
+    bars.push({ lane: byId.run, kind: 'harm', harm: a, from: at, to: Math.min(clip(at + b), over(at), Math.max(run.healed ?? end, at)), text: c });
 const ops = run.ops.map(([client, machine, from, to, kind, outcome, text], index) =>
   ({ lane: byId['c' + client], machine, from, to: clip(to), kind, outcome, text, index, bad: shown.has(index) }));
 const where = v => v.ops.length ? Math.max(...v.ops.map(i => ops[i].to)) : v.at;
@@ -179,7 +182,7 @@ function draw() {
   }
   pen.save(); pen.beginPath(); pen.rect(LEFT, 0, width - LEFT, HEIGHT); pen.clip();
   for (const kind of ['up', 'starting', 'leads', 'harm']) bars.filter(bar => bar.kind === kind).forEach(drawBar);
-  const order = { ok: 0, error: 1, unknown: 2 };
+  const order = { unknown: 0, ok: 1, error: 2 };
   for (const level of [0, 1, 2]) ops.filter(op => order[op.outcome] === level).forEach(drawOp);
   for (const op of ops.filter(op => op.bad)) {
     pen.strokeStyle = css('--bad'); pen.lineWidth = 2.5;

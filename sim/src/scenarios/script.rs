@@ -19,7 +19,7 @@ use crate::faults::mark_cut;
 use crate::history::{Act, Cmd, Outcome, Ret};
 use crate::machine::{ADMIN_PORT, Machine, Power};
 use crate::run::Run;
-use crate::story::{Harm, Kind, Lane};
+use crate::story::{Harm, Kind, Lane, Mark};
 use crate::workload::Draft;
 
 use super::Ended;
@@ -146,7 +146,7 @@ impl Stage {
             }
         }
         self.tell(format!("the script cuts {these:?} off from {those:?}"));
-        mark_cut(&self.run, &links, Duration::from_secs(1), "by the script");
+        mark_cut(&self.run, &links, Duration::MAX, "by the script");
         self.set_links(&links, true)
     }
 
@@ -164,6 +164,9 @@ impl Stage {
         let all = self.numbers();
         let links: Vec<_> = all.iter().flat_map(|a| self.others(*a).into_iter().map(move |b| (*a, b))).collect();
         self.tell("the script mends all links");
+        for lane in all.iter().map(|number| Lane::Member(*number)).chain([Lane::Run]) {
+            self.run.story.mark(lane, Mark::Over(Harm::Network));
+        }
         self.set_links(&links, false)
     }
 
@@ -192,13 +195,14 @@ impl Stage {
     pub fn pause(&self, number: usize) -> Ended {
         let machine = self.machine(number)?;
         machine.tell(Kind::Fault, "stands still");
-        machine.mark_harm(Harm::Pause, Duration::from_secs(1), "stands still");
+        machine.mark_harm(Harm::Pause, Duration::MAX, "stands still");
         expect(machine.pause(), format!("machine {number} could not be paused"))
     }
 
     pub fn resume(&self, number: usize) -> Ended {
         let machine = self.machine(number)?;
         machine.tell(Kind::Fault, "goes on");
+        self.run.story.mark(Lane::Member(number), Mark::Over(Harm::Pause));
         expect(machine.resume(), format!("machine {number} could not be resumed"))
     }
 
