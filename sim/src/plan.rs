@@ -149,6 +149,7 @@ impl Plan {
             in_flight: 4,
             checkpoint_log_bytes: 1 << 30,
             checkpoint_interval: Duration::from_secs(900),
+            checkpoint_step_bytes: 4 << 10,
             keep_log_bytes: 64 << 10,
             snapshot_frame_bytes: 4 << 10,
             segment_bytes: 64 << 10,
