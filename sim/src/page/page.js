@@ -6,7 +6,9 @@ const OUTCOME = { ok: css('--ok'), error: css('--error'), unknown: css('--unknow
 const READ = '#8fcfab';
 const many = (n, one, more) => n + ' ' + (n === 1 ? one : more || one + 's');
 const broken = run.violations.length > 0;
-const shown = new Set(broken ? run.violations[0].ops : []);
+// What is marked: the first that names operations.
+const marked = run.violations.find(v => v.ops.length) || run.violations[0];
+const shown = new Set(broken ? marked.ops : []);
 
 // ---- words
 document.title = run.named + (broken ? ': broken' : ': nothing broken');
@@ -195,7 +197,7 @@ function draw() {
   }
   pen.font = '11px system-ui, "DejaVu Sans", sans-serif';
   if (run.healed !== null) line(run.healed, '#2f9e62', [5, 4], 'faults are over');
-  for (const v of run.violations.slice(0, 1)) line(where(v), css('--bad'), [], 'broken: ' + v.invariant);
+  if (broken) line(where(marked), css('--bad'), [], 'broken: ' + marked.invariant);
   pen.restore();
   pen.fillStyle = '#fff'; pen.fillRect(0, 0, LEFT - 1, HEIGHT);
   pen.textAlign = 'right';
@@ -279,7 +281,7 @@ function button(text, act) {
   const made = document.createElement('button');
   made.textContent = text; made.onclick = act; $('bar').append(made);
 }
-const closer = () => { const at = where(run.violations[0]); show(at - .4, at + .25); };
+const closer = () => { const at = where(marked); show(at - .4, at + .25); };
 button('whole run', () => show(-end * .005, end * 1.005));
 button('closer', () => zoom(.5, (from + to) / 2));
 button('farther', () => zoom(2, (from + to) / 2));
