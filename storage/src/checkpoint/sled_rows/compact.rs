@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::{DEAD, Open, SledRows, no_panic, text};
+use super::{DEAD, Open, SledRows, TOUCHES, no_panic, text};
 use crate::checkpoint::rows::Rows as _;
 
 /// So many halves of what counts the file may take before it is made anew. While the copy is made both are there.
@@ -95,6 +95,8 @@ impl SledRows {
         remove_left_over(&self.path).map_err(text)?;
         let new = place(&self.path);
         let changes = self.changes.load(Relaxed);
+        // Two of them at once take twice the memory: the old one begins with none.
+        self.rest();
         let mut open = Open::new(&new, self.cache_bytes).map_err(text)?;
         let db = open.db.take().ok_or("it is not open")?;
         Ok(Copy { db, last: None, changes })
@@ -119,6 +121,10 @@ impl SledRows {
                 && let Some((key, value)) = no_panic(|| rows.next().transpose())?
             {
                 no_panic(|| copy.db.insert(&key, value))?;
+                for _ in 0..TOUCHES {
+                    no_panic(|| db.get(&key))?;
+                    no_panic(|| copy.db.get(&key))?;
+                }
                 copy.last = Some(key.to_vec());
                 count += 1;
             }
