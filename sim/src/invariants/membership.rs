@@ -3,7 +3,7 @@
 //! correction: no change before an entry of the leader's own term is committed).
 //!
 //! * Between two committed configurations that follow each other lies one step: into a joint configuration that differs
-//!   by one voter, out of it, or no voter at all.
+//!   by one voter, out of it (or on into the next one, over the set that both share), or no voter at all.
 //! * The log of a leader never holds two configurations of its own term beyond what it knows to be committed.
 //! * A member whose removal is committed is never elected under a later term, and no entry of it is committed then.
 //!
@@ -138,7 +138,9 @@ fn step(before: &Configuration, after: &Configuration) -> Result<(), &'static st
     let one_apart = |a: &BTreeSet<u64>, b: &BTreeSet<u64>| a.symmetric_difference(b).count() <= 1;
     match (&before.voters[..], &after.voters[..]) {
         (a, b) if a == b => Ok(()),
-        ([a], [b, c]) if a == b => {
+        // Out of a joint configuration also straight into the next one, when a new leader finds one that was left half
+        // done: whoever decides before and after needs a majority of the set that both share.
+        ([a] | [_, a], [b, c]) if a == b => {
             if one_apart(b, c) {
                 Ok(())
             } else {

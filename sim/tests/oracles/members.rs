@@ -60,6 +60,13 @@ fn one_step_at_a_time_is_fine() {
 }
 
 #[test]
+fn a_joint_configuration_may_lead_into_the_next_one_over_the_set_that_both_share() {
+    let log = |next: &[&[u64]]| [(1, 1, entry(&[&[1, 2], &[1, 2, 3]], &[1, 2, 3])), (2, 2, entry(next, &[1, 2, 3]))];
+    assert_eq!(judged(&log(&[&[1, 2, 3], &[2, 3]]), &[]), Ok(()));
+    assert!(judged(&log(&[&[1, 2], &[2]]), &[]).is_err(), "it goes on from the set that was left");
+}
+
+#[test]
 fn larger_steps_are_found() {
     let skipped = [(1, 1, entry(&[&[1]], &[1, 2])), (1, 1, entry(&[&[1, 2]], &[1, 2]))];
     assert!(judged(&skipped, &[]).unwrap_err().contains("more than one step"));
