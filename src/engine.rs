@@ -14,7 +14,7 @@ use parking_lot::RwLock;
 use quorate_keyspace::entry::{Stamp, encode_entry};
 use quorate_keyspace::view as keyspace_view;
 use quorate_keyspace::{Garbage, Keyspace, Moment};
-use quorate_raft::{ApplyError, Restore, StateMachine, View};
+use quorate_raft::{ApplyError, Change, Restore, StateMachine, View};
 use tokio::time::Instant;
 
 use crate::env::Env;
@@ -130,20 +130,28 @@ impl View for KeyspaceView {
         self.0.header()
     }
 
-    fn chunks(&self) -> Box<dyn Iterator<Item = (u64, u64)> + '_> {
+    fn chunks(&self) -> Box<dyn Iterator<Item = (u128, u64)> + '_> {
         Box::new(self.0.chunks())
     }
 
-    fn encode(&self, chunk: u64, out: &mut Vec<u8>) {
+    fn revision(&self) -> u64 {
+        self.0.revision()
+    }
+
+    fn changes(&self, since: u64) -> Box<dyn Iterator<Item = Change> + '_> {
+        Box::new(self.0.changes(since).map(|change| Change { ids: change.ids, chunks: change.chunks }))
+    }
+
+    fn encode(&self, chunk: u128, out: &mut Vec<u8>) {
         self.0.encode(chunk, out);
     }
 
-    fn digest(&self, chunk: u64, buffer: &mut Vec<u8>) -> u128 {
+    fn digest(&self, chunk: u128, buffer: &mut Vec<u8>) -> u128 {
         self.0.encode(chunk, buffer);
         keyspace_view::digest_of(buffer)
     }
 
-    fn release(&mut self, upto: u64) {
+    fn release(&mut self, upto: u128) {
         self.0.release(upto);
     }
 
@@ -155,7 +163,7 @@ impl View for KeyspaceView {
 struct KeyspaceRestore(keyspace_view::Restore);
 
 impl Restore for KeyspaceRestore {
-    fn add(&mut self, chunk: u64, bytes: &[u8]) -> Result<(), ApplyError> {
+    fn add(&mut self, chunk: u128, bytes: &[u8]) -> Result<(), ApplyError> {
         self.0.add(chunk, bytes).map_err(|e| ApplyError(e.to_string()))
     }
 

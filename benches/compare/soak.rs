@@ -135,7 +135,7 @@ pub fn run(options: &Options) -> anyhow::Result<Vec<Line>> {
 fn checkpoint(
     store: &CheckpointStore,
     keyspace: &Keyspace,
-    known: &mut BTreeMap<u64, (u64, u64)>,
+    known: &mut BTreeMap<u128, (u64, u64)>,
 ) -> anyhow::Result<u64> {
     let view = keyspace.view();
     let mut writer = store.begin(GROUP)?;

@@ -90,7 +90,7 @@ fn main() {
         view.encode(chunk, &mut bytes);
         (chunk, bytes)
     };
-    let chunks: Vec<(u64, Vec<u8>)> = view.chunks().map(|(chunk, _)| encode(chunk)).collect();
+    let chunks: Vec<(u128, Vec<u8>)> = view.chunks().map(|(chunk, _)| encode(chunk)).collect();
     let size: usize = chunks.iter().map(|(_, bytes)| bytes.len()).sum();
     println!("{:28} {:16} ms, {} MB", "encode a view", (spent_ns() - begun) / 1_000_000, size >> 20);
     let begun = spent_ns();

@@ -9,8 +9,9 @@ use crate::db::{Database, Place};
 use crate::error::CmdError;
 use crate::hash::{Hash, HashLimits};
 use crate::hasher::{Hasher, Rng};
-use crate::item::{Collection, Head, Item, NEVER, RAW, TEXT};
+use crate::item::{Collection, Head, Item, NEVER, RAW, TEXT, Value};
 use crate::keyspace::Space;
+use crate::rope::{LONG, Str};
 use crate::settings::{Setting, Settings};
 use crate::trie::Keyed;
 
@@ -142,7 +143,7 @@ impl<'a> ReadCx<'a> {
     }
 
     /// The bytes of a string; an error for another type.
-    pub fn string(&self, key: &[u8]) -> Result<Option<&'a [u8]>, CmdError> {
+    pub fn string(&self, key: &[u8]) -> Result<Option<Str<'a>>, CmdError> {
         self.get(key).map(|item| item.as_str().ok_or(CmdError::WRONG_TYPE)).transpose()
     }
 
@@ -180,7 +181,7 @@ impl<'a> ReadCx<'a> {
     /// The items of one slot that have not ended.
     pub fn iter_slot(&self, slot: u16) -> impl Iterator<Item = &'a Item> + use<'a> {
         let now_ms = self.now_ms;
-        let keys = self.database().slots.slot(slot).map(|slot| slot.keys.iter());
+        let keys = self.database().slots.slot(slot).map(|slot| slot.iter());
         keys.into_iter().flatten().map(|(_, item)| item).filter(move |item| !item.is_expired(now_ms))
     }
 
@@ -253,7 +254,7 @@ impl<'a> WriteCx<'a> {
 
     /// Up to where hashes stay packed.
     pub fn hash_limits(&self) -> HashLimits {
-        HashLimits::new(&self.space.settings, self.space.hasher)
+        HashLimits::new(&self.space.settings, self.space.hasher, self.revision)
     }
 
     fn database(&mut self) -> &mut Database {
@@ -287,7 +288,7 @@ impl<'a> WriteCx<'a> {
     }
 
     /// The bytes of a string; an error for another type.
-    pub fn string(&self, key: &[u8]) -> Result<Option<&[u8]>, CmdError> {
+    pub fn string(&self, key: &[u8]) -> Result<Option<Str<'_>>, CmdError> {
         self.get(key).map(|item| item.as_str().ok_or(CmdError::WRONG_TYPE)).transpose()
     }
 
@@ -335,32 +336,42 @@ impl<'a> WriteCx<'a> {
         self.space.expired += expired;
     }
 
-    /// Changes the bytes of a string in place; a key that does not exist begins empty, and is not made when the
-    /// bytes stay empty. OBJECT ENCODING calls it `raw` from then on. The caller has checked the type.
-    pub(crate) fn edit_string<R>(&mut self, key: &[u8], edit: impl FnOnce(&mut Vec<u8>) -> R) -> R {
+    /// Puts bytes into a string at a place; where that is behind its end, zeros come between. A key that does not exist
+    /// begins empty, and is not made for no bytes. OBJECT ENCODING calls it `raw` from then on. The caller has checked
+    /// the type.
+    pub(crate) fn write_string(&mut self, key: &[u8], at: usize, bytes: &[u8]) {
         let place = self.place(key);
         self.drop_expired(place);
         let (revision, now_ms) = (self.revision, self.now_ms);
-        if self.database().slots.get(place).is_some()
-            && let Some(item) = self.database().get_mut(place, revision)
-        {
-            let object = item.value_mut(RAW);
-            let result = match &mut object.value {
-                crate::item::Value::Str(bytes) => edit(bytes),
-                // Not reached by callers that checked; the edit then goes nowhere.
-                _ => edit(&mut Vec::new()),
-            };
-            item.touch(revision, now_ms);
-            return result;
+        let there = self.database().slots.get(place).is_some();
+        if !there && bytes.is_empty() {
+            return;
         }
-        let mut bytes = Vec::new();
-        let result = edit(&mut bytes);
-        if !bytes.is_empty() {
-            let head = Head::new(key, revision, NEVER, RAW, now_ms);
-            let item = Item::object(head, key, crate::item::Value::Str(bytes));
-            self.database().upsert(place, revision, |_| Some(item));
+        self.database().upsert(place, revision, |found| match found {
+            Some(item) => {
+                item.write(at, bytes, revision);
+                item.touch(revision, now_ms);
+                None
+            }
+            None => {
+                let head = Head::new(key, revision, NEVER, RAW, now_ms);
+                let mut new = Item::object(head, key, Value::Str(Vec::new()));
+                new.write(at, bytes, revision);
+                Some(new)
+            }
+        });
+    }
+
+    /// Sets a string as if it had grown to this in place.
+    pub(crate) fn set_grown(&mut self, key: &[u8], bytes: Vec<u8>) {
+        if bytes.len() > LONG {
+            return self.set_string_as(key, &bytes, Ttl::Clear, RAW);
         }
-        result
+        let place = self.place(key);
+        self.drop_expired(place);
+        let (revision, now_ms) = (self.revision, self.now_ms);
+        let item = Item::object(Head::new(key, revision, NEVER, RAW, now_ms), key, Value::Str(bytes));
+        self.database().upsert(place, revision, |_| Some(item));
     }
 
     /// Puts a value under a key, whatever was there before.
@@ -398,14 +409,17 @@ impl<'a> WriteCx<'a> {
             }
             Some(item) => T::from_ref(item.value()).ok_or(CmdError::WRONG_TYPE)?,
         };
-        let Some(item) = self.database().get_mut(place, revision) else { return Ok(None) };
-        let object = item.value_mut(0);
-        let collection = T::from_mut(&mut object.value).ok_or(CmdError::WRONG_TYPE)?;
-        let (changed, result) = edit(collection)?;
-        let empty = collection.is_empty();
-        if changed {
-            item.touch(revision, now_ms);
-        }
+        let edited = self.database().edit(place, revision, |item| {
+            let object = item.value_mut(0, revision);
+            let collection = T::from_mut(&mut object.value).ok_or(CmdError::WRONG_TYPE)?;
+            let (changed, result) = edit(collection)?;
+            let empty = collection.is_empty();
+            if changed {
+                item.touch(revision, now_ms);
+            }
+            Ok((empty, result))
+        });
+        let Some((empty, result)) = edited.transpose()? else { return Ok(None) };
         if empty {
             self.database().remove(place, revision);
         }
@@ -533,7 +547,9 @@ impl<'a> WriteCx<'a> {
 
     /// Empties the database of the command.
     pub fn flush_db(&mut self) {
+        let revision = self.revision;
         let whole = std::mem::take(self.database());
+        self.database().moved(revision);
         self.space.garbage.push(whole);
     }
 

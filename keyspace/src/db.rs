@@ -28,12 +28,10 @@ impl<'a> Place<'a> {
     }
 }
 
-/// A slot's keys, and the revision of its last change.
-#[derive(Clone, Default)]
-pub(crate) struct Slot {
-    pub(crate) keys: Trie<Item>,
-    pub(crate) changed_at: u64,
-}
+/// A slot's keys; the trie knows the revision of its last change.
+pub(crate) type Slot = Trie<Item>;
+
+static NO_KEYS: Slot = Slot::EMPTY;
 
 #[derive(Clone)]
 struct Row {
@@ -42,7 +40,7 @@ struct Row {
 
 impl Row {
     fn empty() -> Arc<Self> {
-        Arc::new(Self { slots: [const { Slot { keys: Trie::EMPTY, changed_at: 0 } }; WIDTH] })
+        Arc::new(Self { slots: [const { Slot::EMPTY }; WIDTH] })
     }
 }
 
@@ -91,32 +89,40 @@ impl Slots {
     }
 
     pub(crate) fn get(&self, place: Place<'_>) -> Option<&Item> {
-        self.slot(place.slot)?.keys.get(place.hash, place.key)
+        self.slot(place.slot)?.get(place.hash, place.key)
     }
 
-    /// Slots that hold keys, with the revision at which each last changed.
-    pub(crate) fn filled(&self) -> impl Iterator<Item = (u16, u64, &Trie<Item>)> {
+    /// All of it counts as changed at this revision, even where it says earlier.
+    pub(crate) fn floor(&self) -> u64 {
+        self.floor
+    }
+
+    /// Slots that hold keys.
+    pub(crate) fn filled(&self) -> impl Iterator<Item = (u16, &Slot)> {
         self.filled_from(0)
     }
 
-    fn filled_from(&self, first: usize) -> impl Iterator<Item = (u16, u64, &Trie<Item>)> {
-        let rows = (first / WIDTH..WIDTH).filter(|row| self.root.counts[*row] > 0);
-        let numbers = rows.flat_map(move |row| (row * WIDTH).max(first)..(row + 1) * WIDTH);
-        numbers.filter_map(|number| {
-            let (changed_at, keys) = self.filled_slot(number as u16)?;
-            Some((number as u16, changed_at, keys))
+    /// Slots in which something may have changed since that revision, also those that are empty now.
+    pub(crate) fn changed(&self, since: u64) -> impl Iterator<Item = (u16, &Slot)> {
+        let all = self.floor > since;
+        (0..SLOTS as u16).filter_map(move |number| match self.slot(number) {
+            Some(slot) => (all || slot.changed_at() > since).then_some((number, slot)),
+            None => all.then_some((number, &NO_KEYS)),
         })
     }
 
-    /// One of those.
-    pub(crate) fn filled_slot(&self, number: u16) -> Option<(u64, &Trie<Item>)> {
-        let slot = self.slot(number).filter(|slot| !slot.keys.is_empty())?;
-        Some((slot.changed_at.max(self.floor), &slot.keys))
+    fn filled_from(&self, first: usize) -> impl Iterator<Item = (u16, &Slot)> {
+        let rows = (first / WIDTH..WIDTH).filter(|row| self.root.counts[*row] > 0);
+        let numbers = rows.flat_map(move |row| (row * WIDTH).max(first)..(row + 1) * WIDTH);
+        numbers.filter_map(|number| {
+            let slot = self.slot(number as u16).filter(|slot| !slot.is_empty())?;
+            Some((number as u16, slot))
+        })
     }
 
     /// All items, in the order of slot, hash and key.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Item> {
-        self.filled().flat_map(|(_, _, keys)| keys.iter().map(|(_, item)| item))
+        self.filled().flat_map(|(_, keys)| keys.iter().map(|(_, item)| item))
     }
 
     /// The n-th item of that order.
@@ -129,15 +135,15 @@ impl Slots {
         };
         let row = self.root.counts.iter().position(|count| within(*count))?;
         let slots = &self.root.rows[row].as_ref()?.slots;
-        let slot = slots.iter().find(|slot| within(slot.keys.len()))?;
-        slot.keys.nth(left)
+        let slot = slots.iter().find(|slot| within(slot.len()))?;
+        slot.nth(left)
     }
 
     /// Calls `each` for at least `count` items from `cursor` on; the cursor to go on from, 0 at the end.
     pub(crate) fn scan_page<'a>(&'a self, cursor: u64, count: usize, mut each: impl FnMut(&'a Item)) -> u64 {
         let (first, mut hash) = ((cursor >> 32) as usize, cursor as u32);
         let mut seen = 0;
-        for (number, _, keys) in self.filled_from(first) {
+        for (number, keys) in self.filled_from(first) {
             let number = usize::from(number);
             if number > first {
                 if seen >= count {
@@ -168,7 +174,7 @@ impl Slots {
 
     /// Puts in what a snapshot holds of a slot.
     pub(crate) fn restore_slot(&mut self, number: u16, slot: Slot) {
-        self.counted(number, slot.keys.len() as isize);
+        self.counted(number, slot.len() as isize);
         *self.slot_mut(number) = slot;
     }
 }
@@ -191,7 +197,7 @@ impl Database {
     pub(crate) fn from_slots(slots: Slots) -> Self {
         let mut db = Self::default();
         let mut due = Vec::new();
-        for (number, _, keys) in slots.filled() {
+        for (number, keys) in slots.filled() {
             for (hash, item) in keys.iter() {
                 if let Some(at) = item.expire_at() {
                     due.push((at, number, hash));
@@ -239,7 +245,7 @@ impl Database {
         self.expires -= 1;
         self.ends_sum -= u128::from(at);
         let shared = self.slots.slot(place.slot).is_some_and(|slot| {
-            let same = slot.keys.iter_from(place.hash).take_while(|(hash, _)| *hash == place.hash);
+            let same = slot.iter_from(place.hash).take_while(|(hash, _)| *hash == place.hash);
             same.into_iter().any(|(_, item)| item.head().expire_at == at && item.key() != place.key)
         });
         if !shared {
@@ -256,8 +262,8 @@ impl Database {
     ) {
         let (mut before, mut after) = (NEVER, NEVER);
         let slot = self.slots.slot_mut(place.slot);
-        slot.changed_at = revision;
-        let added = slot.keys.upsert(place.hash, place.key, |found| match found {
+        slot.stamp(revision);
+        let added = slot.upsert(place.hash, place.key, |found| match found {
             Some(item) => {
                 before = item.head().expire_at;
                 if let Some(new) = edit(Some(item)) {
@@ -281,20 +287,20 @@ impl Database {
         }
     }
 
-    /// The item, to change its value in place. Its expiry must stay: use [`Database::upsert`] for that. The caller has
-    /// seen that the key is there, for a miss would mark its slot as changed.
-    pub(crate) fn get_mut(&mut self, place: Place<'_>, revision: u64) -> Option<&mut Item> {
+    /// Changes an item's value in place. Its expiry must stay: use [`Database::upsert`] for that. The caller has seen
+    /// that the key is there, for a miss would mark its slot as changed.
+    pub(crate) fn edit<R>(&mut self, place: Place<'_>, revision: u64, edit: impl FnOnce(&mut Item) -> R) -> Option<R> {
         let slot = self.slots.slot_mut(place.slot);
-        slot.changed_at = revision;
-        slot.keys.get_mut(place.hash, place.key)
+        slot.stamp(revision);
+        slot.edit(place.hash, place.key, edit)
     }
 
     pub(crate) fn remove(&mut self, place: Place<'_>, revision: u64) -> Option<Item> {
         // A miss must not copy anything that a view shares.
         self.slots.get(place)?;
         let slot = self.slots.slot_mut(place.slot);
-        slot.changed_at = revision;
-        let item = slot.keys.remove(place.hash, place.key)?;
+        slot.stamp(revision);
+        let item = slot.remove(place.hash, place.key)?;
         self.slots.counted(place.slot, -1);
         self.unindex_end(place, item.head().expire_at);
         Some(item)
@@ -306,7 +312,7 @@ impl Database {
             let Some(slot) = self.slots.slot(*number) else {
                 continue;
             };
-            let same = slot.keys.iter_from(*hash).take_while(|(tag, _)| tag == hash);
+            let same = slot.iter_from(*hash).take_while(|(tag, _)| tag == hash);
             same.filter(|(_, item)| item.head().expire_at == *at).for_each(|(_, item)| each(item.key()));
         }
     }

@@ -4,29 +4,37 @@
 
 use triomphe::ThinArc;
 
+use crate::chunking::{self, Chunked, Element};
+use crate::error::Corrupt;
 use crate::hasher::Hasher;
 use crate::settings::{Setting, Settings};
 use crate::trie::{self, Keyed, Trie};
-use crate::wire;
+use crate::wire::{self, Reader};
 
-/// Up to where a hash stays packed, and the hasher it uses beyond.
+/// Up to where a hash stays packed, and what it needs beyond.
 #[derive(Clone, Copy, Debug)]
 pub struct HashLimits {
     entries: usize,
     value: usize,
     hasher: Hasher,
+    /// The revision of the command that changes it.
+    revision: u64,
 }
 
 impl HashLimits {
     /// From the group's settings.
-    pub fn new(settings: &Settings, hasher: Hasher) -> Self {
+    pub fn new(settings: &Settings, hasher: Hasher, revision: u64) -> Self {
         Self {
             entries: settings.limit(Setting::HashMaxListpackEntries),
             value: settings.limit(Setting::HashMaxListpackValue),
             hasher,
+            revision,
         }
     }
 }
+
+/// What a field weighs besides its bytes.
+const FIELD_HEAD: usize = 4;
 
 /// Fields and their values.
 #[derive(Clone)]
@@ -35,7 +43,13 @@ pub struct Hash(Repr);
 #[derive(Clone)]
 enum Repr {
     Packed(Packed),
-    Table { trie: Trie<Field>, hasher: Hasher },
+    Table(Box<Table>),
+}
+
+#[derive(Clone)]
+struct Table {
+    fields: Chunked<Field>,
+    hasher: Hasher,
 }
 
 /// `length field length value`, over and over.
@@ -63,6 +77,24 @@ impl Field {
 impl Keyed for Field {
     fn key(&self) -> &[u8] {
         &self.0.slice[..self.0.header.header as usize]
+    }
+
+    fn weight(&self) -> usize {
+        self.0.slice.len() + FIELD_HEAD
+    }
+}
+
+impl Element for Field {
+    const KIND: u8 = chunking::FIELDS;
+
+    fn put(&self, _tag: u32, out: &mut Vec<u8>) {
+        wire::put_bytes(out, self.key());
+        wire::put_bytes(out, self.value());
+    }
+
+    fn read(reader: &mut Reader<'_>, hasher: &Hasher) -> Result<(u32, Self), Corrupt> {
+        let (field, value) = (reader.bytes()?, reader.bytes()?);
+        Ok((hasher.hash(field), Self::new(field, value)))
     }
 }
 
@@ -107,6 +139,12 @@ impl Packed {
     }
 }
 
+impl Table {
+    fn trie(&self) -> &Trie<Field> {
+        self.fields.trie()
+    }
+}
+
 impl Default for Hash {
     fn default() -> Self {
         Self::new()
@@ -123,7 +161,7 @@ impl Hash {
     pub fn len(&self) -> usize {
         match &self.0 {
             Repr::Packed(packed) => packed.len,
-            Repr::Table { trie, .. } => trie.len(),
+            Repr::Table(table) => table.trie().len(),
         }
     }
 
@@ -146,7 +184,7 @@ impl Hash {
     pub fn get(&self, field: &[u8]) -> Option<&[u8]> {
         match &self.0 {
             Repr::Packed(packed) => packed.find(field).map(|(_, value_at, _)| string_at(&packed.bytes, value_at).0),
-            Repr::Table { trie, hasher } => trie.get(hasher.hash(field), field).map(Field::value),
+            Repr::Table(table) => table.trie().get(table.hasher.hash(field), field).map(Field::value),
         }
     }
 
@@ -158,7 +196,7 @@ impl Hash {
     /// Says how many fields are about to be set: too many of them for a packed hash make it a table at once.
     pub fn expect(&mut self, fields: usize, limits: &HashLimits) {
         if fields > limits.entries && self.is_packed() {
-            self.unpack(limits.hasher);
+            self.unpack(limits);
         }
     }
 
@@ -177,11 +215,14 @@ impl Hash {
                     packed.push(field, value);
                     return true;
                 }
-                _ => self.unpack(limits.hasher),
+                _ => self.unpack(limits),
             }
         }
         match &mut self.0 {
-            Repr::Table { trie, hasher } => trie.insert(hasher.hash(field), field, Field::new(field, value)).is_none(),
+            Repr::Table(table) => {
+                let hash = table.hasher.hash(field);
+                table.fields.trie_mut().insert(hash, field, Field::new(field, value)).is_none()
+            }
             Repr::Packed(_) => unreachable!("unpacked above"),
         }
     }
@@ -197,43 +238,86 @@ impl Hash {
                 packed.len -= 1;
                 true
             }
-            Repr::Table { trie, hasher } => trie.remove(hasher.hash(field), field).is_some(),
+            Repr::Table(table) => {
+                let hash = table.hasher.hash(field);
+                table.fields.trie_mut().remove(hash, field).is_some()
+            }
         }
     }
 
-    fn unpack(&mut self, hasher: Hasher) {
-        let mut trie = Trie::new();
+    fn unpack(&mut self, limits: &HashLimits) {
+        let mut fields = Chunked::new(limits.revision);
         for (field, value) in self.iter() {
-            trie.insert(hasher.hash(field), field, Field::new(field, value));
+            fields.trie_mut().insert(limits.hasher.hash(field), field, Field::new(field, value));
         }
-        self.0 = Repr::Table { trie, hasher };
+        self.0 = Repr::Table(Box::new(Table { fields, hasher: limits.hasher }));
     }
 
-    /// What a snapshot holds: packed, or a table with this hasher. None where it can't be what a hash was.
-    pub(crate) fn restore(pairs: &[(&[u8], &[u8])], table: Option<Hasher>) -> Option<Self> {
-        if pairs.is_empty() {
-            return None;
+    /// Its fields, if it is large enough for that.
+    pub(crate) fn chunked(&self) -> Option<&Chunked<Field>> {
+        match &self.0 {
+            Repr::Packed(_) => None,
+            Repr::Table(table) => Some(&table.fields),
         }
-        if let Some(hasher) = table {
-            let tags = pairs.iter().map(|(field, _)| hasher.hash(field)).collect();
-            let fields = pairs.iter().map(|(field, value)| Field::new(field, value)).collect();
-            return Trie::from_sorted(tags, fields).map(|trie| Self(Repr::Table { trie, hasher }));
+    }
+
+    pub(crate) fn chunked_mut(&mut self) -> Option<&mut Chunked<Field>> {
+        match &mut self.0 {
+            Repr::Packed(_) => None,
+            Repr::Table(table) => Some(&mut table.fields),
         }
-        let mut fields: Vec<_> = pairs.iter().map(|(field, _)| *field).collect();
-        fields.sort_unstable();
-        if fields.windows(2).any(|two| two[0] == two[1]) {
-            return None;
+    }
+
+    /// What it weighs with its key.
+    pub(crate) fn weight(&self) -> usize {
+        match &self.0 {
+            Repr::Packed(packed) => packed.bytes.len(),
+            Repr::Table(table) => table.fields.weight(),
         }
+    }
+
+    /// What stands of it with its key.
+    pub(crate) fn put(&self, out: &mut Vec<u8>) {
+        match &self.0 {
+            Repr::Packed(packed) => {
+                wire::put_len(out, packed.len);
+                out.extend_from_slice(&packed.bytes);
+            }
+            Repr::Table(table) => table.fields.put(out),
+        }
+    }
+
+    /// A packed one, from what [`Hash::put`] wrote.
+    pub(crate) fn read_packed(reader: &mut Reader<'_>) -> Result<Self, Corrupt> {
+        let count = reader.count(2)?;
         let mut packed = Packed::default();
-        pairs.iter().for_each(|(field, value)| packed.push(field, value));
-        Some(Self(Repr::Packed(packed)))
+        let mut fields = Vec::with_capacity(count);
+        for _ in 0..count {
+            let (field, value) = (reader.bytes()?, reader.bytes()?);
+            fields.push(field);
+            packed.push(field, value);
+        }
+        fields.sort_unstable();
+        if fields.is_empty() || fields.windows(2).any(|two| two[0] == two[1]) {
+            return Err(reader.corrupt("fields of a hash"));
+        }
+        Ok(Self(Repr::Packed(packed)))
+    }
+
+    /// A table, from what [`Hash::put`] wrote. A split one is whole once it was filled.
+    pub(crate) fn read_table(reader: &mut Reader<'_>, split: bool, hasher: &Hasher, at: u64) -> Result<Self, Corrupt> {
+        let fields = Chunked::<Field>::read(reader, split, hasher, at)?;
+        if fields.trie().is_empty() {
+            return Err(reader.corrupt("fields of a hash"));
+        }
+        Ok(Self(Repr::Table(Box::new(Table { fields, hasher: *hasher }))))
     }
 
     /// All pairs, in the order of insertion while packed, else in hash order.
     pub fn iter(&self) -> Pairs<'_> {
         Pairs(match &self.0 {
             Repr::Packed(packed) => PairsOf::Packed(&packed.bytes),
-            Repr::Table { trie, .. } => PairsOf::Table(trie.iter()),
+            Repr::Table(table) => PairsOf::Table(table.trie().iter()),
         })
     }
 
@@ -241,7 +325,7 @@ impl Hash {
     pub fn nth(&self, n: usize) -> Option<(&[u8], &[u8])> {
         match &self.0 {
             Repr::Packed(_) => self.iter().nth(n),
-            Repr::Table { trie, .. } => trie.nth(n).map(|field| (field.key(), field.value())),
+            Repr::Table(table) => table.trie().nth(n).map(|field| (field.key(), field.value())),
         }
     }
 
@@ -253,11 +337,11 @@ impl Hash {
                 self.iter().for_each(|(field, value)| each(field, value));
                 0
             }
-            Repr::Table { trie, .. } => {
+            Repr::Table(table) => {
                 let Ok(from) = u32::try_from(cursor) else {
                     return 0;
                 };
-                trie.scan_page(from, count, |field| each(field.key(), field.value())).map_or(0, u64::from)
+                table.trie().scan_page(from, count, |field| each(field.key(), field.value())).map_or(0, u64::from)
             }
         }
     }
@@ -266,7 +350,8 @@ impl Hash {
     pub fn memory_bytes(&self) -> usize {
         match &self.0 {
             Repr::Packed(packed) => packed.bytes.capacity(),
-            Repr::Table { trie, .. } => {
+            Repr::Table(table) => {
+                let trie = table.trie();
                 // A sample is enough for MEMORY USAGE.
                 let sample: usize = trie.iter().take(16).map(|(_, field)| 44 + field.0.slice.len()).sum();
                 sample * trie.len() / trie.len().clamp(1, 16)

@@ -26,7 +26,12 @@ impl Hasher {
 
     /// The hash that orders a trie: the upper half of the 64 bits.
     pub fn hash(&self, key: &[u8]) -> u32 {
-        (SipHasher13::new_with_keys(self.seed[0], self.seed[1]).hash(key) >> 32) as u32
+        (self.whole(key) >> 32) as u32
+    }
+
+    /// All 64 bits: what names the value of a key.
+    pub(crate) fn whole(&self, key: &[u8]) -> u64 {
+        SipHasher13::new_with_keys(self.seed[0], self.seed[1]).hash(key)
     }
 }
 

@@ -5,9 +5,14 @@
 
 use triomphe::{Arc, ThinArc};
 
+use crate::chunking::{self, AnyPart, Element, Split};
+use crate::error::Corrupt;
 use crate::hash::Hash;
+use crate::hasher::Hasher;
 use crate::number;
+use crate::rope::{LONG, Rope, Str};
 use crate::trie::Keyed;
+use crate::wire::{self, Reader};
 
 /// Stands for "never" in an expiry, so that 8 bytes do.
 pub(crate) const NEVER: u64 = u64::MAX;
@@ -75,6 +80,8 @@ pub struct Object {
 pub enum Value {
     /// A string that grows in place.
     Str(Vec<u8>),
+    /// A long string.
+    Rope(Box<Rope>),
     /// A hash.
     Hash(Hash),
 }
@@ -83,7 +90,7 @@ pub enum Value {
 #[derive(Clone, Copy)]
 pub enum ValueRef<'a> {
     /// A string.
-    Str(&'a [u8]),
+    Str(Str<'a>),
     /// A hash.
     Hash(&'a Hash),
 }
@@ -117,7 +124,7 @@ impl Collection for Hash {
     fn from_mut(value: &mut Value) -> Option<&mut Self> {
         match value {
             Value::Hash(hash) => Some(hash),
-            Value::Str(_) => None,
+            Value::Str(_) | Value::Rope(_) => None,
         }
     }
 
@@ -146,12 +153,75 @@ fn thin(head: Head, key: &[u8], value: &[u8]) -> Item {
     Item::Str(arc)
 }
 
+impl Value {
+    /// What may be split of it, if anything.
+    fn split(&self) -> Option<&dyn Split> {
+        match self {
+            Value::Rope(rope) if rope.pages().is_split() => Some(rope.pages()),
+            Value::Hash(hash) => hash.chunked().filter(|fields| fields.is_split()).map(|fields| fields as &dyn Split),
+            Value::Str(_) | Value::Rope(_) => None,
+        }
+    }
+
+    fn split_mut(&mut self) -> Option<&mut dyn Split> {
+        match self {
+            Value::Rope(rope) if rope.pages().is_split() => Some(rope.pages_mut()),
+            Value::Hash(hash) => {
+                let fields = hash.chunked_mut().filter(|fields| fields.is_split());
+                fields.map(|fields| fields as &mut dyn Split)
+            }
+            Value::Str(_) | Value::Rope(_) => None,
+        }
+    }
+
+    /// What it weighs with its key.
+    fn weight(&self) -> usize {
+        match self {
+            Value::Str(bytes) => bytes.len(),
+            Value::Rope(rope) => rope.pages().weight(),
+            Value::Hash(hash) => hash.weight(),
+        }
+    }
+
+    /// What follows changes it at this revision.
+    fn stamp(&mut self, revision: u64) {
+        match self {
+            Value::Str(_) => {}
+            Value::Rope(rope) => rope.pages_mut().stamp(revision),
+            Value::Hash(hash) => {
+                if let Some(fields) = hash.chunked_mut() {
+                    fields.stamp(revision);
+                }
+            }
+        }
+    }
+
+    /// It stands under its key since this revision.
+    fn moved(&mut self, revision: u64) {
+        match self {
+            Value::Str(_) => {}
+            Value::Rope(rope) => rope.pages_mut().moved(revision),
+            Value::Hash(hash) => {
+                if let Some(fields) = hash.chunked_mut() {
+                    fields.moved(revision);
+                }
+            }
+        }
+    }
+}
+
 impl Item {
+    /// A string that is set whole. A long one is a value of its own allocation, for it is kept in pages.
     pub(crate) fn string(head: Head, key: &[u8], value: &[u8]) -> Self {
+        if value.len() > LONG {
+            return Self::object(head, key, Value::Rope(Box::new(Rope::of(value, head.revision))));
+        }
         thin(head, key, value)
     }
 
-    pub(crate) fn object(head: Head, key: &[u8], value: Value) -> Self {
+    /// A value that comes to this key at the head's revision.
+    pub(crate) fn object(head: Head, key: &[u8], mut value: Value) -> Self {
+        value.moved(head.revision);
         Item::Obj(Arc::new(Object { head, key: key.into(), value }))
     }
 
@@ -193,16 +263,17 @@ impl Item {
     /// Its value.
     pub fn value(&self) -> ValueRef<'_> {
         match self {
-            Item::Str(thin) => ValueRef::Str(&thin.slice[thin.header.header.0.key_len as usize..]),
+            Item::Str(thin) => ValueRef::Str(Str::Flat(&thin.slice[thin.header.header.0.key_len as usize..])),
             Item::Obj(object) => match &object.value {
-                Value::Str(bytes) => ValueRef::Str(bytes),
+                Value::Str(bytes) => ValueRef::Str(Str::Flat(bytes)),
+                Value::Rope(rope) => ValueRef::Str(Str::Rope(rope)),
                 Value::Hash(hash) => ValueRef::Hash(hash),
             },
         }
     }
 
     /// Its bytes, if it is a string.
-    pub fn as_str(&self) -> Option<&[u8]> {
+    pub fn as_str(&self) -> Option<Str<'_>> {
         match self.value() {
             ValueRef::Str(bytes) => Some(bytes),
             ValueRef::Hash(_) => None,
@@ -221,7 +292,9 @@ impl Item {
     pub fn encoding(&self) -> &'static str {
         match self.value() {
             ValueRef::Str(_) if self.head().note & RAW != 0 => "raw",
-            ValueRef::Str(bytes) if self.head().note & TEXT == 0 && number::parse_int(bytes).is_some() => "int",
+            ValueRef::Str(Str::Flat(bytes)) if self.head().note & TEXT == 0 && number::parse_int(bytes).is_some() => {
+                "int"
+            }
             ValueRef::Str(bytes) if bytes.len() <= EMBSTR_MAX => "embstr",
             ValueRef::Str(_) => "raw",
             ValueRef::Hash(hash) => hash.encoding(),
@@ -237,6 +310,7 @@ impl Item {
             Item::Obj(object) => {
                 let value = match &object.value {
                     Value::Str(bytes) => bytes.capacity(),
+                    Value::Rope(rope) => rope.memory_bytes(),
                     Value::Hash(hash) => hash.memory_bytes(),
                 };
                 IN_LEAF + 8 + size_of::<Object>() + object.key.len() + value
@@ -303,12 +377,12 @@ impl Item {
                 return;
             }
         }
-        let new = thin(head, self.key(), value);
+        let new = Self::string(head, self.key(), value);
         *self = new;
     }
 
-    /// The value, to be changed in place; of a plain string this gives it an allocation that can grow.
-    pub(crate) fn value_mut(&mut self, flags: u32) -> &mut Object {
+    /// The value, to be changed in place at this revision; of a plain string this gives it an allocation that can grow.
+    pub(crate) fn value_mut(&mut self, flags: u32, revision: u64) -> &mut Object {
         if let Item::Str(thin) = self {
             let mut head = thin.header.header.0;
             head.note |= flags;
@@ -319,10 +393,51 @@ impl Item {
             Item::Obj(object) => {
                 let object = Arc::make_mut(object);
                 object.head.note |= flags;
+                object.value.stamp(revision);
                 object
             }
             Item::Str(_) => unreachable!("made an object above"),
         }
+    }
+
+    /// Puts bytes into a string at a place; where that is behind its end, zeros come between.
+    pub(crate) fn write(&mut self, at: usize, bytes: &[u8], revision: u64) {
+        let object = self.value_mut(RAW, revision);
+        match &mut object.value {
+            Value::Str(flat) => {
+                let end = at + bytes.len();
+                if end > LONG {
+                    let mut rope = Rope::of(flat, revision);
+                    rope.write(at, bytes);
+                    object.value = Value::Rope(Box::new(rope));
+                    object.value.moved(revision);
+                    return;
+                }
+                if flat.len() < end {
+                    flat.resize(end, 0);
+                }
+                flat[at..end].copy_from_slice(bytes);
+            }
+            Value::Rope(rope) => rope.write(at, bytes),
+            // Not reached by callers that checked; the bytes then go nowhere.
+            Value::Hash(_) => {}
+        }
+    }
+
+    /// What of it is split, if anything.
+    pub(crate) fn split(&self) -> Option<&dyn Split> {
+        match self {
+            Item::Str(_) => None,
+            Item::Obj(object) => object.value.split(),
+        }
+    }
+
+    /// Takes in the parts of a split value that was read back. False where they are not all, or not its own.
+    pub(crate) fn fill(&mut self, parts: Vec<AnyPart>, at: u64) -> bool {
+        let Item::Obj(object) = self else { return false };
+        let value = &mut Arc::make_mut(object).value;
+        let filled = value.split_mut().is_some_and(|split| split.fill(parts, at));
+        filled && !matches!(value, Value::Rope(rope) if !rope.is_sound())
     }
 
     /// The same value under another key.
@@ -332,7 +447,7 @@ impl Item {
         head.expire_at = expire_at;
         head.touch(revision, now_ms);
         match self {
-            Item::Str(_) => thin(head, key, self.as_str().unwrap_or_default()),
+            Item::Str(own) => thin(head, key, &own.slice[own.header.header.0.key_len as usize..]),
             Item::Obj(object) => Item::object(head, key, object.value.clone()),
         }
     }
@@ -344,5 +459,88 @@ impl Keyed for Item {
             Item::Str(thin) => &thin.slice[..thin.header.header.0.key_len as usize],
             Item::Obj(object) => &object.key,
         }
+    }
+
+    fn weight(&self) -> usize {
+        ITEM_HEAD
+            + match self {
+                Item::Str(thin) => thin.slice.len(),
+                Item::Obj(object) => object.key.len() + object.value.weight(),
+            }
+    }
+
+    fn is_split(&self) -> bool {
+        self.split().is_some()
+    }
+}
+
+/// What an item weighs besides its key and value.
+const ITEM_HEAD: usize = 20;
+
+/// Kinds of values in a chunk; the highest bit says that an expiry follows, the next one that the value is split.
+const STR: u8 = 0;
+const HASH_PACKED: u8 = 1;
+const HASH_TABLE: u8 = 2;
+const ROPE: u8 = 3;
+const EXPIRES: u8 = 0x80;
+const SPLIT: u8 = 0x40;
+
+impl Element for Item {
+    const KIND: u8 = chunking::KEYS;
+
+    fn put(&self, _tag: u32, out: &mut Vec<u8>) {
+        let head = self.head();
+        let kind = match self.value() {
+            ValueRef::Str(Str::Flat(_)) => STR,
+            ValueRef::Str(Str::Rope(_)) => ROPE,
+            ValueRef::Hash(hash) if hash.is_packed() => HASH_PACKED,
+            ValueRef::Hash(_) => HASH_TABLE,
+        };
+        let ends = if head.expire_at == NEVER { 0 } else { EXPIRES };
+        let split = if self.is_split() { SPLIT } else { 0 };
+        out.push(kind | ends | split);
+        wire::put_u64(out, u64::from(head.note()));
+        wire::put_u64(out, head.revision);
+        if ends != 0 {
+            wire::put_u64(out, head.expire_at);
+        }
+        wire::put_bytes(out, self.key());
+        match self.value() {
+            ValueRef::Str(Str::Flat(bytes)) => wire::put_bytes(out, bytes),
+            ValueRef::Str(Str::Rope(rope)) => rope.put(out),
+            ValueRef::Hash(hash) => hash.put(out),
+        }
+    }
+
+    fn read(reader: &mut Reader<'_>, hasher: &Hasher) -> Result<(u32, Self), Corrupt> {
+        let kind = reader.u8()?;
+        let note = u32::try_from(reader.u64()?).map_err(|_| reader.corrupt("flags"))?;
+        let revision = reader.u64()?;
+        let expire_at = if kind & EXPIRES == 0 { NEVER } else { reader.u64()? };
+        if kind & EXPIRES != 0 && expire_at == NEVER {
+            return Err(reader.corrupt("expiry"));
+        }
+        let key = reader.bytes()?;
+        let key_len = u32::try_from(key.len()).map_err(|_| reader.corrupt("length of a key"))?;
+        let head = Head::from_parts(key_len, revision, expire_at, note);
+        let split = kind & SPLIT != 0;
+        let value = match kind & !(EXPIRES | SPLIT) {
+            STR if !split => {
+                let value = reader.bytes()?;
+                if value.len() > LONG {
+                    return Err(reader.corrupt("length of a string"));
+                }
+                // A string that grows in place goes on doing so.
+                if note & RAW == 0 {
+                    return Ok((hasher.hash(key), Item::string(head, key, value)));
+                }
+                Value::Str(value.to_vec())
+            }
+            ROPE => Value::Rope(Box::new(Rope::read(reader, split, hasher, revision)?)),
+            HASH_PACKED if !split => Value::Hash(Hash::read_packed(reader)?),
+            HASH_TABLE => Value::Hash(Hash::read_table(reader, split, hasher, revision)?),
+            _ => return Err(reader.corrupt("unknown kind of value")),
+        };
+        Ok((hasher.hash(key), Item::object(head, key, value)))
     }
 }

@@ -309,14 +309,16 @@ impl Keyspace {
     pub fn damage(&mut self, db: u16, key: &[u8]) -> bool {
         let place = Place::of(&self.space.hasher, key);
         let Some(db) = self.space.dbs.get_mut(usize::from(db)) else { return false };
-        let Some(changed_at) = db.slots.slot(place.slot).map(|slot| slot.changed_at) else { return false };
-        let Some(mut value) = db.slots.get(place).and_then(|item| Some(item.as_str()?.to_vec())) else { return false };
+        let Some(changed_at) = db.slots.slot(place.slot).map(|slot| slot.changed_at()) else { return false };
+        let value = db.slots.get(place).and_then(|item| Some(item.as_str()?.whole().into_owned()));
+        let Some(mut value) = value else { return false };
         let Some(byte) = value.first_mut() else { return false };
         *byte ^= 1;
-        let Some(item) = db.get_mut(place, changed_at) else { return false };
-        let head = *item.head();
-        *item = Item::string(head, key, &value);
-        true
+        let damaged = db.edit(place, changed_at, |item| {
+            let head = *item.head();
+            *item = Item::string(head, key, &value);
+        });
+        damaged.is_some()
     }
 
     /// Takes what was flushed, to be dropped where nobody waits; the next apply drops it otherwise.

@@ -4,11 +4,12 @@
 //! state on every member, so nothing here reads a clock, draws chance, does IO or starts a thread: time and chance
 //! are arguments. The dependencies in `Cargo.toml` are half of the proof, the bans in `clippy.toml` the other.
 //!
-//! Where to look: `trie` is the one ordered map; `db` a database of slots; `item` and `hash` what keys hold; `cx`
-//! what a handler sees; `spec` what a command is; `commands` the families; `entry` the log's bytes; `view` those
-//! of snapshots.
+//! Where to look: `trie` is the one ordered map; `db` a database of slots; `item`, `hash` and `rope` what keys hold;
+//! `chunking` how what is large is kept in pieces; `cx` what a handler sees; `spec` what a command is; `commands` the
+//! families; `entry` the log's bytes; `view` those of snapshots.
 
 pub mod args;
+mod chunking;
 pub mod commands;
 pub mod cx;
 mod db;
@@ -24,6 +25,7 @@ pub mod longdouble;
 pub mod number;
 pub mod rdb;
 pub mod reply;
+pub mod rope;
 pub mod settings;
 pub mod spec;
 pub mod trie;

@@ -6,6 +6,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::error::CmdError;
 use crate::number;
+use crate::rope::Str;
 
 /// The dialect of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -151,6 +152,34 @@ impl ReplyBuf {
         self.line(b'$', bytes.len() as i64);
         self.buf.put_slice(bytes);
         self.buf.put_slice(b"\r\n");
+    }
+
+    /// The value of a string.
+    pub fn string(&mut self, string: Str<'_>) {
+        match string {
+            Str::Flat(bytes) => self.bulk(bytes),
+            Str::Rope(_) => self.bulk_of(string, 0, string.len()),
+        }
+    }
+
+    /// Its bytes from `from` to before `to`, which it must have.
+    pub fn bulk_of(&mut self, string: Str<'_>, from: usize, to: usize) {
+        if self.muted {
+            return;
+        }
+        let len = to - from;
+        self.buf.reserve(len + number::INT_LEN + 5);
+        self.line(b'$', len as i64);
+        string.pieces(from, to).for_each(|piece| self.buf.put_slice(piece));
+        self.buf.put_slice(b"\r\n");
+    }
+
+    /// The value of a string or null.
+    pub fn string_or_null(&mut self, string: Option<Str<'_>>) {
+        match string {
+            Some(string) => self.string(string),
+            None => self.null(),
+        }
     }
 
     /// An integer as a string.

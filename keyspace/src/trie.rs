@@ -8,9 +8,16 @@
 //! Nodes stand behind `Arc`. A clone of the trie is a consistent view that costs one reference; the first write
 //! to a shared path copies that path (a branch is four children, a leaf 64 items) and nothing else.
 //!
+//! Whoever refers to a node also knows how much is below it and when that last changed, which is what [`parts`] cuts
+//! a trie by.
+//!
 //! It must never let an order that depends on insertion leak out.
 
+pub mod parts;
+
 use triomphe::Arc;
+
+use parts::PART_WEIGHT;
 
 /// Hash bits that one level of branches consumes. A small fan-out keeps leaves well filled right after a split
 /// (16 items, where 16 children would leave 4) and makes the copied path short in bytes.
@@ -31,13 +38,66 @@ const STEP: usize = 8;
 pub trait Keyed: Clone {
     /// The key, as bytes. It must not change while the item is in a trie.
     fn key(&self) -> &[u8];
+
+    /// About how many bytes it takes when written down: a function of its contents only, and quickly told.
+    fn weight(&self) -> usize;
+
+    /// Whether most of it is kept apart, in parts of its own.
+    fn is_split(&self) -> bool {
+        false
+    }
 }
 
 /// See the module's words.
 #[derive(Clone)]
 pub struct Trie<T> {
     root: Node<T>,
-    len: usize,
+    sum: Sum,
+}
+
+/// What is known of a node where it is referred to.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sum {
+    weight: u64,
+    /// When something below last changed, as told by [`Trie::stamp`].
+    changed_at: u64,
+    /// Items, and those of them that are split. Far more memory than there is would be full before these are.
+    len: u32,
+    split: u32,
+}
+
+impl Sum {
+    const NONE: Self = Self { weight: 0, changed_at: 0, len: 0, split: 0 };
+
+    fn of<T: Keyed>(items: &[T], changed_at: u64) -> Self {
+        let mut sum = Self { changed_at, ..Self::NONE };
+        items.iter().for_each(|item| sum.take_in(item));
+        sum
+    }
+
+    fn take_in<T: Keyed>(&mut self, item: &T) {
+        self.len += 1;
+        self.weight += item.weight() as u64;
+        self.split += u32::from(item.is_split());
+    }
+
+    fn let_go<T: Keyed>(&mut self, item: &T) {
+        self.len -= 1;
+        self.weight -= item.weight() as u64;
+        self.split -= u32::from(item.is_split());
+    }
+
+    /// A child was this before and is that now.
+    fn follow(&mut self, before: Self, after: Self) {
+        self.len = self.len - before.len + after.len;
+        self.weight = self.weight - before.weight + after.weight;
+        self.split = self.split - before.split + after.split;
+    }
+
+    /// Whether it may be written down in one go.
+    fn is_light(&self) -> bool {
+        self.weight <= PART_WEIGHT as u64
+    }
 }
 
 #[derive(Clone)]
@@ -56,19 +116,24 @@ struct Leaf<T> {
 
 #[derive(Clone)]
 struct Branch<T> {
-    counts: [usize; FANOUT],
+    sums: [Sum; FANOUT],
     children: [Node<T>; FANOUT],
 }
 
 impl<T> Trie<T> {
     /// One without items.
-    pub const EMPTY: Self = Self { root: Node::Empty, len: 0 };
+    pub const EMPTY: Self = Self { root: Node::Empty, sum: Sum::NONE };
 }
 
 impl<T> Default for Trie<T> {
     fn default() -> Self {
         Self::EMPTY
     }
+}
+
+fn ascends<T: Keyed>(tags: &[u32], items: &[T]) -> bool {
+    let ascends = |at: usize| (tags[at - 1], items[at - 1].key()) < (tags[at], items[at].key());
+    items.len() == tags.len() && (1..tags.len()).all(ascends)
 }
 
 fn child_of(hash: u32, shift: u32) -> usize {
@@ -121,122 +186,163 @@ fn room(len: usize) -> usize {
     if len <= 8 { len.next_power_of_two() } else { len.next_multiple_of(STEP) }
 }
 
-/// A node of sorted parts. `shift` is what is left of the hash below this node.
-fn build<T: Keyed>(tags: &[u32], items: &mut impl Iterator<Item = T>, shift: u32) -> Node<T> {
+/// A node of sorted items, the next ones of `items`. `shift` is what is left of the hash below this node. All of it
+/// counts as changed at that moment.
+fn build<T: Keyed>(tags: &[u32], items: &mut std::vec::IntoIter<T>, shift: u32, at: u64) -> (Node<T>, Sum) {
     if tags.is_empty() {
-        return Node::Empty;
+        return (Node::Empty, Sum { changed_at: at, ..Sum::NONE });
     }
     if tags.len() <= LEAF_MAX || shift == 0 {
-        let mut leaf = Leaf { tags: Vec::with_capacity(room(tags.len())), items: Vec::with_capacity(room(tags.len())) };
-        leaf.tags.extend_from_slice(tags);
-        leaf.items.extend(items.take(tags.len()));
-        return Node::Leaf(Arc::new(leaf));
+        let sum = Sum::of(&items.as_slice()[..tags.len()], at);
+        if sum.is_light() || tags.len() == 1 || shift == 0 {
+            let room = room(tags.len());
+            let mut leaf = Leaf { tags: Vec::with_capacity(room), items: Vec::with_capacity(room) };
+            leaf.tags.extend_from_slice(tags);
+            leaf.items.extend(items.take(tags.len()));
+            return (Node::Leaf(Arc::new(leaf)), sum);
+        }
     }
-    branch(tags, items, shift)
+    branch(tags, items, shift, at)
 }
 
-fn branch<T: Keyed>(tags: &[u32], items: &mut impl Iterator<Item = T>, shift: u32) -> Node<T> {
+fn branch<T: Keyed>(tags: &[u32], items: &mut std::vec::IntoIter<T>, shift: u32, at: u64) -> (Node<T>, Sum) {
     let shift = shift - BITS;
-    let mut counts = [0; FANOUT];
+    let mut sums = [Sum::NONE; FANOUT];
     let mut children = [const { Node::Empty }; FANOUT];
+    let mut whole = Sum { changed_at: at, ..Sum::NONE };
     let mut rest = tags;
     for child in 0..FANOUT {
         let (part, behind) = rest.split_at(rest.partition_point(|tag| child_of(*tag, shift) <= child));
         rest = behind;
-        counts[child] = part.len();
-        children[child] = build(part, items, shift);
+        (children[child], sums[child]) = build(part, items, shift, at);
+        whole.follow(Sum::NONE, sums[child]);
     }
-    Node::Branch(Arc::new(Branch { counts, children }))
+    (Node::Branch(Arc::new(Branch { sums, children })), whole)
 }
 
+/// Replaces a leaf by a branch.
+fn divide<T: Keyed>(node: &mut Node<T>, shift: u32, at: u64) {
+    if let Node::Leaf(shared) = node {
+        let leaf = Arc::make_mut(shared);
+        let tags = std::mem::take(&mut leaf.tags);
+        let mut items = std::mem::take(&mut leaf.items).into_iter();
+        *node = branch(&tags, &mut items, shift, at).0;
+    }
+}
+
+impl<T> Branch<T> {
+    /// Its children were one part together and are parts of their own from now on: all of them are news.
+    fn restamp(&mut self, at: u64) {
+        self.sums.iter_mut().for_each(|sum| sum.changed_at = at);
+    }
+}
+
+/// `sum` is that of the node, and is kept up to date; its stamp is the moment of this change.
 fn upsert_node<T: Keyed, F: FnOnce(Option<&mut T>) -> Option<T>>(
     node: &mut Node<T>,
+    sum: &mut Sum,
     shift: u32,
     hash: u32,
     key: &[u8],
     edit: F,
-) -> bool {
+) {
+    let at = sum.changed_at;
     match node {
         Node::Empty => {
-            let Some(item) = edit(None) else { return false };
+            let Some(item) = edit(None) else { return };
             debug_assert_eq!(item.key(), key);
+            sum.take_in(&item);
             *node = Node::Leaf(Arc::new(Leaf { tags: vec![hash], items: vec![item] }));
-            true
         }
         Node::Branch(branch) => {
             let branch = Arc::make_mut(branch);
             let shift = shift - BITS;
             let child = child_of(hash, shift);
-            let added = upsert_node(&mut branch.children[child], shift, hash, key, edit);
-            branch.counts[child] += usize::from(added);
-            added
+            let was_light = sum.is_light();
+            let before = branch.sums[child];
+            branch.sums[child].changed_at = at;
+            upsert_node(&mut branch.children[child], &mut branch.sums[child], shift, hash, key, edit);
+            sum.follow(before, branch.sums[child]);
+            if was_light && !sum.is_light() {
+                branch.restamp(at);
+            }
         }
         Node::Leaf(shared) => {
             let leaf = Arc::make_mut(shared);
             match leaf.locate(hash, key, shift) {
-                Ok(at) => {
-                    let replaced = edit(Some(&mut leaf.items[at]));
-                    if let Some(item) = replaced {
-                        debug_assert_eq!(item.key(), key);
-                        leaf.items[at] = item;
+                Ok(place) => {
+                    let item = &mut leaf.items[place];
+                    sum.let_go(item);
+                    if let Some(new) = edit(Some(item)) {
+                        debug_assert_eq!(new.key(), key);
+                        *item = new;
                     }
-                    false
+                    sum.take_in(item);
                 }
                 Err(_) if leaf.tags.len() >= LEAF_MAX && shift > 0 => {
-                    let tags = std::mem::take(&mut leaf.tags);
-                    let mut items = std::mem::take(&mut leaf.items).into_iter();
-                    *node = branch(&tags, &mut items, shift);
-                    upsert_node(node, shift, hash, key, edit)
+                    divide(node, shift, at);
+                    return upsert_node(node, sum, shift, hash, key, edit);
                 }
-                Err(at) => {
-                    let Some(item) = edit(None) else { return false };
+                Err(place) => {
+                    let Some(item) = edit(None) else { return };
                     debug_assert_eq!(item.key(), key);
-                    leaf.insert_at(at, hash, item);
-                    true
+                    sum.take_in(&item);
+                    leaf.insert_at(place, hash, item);
                 }
+            }
+            if !sum.is_light() && sum.len > 1 && shift > 0 {
+                divide(node, shift, at);
             }
         }
     }
 }
 
-fn remove_node<T: Keyed>(node: &mut Node<T>, shift: u32, hash: u32, key: &[u8]) -> Option<T> {
-    match node {
-        Node::Empty => None,
+/// As [`upsert_node`]; nothing is stamped when there is no such key.
+fn remove_node<T: Keyed>(node: &mut Node<T>, sum: &mut Sum, shift: u32, hash: u32, key: &[u8], at: u64) -> Option<T> {
+    let removed = match node {
+        Node::Empty => return None,
         Node::Leaf(shared) => {
-            let at = shared.locate(hash, key, shift).ok()?;
+            let place = shared.locate(hash, key, shift).ok()?;
             if shared.tags.len() == 1 {
                 let item = shared.items[0].clone();
+                sum.let_go(&item);
                 *node = Node::Empty;
-                return Some(item);
+                item
+            } else {
+                let leaf = Arc::make_mut(shared);
+                leaf.tags.remove(place);
+                let item = leaf.items.remove(place);
+                sum.let_go(&item);
+                // Give back what a leaf that shrank no longer needs.
+                let wanted = room(leaf.tags.len());
+                if leaf.tags.capacity() > wanted + STEP {
+                    leaf.tags.shrink_to(wanted);
+                    leaf.items.shrink_to(wanted);
+                }
+                item
             }
-            let leaf = Arc::make_mut(shared);
-            leaf.tags.remove(at);
-            let item = leaf.items.remove(at);
-            // Give back what a leaf that shrank no longer needs.
-            let wanted = room(leaf.tags.len());
-            if leaf.tags.capacity() > wanted + STEP {
-                leaf.tags.shrink_to(wanted);
-                leaf.items.shrink_to(wanted);
-            }
-            Some(item)
         }
         Node::Branch(shared) => {
             let branch = Arc::make_mut(shared);
             let child = child_of(hash, shift - BITS);
-            let item = remove_node(&mut branch.children[child], shift - BITS, hash, key)?;
-            branch.counts[child] -= 1;
-            let left: usize = branch.counts.iter().sum();
-            if left <= LEAF_MERGE {
+            let before = branch.sums[child];
+            let item = remove_node(&mut branch.children[child], &mut branch.sums[child], shift - BITS, hash, key, at)?;
+            sum.follow(before, branch.sums[child]);
+            let left = sum.len as usize;
+            // One item alone is always a leaf: where parts are cut depends on it.
+            if left == 1 || left <= LEAF_MERGE && sum.weight <= PART_WEIGHT as u64 / 2 {
                 let (mut tags, mut items) = (Vec::with_capacity(left), Vec::with_capacity(left));
                 for (tag, item) in Iter::over(node) {
                     tags.push(tag);
                     items.push(item.clone());
                 }
-                *node = build(&tags, &mut items.into_iter(), shift);
+                *node = build(&tags, &mut items.into_iter(), shift, at).0;
             }
-            Some(item)
+            item
         }
-    }
+    };
+    sum.changed_at = at;
+    Some(removed)
 }
 
 impl<T: Keyed> Trie<T> {
@@ -246,23 +352,37 @@ impl<T: Keyed> Trie<T> {
     }
 
     /// Of items with their hashes, which must be in strictly ascending order of (hash, key); None where they aren't.
-    pub fn from_sorted(tags: Vec<u32>, items: Vec<T>) -> Option<Self> {
-        let len = tags.len();
-        let ascends = |at: usize| (tags[at - 1], items[at - 1].key()) < (tags[at], items[at].key());
-        if items.len() != len || !(1..len).all(ascends) {
+    pub fn from_sorted(tags: Vec<u32>, items: Vec<T>, at: u64) -> Option<Self> {
+        if !ascends(&tags, &items) {
             return None;
         }
-        Some(Self { root: build(&tags, &mut items.into_iter(), HASH_BITS), len })
+        let (root, sum) = build(&tags, &mut items.into_iter(), HASH_BITS, at);
+        Some(Self { root, sum })
     }
 
     /// How many items.
     pub fn len(&self) -> usize {
-        self.len
+        self.sum.len as usize
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.sum.len == 0
+    }
+
+    /// The weight of all items.
+    pub fn weight(&self) -> usize {
+        self.sum.weight as usize
+    }
+
+    /// What follows changes it at this moment; moments never go back.
+    pub fn stamp(&mut self, at: u64) {
+        self.sum.changed_at = at;
+    }
+
+    /// The last moment it was told.
+    pub fn changed_at(&self) -> u64 {
+        self.sum.changed_at
     }
 
     /// The item of a key.
@@ -281,31 +401,22 @@ impl<T: Keyed> Trie<T> {
         }
     }
 
-    /// The item of a key, to be changed in place; a path shared with a view is copied first.
-    pub fn get_mut(&mut self, hash: u32, key: &[u8]) -> Option<&mut T> {
-        let mut node = &mut self.root;
-        let mut shift = HASH_BITS;
-        loop {
-            match node {
-                Node::Empty => return None,
-                Node::Leaf(leaf) => {
-                    let at = leaf.locate(hash, key, shift).ok()?;
-                    return Some(&mut Arc::make_mut(leaf).items[at]);
-                }
-                Node::Branch(branch) => {
-                    shift -= BITS;
-                    node = &mut Arc::make_mut(branch).children[child_of(hash, shift)];
-                }
-            }
-        }
+    /// Changes an item in place; a path shared with a view is copied first.
+    pub fn edit<R>(&mut self, hash: u32, key: &[u8], edit: impl FnOnce(&mut T) -> R) -> Option<R> {
+        let mut result = None;
+        self.upsert(hash, key, |found| {
+            result = found.map(edit);
+            None
+        });
+        result
     }
 
     /// One descent for look-up, change and insert: `edit` sees the item or None, may change it in place, and may
     /// return an item of the same key that is put in its place. True when an item was added.
     pub fn upsert(&mut self, hash: u32, key: &[u8], edit: impl FnOnce(Option<&mut T>) -> Option<T>) -> bool {
-        let added = upsert_node(&mut self.root, HASH_BITS, hash, key, edit);
-        self.len += usize::from(added);
-        added
+        let before = self.sum.len;
+        upsert_node(&mut self.root, &mut self.sum, HASH_BITS, hash, key, edit);
+        self.sum.len > before
     }
 
     /// Puts an item in; the one it replaces, if any, comes back.
@@ -323,9 +434,8 @@ impl<T: Keyed> Trie<T> {
 
     /// Takes an item out.
     pub fn remove(&mut self, hash: u32, key: &[u8]) -> Option<T> {
-        let item = remove_node(&mut self.root, HASH_BITS, hash, key)?;
-        self.len -= 1;
-        Some(item)
+        let at = self.sum.changed_at;
+        remove_node(&mut self.root, &mut self.sum, HASH_BITS, hash, key, at)
     }
 
     /// The n-th item in hash order.
@@ -337,10 +447,10 @@ impl<T: Keyed> Trie<T> {
                 Node::Empty => return None,
                 Node::Leaf(leaf) => return leaf.items.get(n),
                 Node::Branch(branch) => {
-                    let child = branch.counts.iter().position(|count| {
-                        let here = n < *count;
+                    let child = branch.sums.iter().position(|sum| {
+                        let here = n < sum.len as usize;
                         if !here {
-                            n -= count;
+                            n -= sum.len as usize;
                         }
                         here
                     })?;

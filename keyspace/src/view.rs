@@ -1,30 +1,26 @@
 //! A consistent view of the keyspace, and its bytes: what a checkpoint, a snapshot to a peer and a digest are made of.
 //!
-//! A view is a header and chunks, one per slot that holds keys. Equal contents have equal bytes, so digests of two
-//! members can be compared. What comes back in through [`Restore`] is believed only where it can be checked: order,
-//! slots, counts and bounds; damaged bytes are [`Corrupt`], never a panic and never a wrong keyspace in silence.
+//! A view is a header and chunks: parts of a slot's keys, and parts of large values (`chunking.rs` says where they are
+//! cut). Equal contents have equal chunks, so digests of two members can be compared. What comes back in through
+//! [`Restore`] is believed only where it can be checked: order, slots, counts and bounds; damaged bytes are [`Corrupt`],
+//! never a panic and never a wrong keyspace in silence.
 
 use std::hash::Hasher as _;
 
 use siphasher::sip128::{Hasher128, SipHasher13};
 
+use crate::chunking::{self, Address, AnyPart, Stretches, VERSION};
 use crate::db::{Database, Slot, Slots};
 use crate::error::Corrupt;
-use crate::hash::Hash;
-use crate::hasher::{Hasher, Rng, SLOTS, slot_of};
-use crate::item::{Head, Item, NEVER, RAW, Value, ValueRef};
+use crate::hasher::{Hasher, Rng, slot_of};
+use crate::item::Item;
 use crate::keyspace::Space;
 use crate::settings::Settings;
-use crate::trie::{Keyed, Trie};
+use crate::trie::Keyed;
+use crate::trie::parts::Subtree;
 use crate::wire::{self, Reader};
 
-const VERSION: u8 = 1;
-
-/// Kinds of values in a chunk; the highest bit says that an expiry follows.
-const STR: u8 = 0;
-const HASH_PACKED: u8 = 1;
-const HASH_TABLE: u8 = 2;
-const EXPIRES: u8 = 0x80;
+pub use crate::chunking::Change;
 
 /// Everything at one moment, shared with the keyspace it was taken of. Clones are cheap; it never changes.
 #[derive(Clone)]
@@ -34,10 +30,6 @@ pub struct View {
     settings: Settings,
     revision: u64,
     now_ms: u64,
-}
-
-fn chunk_id(db: usize, slot: u16) -> u64 {
-    (db as u64) << 16 | u64::from(slot)
 }
 
 impl View {
@@ -105,36 +97,77 @@ impl View {
         out
     }
 
-    /// The chunks that hold keys: id (`database << 16 | slot`) and the revision of the last change.
-    pub fn chunks(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
-        self.dbs
-            .iter()
-            .enumerate()
-            .flat_map(|(db, slots)| slots.filled().map(move |(slot, changed_at, _)| (chunk_id(db, slot), changed_at)))
+    /// The chunks in ascending order of their ids, each with the revision of its last change. Where that is the same in
+    /// two views of one line of history, the chunk is the same.
+    pub fn chunks(&self) -> impl Iterator<Item = (u128, u64)> + '_ {
+        self.dbs.iter().enumerate().flat_map(move |(db, slots)| {
+            let of_slot = move |(slot, keys)| self.stretches(db as u16, slot, keys, slots.floor(), None);
+            slots.filled().flat_map(of_slot).flat_map(|change| change.chunks)
+        })
     }
 
-    /// The bytes of a chunk, behind what `out` holds; nothing for a chunk without keys.
-    pub fn encode(&self, chunk: u64, out: &mut Vec<u8>) {
-        let Some(slots) = self.dbs.get((chunk >> 16) as usize) else { return };
-        let Some((changed_at, keys)) = slots.filled_slot(chunk as u16) else { return };
-        out.push(VERSION);
-        wire::put_u64(out, changed_at);
-        wire::put_len(out, keys.len());
-        for (_, item) in keys.iter() {
-            encode_item(item, out);
+    /// What became of the chunks since the view of that revision was taken, in the same line of history: stretches of
+    /// ids in which something may have changed, with all chunks that are in them now. What did not change is hardly
+    /// looked at.
+    pub fn changes(&self, since: u64) -> impl Iterator<Item = Change> + '_ {
+        self.dbs.iter().enumerate().flat_map(move |(db, slots)| {
+            let changed = slots.changed(since);
+            changed.flat_map(move |(slot, keys)| self.stretches(db as u16, slot, keys, slots.floor(), Some(since)))
+        })
+    }
+
+    /// Those of a slot.
+    fn stretches(&self, db: u16, slot: u16, keys: &Slot, floor: u64, since: Option<u64>) -> Vec<Change> {
+        let mut out = Stretches::of_slot(db, slot, floor);
+        out.parts(keys, since, 0);
+        let mut splits: Vec<_> =
+            keys.splits().filter_map(|item| Some((self.hasher.whole(item.key()), item.split()?))).collect();
+        splits.sort_by_key(|(hash, _)| *hash);
+        for (hash, split) in splits {
+            out.address.value = Some(hash);
+            split.parts(since, &mut out);
+        }
+        out.finish()
+    }
+
+    /// The bytes of a chunk, behind what `out` holds; nothing for one that isn't there.
+    pub fn encode(&self, chunk: u128, out: &mut Vec<u8>) {
+        let Some(address) = Address::of(chunk) else { return };
+        let Some(keys) = self.dbs.get(usize::from(address.db)).and_then(|db| db.slot(address.slot)) else { return };
+        let Some(value) = address.value else {
+            if let Some(part) = keys.part(address.start) {
+                chunking::put_part(&part, out);
+            }
+            return;
+        };
+        let hash = (value >> 32) as u32;
+        let same = keys.iter_from(hash).take_while(|(tag, _)| *tag == hash).map(|(_, item)| item);
+        let split = same.filter(|item| self.hasher.whole(item.key()) == value).find_map(Item::split);
+        if let Some(split) = split {
+            split.put_part(address.start, out);
         }
     }
 
-    /// Lets go of all chunks up to this one, by number: they, and the list of them, are not asked for any more.
-    pub fn release(&mut self, upto: u64) {
-        let last = usize::try_from(upto >> 16).unwrap_or(usize::MAX);
-        for (db, slots) in self.dbs.iter_mut().enumerate().take(last.saturating_add(1)) {
-            slots.release(if db < last { u16::MAX } else { upto as u16 });
+    /// Lets go of chunks up to this one, as far as whole slots go: they, and the list of them, are not asked for any more.
+    pub fn release(&mut self, upto: u128) {
+        let last = Address::of(upto).unwrap_or(Address { db: u16::MAX, slot: 0, value: None, start: 0 });
+        for (db, slots) in self.dbs.iter_mut().enumerate().take(usize::from(last.db) + 1) {
+            if db < usize::from(last.db) {
+                slots.release(u16::MAX);
+                continue;
+            }
+            // That slot itself goes, too, unless more of it is to come.
+            let keys = slots.slot(last.slot);
+            let whole = last.value.is_none()
+                && keys.is_none_or(|keys| keys.splits().next().is_none() && keys.last_start() <= last.start);
+            if let Some(slot) = if whole { Some(last.slot) } else { last.slot.checked_sub(1) } {
+                slots.release(slot);
+            }
         }
     }
 
     /// A digest of a chunk's bytes: equal on all members that hold the same.
-    pub fn digest(&self, chunk: u64) -> u128 {
+    pub fn digest(&self, chunk: u128) -> u128 {
         let mut bytes = Vec::new();
         self.encode(chunk, &mut bytes);
         digest_of(&bytes)
@@ -148,37 +181,22 @@ pub fn digest_of(bytes: &[u8]) -> u128 {
     hasher.finish128().as_u128()
 }
 
-fn encode_item(item: &Item, out: &mut Vec<u8>) {
-    let head = item.head();
-    let kind = match item.value() {
-        ValueRef::Str(_) => STR,
-        ValueRef::Hash(hash) if hash.is_packed() => HASH_PACKED,
-        ValueRef::Hash(_) => HASH_TABLE,
-    };
-    let ends = head.expire_at != NEVER;
-    out.push(if ends { kind | EXPIRES } else { kind });
-    wire::put_u64(out, u64::from(head.note()));
-    wire::put_u64(out, head.revision);
-    if ends {
-        wire::put_u64(out, head.expire_at);
-    }
-    wire::put_bytes(out, item.key());
-    match item.value() {
-        ValueRef::Str(bytes) => wire::put_bytes(out, bytes),
-        ValueRef::Hash(hash) => {
-            wire::put_len(out, hash.len());
-            for (field, value) in hash.iter() {
-                wire::put_bytes(out, field);
-                wire::put_bytes(out, value);
-            }
-        }
-    }
-}
-
-/// A view in the making, from a header and chunks in any order.
+/// A view in the making, from a header and chunks in ascending order of their ids.
 pub struct Restore {
     view: View,
     expected: Vec<u64>,
+    last: Option<u128>,
+    /// The slot whose chunks come now.
+    open: Option<Open>,
+}
+
+/// A slot in the making.
+struct Open {
+    db: u16,
+    slot: u16,
+    keys: Vec<Subtree<Item>>,
+    /// Parts of split values, by the hash of their key.
+    values: Vec<(u64, Vec<AnyPart>)>,
 }
 
 impl Restore {
@@ -186,7 +204,7 @@ impl Restore {
     pub fn new(header: &[u8]) -> Result<Self, Corrupt> {
         let mut reader = Reader::new("snapshot header", header);
         if reader.u8()? != VERSION {
-            return Err(reader.corrupt("unknown version"));
+            return Err(reader.corrupt("it was written by another version of this program"));
         }
         let seed = [reader.u64_le()?, reader.u64_le()?];
         let (revision, now_ms) = (reader.u64()?, reader.u64()?);
@@ -202,11 +220,12 @@ impl Restore {
         let expected = (0..databases).map(|_| reader.u64()).collect::<Result<_, _>>()?;
         reader.end()?;
         let dbs = vec![Slots::default(); databases];
-        Ok(Self { view: View { dbs, hasher: Hasher::new(seed), settings, revision, now_ms }, expected })
+        let view = View { dbs, hasher: Hasher::new(seed), settings, revision, now_ms };
+        Ok(Self { view, expected, last: None, open: None })
     }
 
-    /// Adds a chunk; each may come once.
-    pub fn add(&mut self, chunk: u64, bytes: &[u8]) -> Result<(), Corrupt> {
+    /// Adds a chunk.
+    pub fn add(&mut self, chunk: u128, bytes: &[u8]) -> Result<(), Corrupt> {
         let decoded = self.decoder().decode(chunk, bytes)?;
         self.place(decoded)
     }
@@ -216,19 +235,58 @@ impl Restore {
         Decoder { hasher: self.view.hasher, revision: self.view.revision, databases: self.view.dbs.len() }
     }
 
-    /// Adds a chunk that this one's decoder has decoded; each may come once.
-    pub fn place(&mut self, Decoded { chunk, slot }: Decoded) -> Result<(), Corrupt> {
-        let number = chunk as u16;
-        let db = &mut self.view.dbs[(chunk >> 16) as usize];
-        if db.slot(number).is_some_and(|slot| !slot.keys.is_empty()) {
-            return Err(Corrupt { what: "snapshot chunk", why: "the same chunk twice" });
+    /// Adds a chunk that this one's decoder has decoded.
+    pub fn place(&mut self, Decoded { address, part }: Decoded) -> Result<(), Corrupt> {
+        if self.last.is_some_and(|last| last >= address.id()) {
+            return Err(corrupt("a chunk comes twice, or out of order"));
         }
-        db.restore_slot(number, slot);
+        self.last = Some(address.id());
+        let (db, slot) = (address.db, address.slot);
+        if self.open.as_ref().is_none_or(|open| (open.db, open.slot) != (db, slot)) {
+            self.close()?;
+        }
+        let open = self.open.get_or_insert_with(|| Open { db, slot, keys: Vec::new(), values: Vec::new() });
+        match (part, address.value) {
+            (chunking::Read::Keys(part), _) => open.keys.push(part),
+            (chunking::Read::Value(part), hash) => {
+                let hash = hash.unwrap_or_default();
+                match open.values.last_mut().filter(|(last, _)| *last == hash) {
+                    Some((_, parts)) => parts.push(part),
+                    None => open.values.push((hash, vec![part])),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The chunks of the slot that is open have all come.
+    fn close(&mut self) -> Result<(), Corrupt> {
+        let Some(Open { db, slot, keys, values }) = self.open.take() else { return Ok(()) };
+        let at = self.view.revision;
+        let mut keys = Slot::assemble(keys, at).ok_or(corrupt("chunks of a slot are missing"))?;
+        for (hash, parts) in values {
+            let tag = (hash >> 32) as u32;
+            let same = keys.iter_from(tag).take_while(|(other, _)| *other == tag).map(|(_, item)| item);
+            let owner =
+                same.filter(|item| item.split().is_some()).find(|item| self.view.hasher.whole(item.key()) == hash);
+            let key = owner.ok_or(corrupt("a part of a value that isn't there"))?.key().to_vec();
+            if keys.edit(tag, &key, |item| item.fill(parts, at)) != Some(true) {
+                return Err(corrupt("parts of a value are missing"));
+            }
+        }
+        if keys.splits().any(|item| item.split().is_none_or(|split| split.is_hollow())) {
+            return Err(corrupt("the parts of a value are missing"));
+        }
+        if keys.is_empty() {
+            return Err(corrupt("chunks of a slot are missing"));
+        }
+        self.view.dbs[usize::from(db)].restore_slot(slot, keys);
         Ok(())
     }
 
     /// The view, when every key the header counts has come.
-    pub fn finish(self) -> Result<View, Corrupt> {
+    pub fn finish(mut self) -> Result<View, Corrupt> {
+        self.close()?;
         if self.view.dbs.iter().map(Slots::len).ne(self.expected.iter().copied()) {
             return Err(Corrupt { what: "snapshot", why: "keys are missing or too many" });
         }
@@ -236,10 +294,21 @@ impl Restore {
     }
 }
 
+fn corrupt(why: &'static str) -> Corrupt {
+    Corrupt { what: "snapshot chunk", why }
+}
+
 /// A chunk that was decoded and found right.
 pub struct Decoded {
-    chunk: u64,
-    slot: Slot,
+    address: Address,
+    part: chunking::Read,
+}
+
+impl Decoded {
+    /// Its id.
+    pub fn chunk(&self) -> u128 {
+        self.address.id()
+    }
 }
 
 /// Decodes chunks of one [`Restore`], which must place them.
@@ -252,67 +321,20 @@ pub struct Decoder {
 
 impl Decoder {
     /// Decodes a chunk.
-    pub fn decode(&self, chunk: u64, bytes: &[u8]) -> Result<Decoded, Corrupt> {
-        let mut reader = Reader::new("snapshot chunk", bytes);
-        let (hasher, revision) = (self.hasher, self.revision);
-        let number = chunk as u16;
-        if chunk >> 16 >= self.databases as u64 || usize::from(number) >= SLOTS {
-            return Err(reader.corrupt("number of the chunk"));
-        }
-        if reader.u8()? != VERSION {
-            return Err(reader.corrupt("unknown version"));
-        }
-        let changed_at = reader.u64()?;
-        let count = reader.count(4)?;
-        let (mut tags, mut items) = (Vec::with_capacity(count), Vec::with_capacity(count));
-        for _ in 0..count {
-            let item = decode_item(&mut reader, &hasher)?;
-            if slot_of(item.key()) != number {
-                return Err(reader.corrupt("a key of another slot"));
+    pub fn decode(&self, chunk: u128, bytes: &[u8]) -> Result<Decoded, Corrupt> {
+        let address = Address::of(chunk).filter(|address| usize::from(address.db) < self.databases);
+        let address = address.ok_or(corrupt("number of the chunk"))?;
+        let part = chunking::read_part(bytes, address, &self.hasher, self.revision)?;
+        if let chunking::Read::Keys(keys) = &part {
+            for item in keys.iter() {
+                if slot_of(item.key()) != address.slot {
+                    return Err(corrupt("a key of another slot"));
+                }
+                if item.revision() == 0 || item.revision() > self.revision {
+                    return Err(corrupt("a revision that can't be"));
+                }
             }
-            if item.revision() == 0 || item.revision() > revision {
-                return Err(reader.corrupt("a revision that can't be"));
-            }
-            tags.push(hasher.hash(item.key()));
-            items.push(item);
         }
-        reader.end()?;
-        let keys = Trie::from_sorted(tags, items).ok_or(reader.corrupt("keys out of order"))?;
-        if keys.is_empty() || changed_at > revision {
-            return Err(reader.corrupt("an empty chunk, or one of the future"));
-        }
-        Ok(Decoded { chunk, slot: Slot { keys, changed_at } })
-    }
-}
-
-fn decode_item(reader: &mut Reader<'_>, hasher: &Hasher) -> Result<Item, Corrupt> {
-    let kind = reader.u8()?;
-    let note = u32::try_from(reader.u64()?).map_err(|_| reader.corrupt("flags"))?;
-    let revision = reader.u64()?;
-    let expire_at = if kind & EXPIRES == 0 { NEVER } else { reader.u64()? };
-    if kind & EXPIRES != 0 && expire_at == NEVER {
-        return Err(reader.corrupt("expiry"));
-    }
-    let key = reader.bytes()?;
-    let key_len = u32::try_from(key.len()).map_err(|_| reader.corrupt("length of a key"))?;
-    let head = Head::from_parts(key_len, revision, expire_at, note);
-    match kind & !EXPIRES {
-        STR => {
-            let value = reader.bytes()?;
-            // A string that grows in place goes on doing so.
-            if note & RAW != 0 {
-                return Ok(Item::object(head, key, Value::Str(value.to_vec())));
-            }
-            Ok(Item::string(head, key, value))
-        }
-        kind @ (HASH_PACKED | HASH_TABLE) => {
-            let pairs = reader.count(2)?;
-            let pairs: Vec<_> =
-                (0..pairs).map(|_| Ok((reader.bytes()?, reader.bytes()?))).collect::<Result<_, Corrupt>>()?;
-            let table = (kind == HASH_TABLE).then_some(*hasher);
-            let hash = Hash::restore(&pairs, table).ok_or(reader.corrupt("fields of a hash"))?;
-            Ok(Item::object(head, key, Value::Hash(hash)))
-        }
-        _ => Err(reader.corrupt("unknown kind of value")),
+        Ok(Decoded { address, part })
     }
 }

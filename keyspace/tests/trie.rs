@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
+use quorate_keyspace::trie::parts::{PART_WEIGHT, Part, Subtree};
 use quorate_keyspace::trie::{Keyed, Trie};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,6 +15,15 @@ struct Pair {
 impl Keyed for Pair {
     fn key(&self) -> &[u8] {
         &self.key
+    }
+
+    /// Some are heavy, so that a few make a part.
+    fn weight(&self) -> usize {
+        8 + self.value as usize % 7000
+    }
+
+    fn is_split(&self) -> bool {
+        self.value % 5 == 1
     }
 }
 
@@ -74,6 +84,68 @@ fn check(trie: &Trie<Pair>, model: &Model) -> Result<(), TestCaseError> {
         let expected: Vec<_> = model.range((from, [0, 0])..).map(|(key, _)| *key).collect();
         prop_assert_eq!(rest, expected, "from {}", from);
     }
+    check_parts(trie)
+}
+
+/// Where a part begins, how deep it is, and what it holds.
+type Piece = (u32, u8, Vec<(u32, Pair)>);
+
+fn cut(trie: &Trie<Pair>) -> Vec<Piece> {
+    let items = |part: &Part<'_, Pair>| part.iter().map(|(hash, pair)| (hash, pair.clone())).collect();
+    trie.parts().map(|part| (part.start(), part.depth(), items(&part))).collect()
+}
+
+/// Its parts are all of it, each of bounded weight, found by their start, and make it again.
+fn check_parts(trie: &Trie<Pair>) -> Result<(), TestCaseError> {
+    let parts = cut(trie);
+    let all: Vec<_> = parts.iter().flat_map(|(_, _, items)| items.clone()).collect();
+    let walked: Vec<_> = trie.iter().map(|(hash, pair)| (hash, pair.clone())).collect();
+    prop_assert_eq!(all, walked);
+    for (start, depth, items) in &parts {
+        let weight: usize = items.iter().map(|(_, pair)| pair.weight()).sum();
+        let one_hash = items.iter().all(|(hash, _)| *hash == items[0].0);
+        prop_assert!(!items.is_empty() && (weight <= PART_WEIGHT || one_hash), "{} weighs {}", start, weight);
+        let found = trie.part(*start);
+        prop_assert_eq!(found.map(|part| (part.depth(), part.items())), Some((*depth, items.len())));
+    }
+    prop_assert_eq!(trie.last_start(), parts.last().map_or(0, |(start, ..)| *start));
+    let total: usize = trie.iter().map(|(_, pair)| pair.weight()).sum();
+    prop_assert_eq!(trie.weight(), total);
+    let splits: Vec<_> = trie.splits().map(Pair::key).collect();
+    let expected: Vec<_> = trie.iter().map(|(_, pair)| pair).filter(|pair| pair.is_split()).map(Pair::key).collect();
+    prop_assert_eq!(splits, expected);
+
+    let read = |without: usize| -> Option<Trie<Pair>> {
+        let kept = parts.iter().enumerate().filter(|(nth, _)| *nth != without).map(|(_, part)| part);
+        let subtrees = kept.map(|(start, depth, items)| {
+            let (tags, items): (Vec<u32>, Vec<Pair>) = items.iter().cloned().unzip();
+            Subtree::new(*start, *depth, &tags, items, 9).expect("a part")
+        });
+        Trie::assemble(subtrees.collect(), 9)
+    };
+    let again = read(usize::MAX).expect("all its parts");
+    prop_assert_eq!(cut(&again), cut(trie));
+    prop_assert_eq!(again.len(), trie.len());
+    if !parts.is_empty() {
+        prop_assert!(read(0).is_none_or(|less| less.len() < trie.len()));
+    }
+    Ok(())
+}
+
+/// A part that says the same moment in two views is the same.
+fn check_stamps(one: &Trie<Pair>, later: &Trie<Pair>) -> Result<(), TestCaseError> {
+    let old: BTreeMap<u32, (u64, Vec<Pair>)> = one
+        .parts()
+        .map(|part| (part.start(), (part.changed_at(), part.iter().map(|(_, pair)| pair.clone()).collect())))
+        .collect();
+    for part in later.parts() {
+        if let Some((moment, items)) = old.get(&part.start())
+            && *moment == part.changed_at()
+        {
+            let now: Vec<_> = part.iter().map(|(_, pair)| pair.clone()).collect();
+            prop_assert_eq!(items, &now, "the part at {}", part.start());
+        }
+    }
     Ok(())
 }
 
@@ -100,7 +172,8 @@ proptest! {
         let mut trie = Trie::new();
         let mut model = Model::new();
         let mut views: Vec<(Trie<Pair>, Model)> = Vec::new();
-        for step in steps {
+        for (moment, step) in steps.into_iter().enumerate() {
+            trie.stamp(moment as u64);
             match step {
                 Step::Insert(key, value) => {
                     let before = model.get(&(hash(spread, key), key.to_be_bytes())).copied();
@@ -109,10 +182,9 @@ proptest! {
                 Step::Remove(key) => remove(&mut trie, &mut model, spread, key)?,
                 Step::Change(key, value) => {
                     let (hash, key) = (hash(spread, key), key.to_be_bytes());
-                    let found = trie.get_mut(hash, &key);
+                    let found = trie.edit(hash, &key, |pair| pair.value = value);
                     prop_assert_eq!(found.is_some(), model.contains_key(&(hash, key)));
-                    if let Some(pair) = found {
-                        pair.value = value;
+                    if found.is_some() {
                         model.insert((hash, key), value);
                     }
                 }
@@ -130,6 +202,10 @@ proptest! {
         check(&trie, &model)?;
         for (view, model) in &views {
             check(view, model)?;
+        }
+        views.push((trie, model));
+        for two in views.windows(2) {
+            check_stamps(&two[0].0, &two[1].0)?;
         }
     }
 
@@ -154,9 +230,12 @@ proptest! {
         }
         check(&other, &model)?;
         let sorted = model.iter().map(|((hash, key), value)| (*hash, Pair { key: *key, value: *value })).unzip();
-        let built = { let (tags, items) = sorted; Trie::from_sorted(tags, items) };
-        check(&built.expect("it is sorted"), &model)?;
+        let built = { let (tags, items) = sorted; Trie::from_sorted(tags, items, 0) };
+        let built = built.expect("it is sorted");
+        check(&built, &model)?;
         check(&one, &model)?;
+        prop_assert_eq!(cut(&one), cut(&built), "where it is cut does not, either");
+        prop_assert_eq!(cut(&other), cut(&built));
     }
 
     #[test]
@@ -195,8 +274,8 @@ proptest! {
 #[test]
 fn unsorted_items_are_refused() {
     let pair = |key| Pair { key, value: 0 };
-    assert!(Trie::from_sorted(vec![2, 1], vec![pair([0, 0]), pair([0, 1])]).is_none());
-    assert!(Trie::from_sorted(vec![1, 1], vec![pair([0, 1]), pair([0, 0])]).is_none());
-    assert!(Trie::from_sorted(vec![1, 1], vec![pair([0, 1]), pair([0, 1])]).is_none());
-    assert!(Trie::from_sorted(vec![1], vec![pair([0, 1]), pair([0, 2])]).is_none());
+    assert!(Trie::from_sorted(vec![2, 1], vec![pair([0, 0]), pair([0, 1])], 0).is_none());
+    assert!(Trie::from_sorted(vec![1, 1], vec![pair([0, 1]), pair([0, 0])], 0).is_none());
+    assert!(Trie::from_sorted(vec![1, 1], vec![pair([0, 1]), pair([0, 1])], 0).is_none());
+    assert!(Trie::from_sorted(vec![1], vec![pair([0, 1]), pair([0, 2])], 0).is_none());
 }

@@ -1,6 +1,7 @@
 //! What the upper layer implements: the state machine behind a group, and services between peers.
 
 use std::future::Future;
+use std::ops::RangeInclusive;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -42,20 +43,39 @@ pub trait StateMachine: Send + Sync + 'static {
     fn install(&self, view: Arc<dyn View>);
 }
 
+/// A stretch of chunk ids, and all chunks that are in it now, in order: ids and the revisions of their last change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The stretch.
+    pub ids: RangeInclusive<u128>,
+    /// The chunks.
+    pub chunks: Vec<(u128, u64)>,
+}
+
 /// An immutable state, readable in chunks.
 pub trait View: Send + Sync {
     /// What is needed before the chunks.
     fn header(&self) -> Vec<u8>;
     /// The non-empty chunks: id, and the revision of its last change. A chunk whose revision is the
     /// same in two views of one line of history is the same.
-    fn chunks(&self) -> Box<dyn Iterator<Item = (u64, u64)> + '_>;
+    fn chunks(&self) -> Box<dyn Iterator<Item = (u128, u64)> + '_>;
+    /// Which state of its line of history it is: greater in later ones that differ.
+    fn revision(&self) -> u64 {
+        0
+    }
+    /// What became of the chunks since the view of that revision, of the same line of history. It may tell of more
+    /// than did change, as this does, never of less.
+    fn changes(&self, since: u64) -> Box<dyn Iterator<Item = Change> + '_> {
+        let _ = since;
+        Box::new(std::iter::once(Change { ids: 0..=u128::MAX, chunks: self.chunks().collect() }))
+    }
     /// Appends the chunk's bytes.
-    fn encode(&self, chunk: u64, out: &mut Vec<u8>);
+    fn encode(&self, chunk: u128, out: &mut Vec<u8>);
     /// A digest of the chunk's bytes: equal on all members that hold the same. `buffer` is room to work in, and holds
     /// them afterwards.
-    fn digest(&self, chunk: u64, buffer: &mut Vec<u8>) -> u128;
+    fn digest(&self, chunk: u128, buffer: &mut Vec<u8>) -> u128;
     /// Chunks up to this one, in order of their ids, are not asked for any more: what only they need may be freed.
-    fn release(&mut self, _upto: u64) {}
+    fn release(&mut self, _upto: u128) {}
     /// For the implementer: to get its own type back in [`StateMachine::install`].
     fn as_any(&self) -> &dyn std::any::Any;
 }
@@ -63,7 +83,7 @@ pub trait View: Send + Sync {
 /// A state under construction.
 pub trait Restore: Send {
     /// Adds a chunk. Chunks come in ascending order of their ids, each at most once.
-    fn add(&mut self, chunk: u64, bytes: &[u8]) -> Result<(), ApplyError>;
+    fn add(&mut self, chunk: u128, bytes: &[u8]) -> Result<(), ApplyError>;
     /// All chunks are there.
     fn finish(self: Box<Self>) -> Result<Arc<dyn View>, ApplyError>;
 }

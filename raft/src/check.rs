@@ -58,7 +58,7 @@ struct State {
     running: Option<u64>,
     done: VecDeque<(u64, Digest)>,
     /// Each chunk's revision and digest, when it was last read.
-    book: BTreeMap<u64, (u64, u128)>,
+    book: BTreeMap<u128, (u64, u128)>,
     round: u64,
     /// How long the processor worked for the last digest.
     work: Duration,
@@ -158,7 +158,7 @@ impl Checks {
             state.round += 1;
             (std::mem::take(&mut state.book), state.round)
         };
-        let chunks: Vec<(u64, u64)> = view.chunks().collect();
+        let chunks: Vec<(u128, u64)> = view.chunks().collect();
         let mut sum = Sha256::new();
         sum.update(view.header());
         let mut book = BTreeMap::new();
@@ -172,7 +172,7 @@ impl Checks {
             let (job_view, job_chunks) = (view.clone(), rest[..rest.len().min(STEP_CHUNKS)].to_vec());
             let (job_old, begun) = (old, Instant::now());
             let (digests, back, bytes) = runtime::blocking(move || {
-                let fresh = |id: u64| hurry || id % ROUNDS == round % ROUNDS;
+                let fresh = |id: u128| hurry || spread(id) % ROUNDS == round % ROUNDS;
                 let (digests, bytes) = step(&*job_view, &job_chunks, &job_old, fresh);
                 (digests, job_old, bytes)
             })
@@ -213,12 +213,17 @@ impl Checks {
     }
 }
 
+/// Ids that stand close together are spread over all rounds.
+fn spread(id: u128) -> u64 {
+    ((id ^ id >> 64) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32
+}
+
 /// Digests of the first chunks, and how many bytes were read for them. What is known and not `fresh` is not read.
 fn step(
     view: &dyn View,
-    chunks: &[(u64, u64)],
-    known: &BTreeMap<u64, (u64, u128)>,
-    fresh: impl Fn(u64) -> bool,
+    chunks: &[(u128, u64)],
+    known: &BTreeMap<u128, (u64, u128)>,
+    fresh: impl Fn(u128) -> bool,
 ) -> (Vec<u128>, usize) {
     let (mut digests, mut bytes, mut buffer) = (Vec::new(), 0, Vec::new());
     for (id, revision) in chunks {

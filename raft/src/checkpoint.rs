@@ -4,7 +4,6 @@
 //! Of the view, what is written is let go at once, so that entries applied meanwhile don't have to keep it in memory. It
 //! must never be what others wait for: a snapshot to install ends it, and who waits for it says so and gets it at once.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
@@ -13,7 +12,7 @@ use bytes::Bytes;
 use quorate_storage::checkpoint::{CheckpointError, Writer};
 use tokio::sync::OwnedMutexGuard;
 
-use crate::api::View;
+use crate::api::{Change, View};
 use crate::events::Event;
 use crate::pace::{self, Next, Seen};
 use crate::runtime::{self, Instant};
@@ -29,8 +28,9 @@ pub(crate) struct Job {
     book: OwnedMutexGuard<Book>,
     meta: Meta,
     manifest: Bytes,
-    /// All chunks, with the revision of each.
-    chunks: BTreeMap<u64, u64>,
+    /// The revision of the view, and how many chunks it has.
+    revision: u64,
+    chunks: u64,
     stage: Stage,
     /// Chunks and rows to work on in this stage, and how many of them are done.
     total: u64,
@@ -45,10 +45,48 @@ pub(crate) struct Job {
 
 enum Stage {
     Begin { whole: bool },
-    Put { writer: Box<Writer>, puts: std::vec::IntoIter<u64>, removals: Vec<u64> },
+    Put { writer: Box<Writer>, news: News, at: usize },
     Sweep,
     Compact,
     Done,
+}
+
+/// What is to be written.
+struct News {
+    /// Nothing of the checkpoint before stays.
+    whole: bool,
+    /// Chunks, with the revision of each.
+    puts: Vec<(u128, u64)>,
+    /// Chunks that are no more.
+    removals: Vec<u128>,
+}
+
+impl News {
+    /// What a view has that is not in the book.
+    fn of(view: &dyn View, book: &Book, whole: bool) -> Self {
+        let (mut puts, mut removals) = (Vec::new(), Vec::new());
+        if whole {
+            puts.extend(view.chunks());
+            return Self { whole, puts, removals };
+        }
+        for Change { ids, chunks } in view.changes(book.revision) {
+            let there = |id: &u128| chunks.binary_search_by_key(id, |(id, _)| *id).is_ok();
+            removals.extend(book.chunks.range(ids).map(|(id, _)| *id).filter(|id| !there(id)));
+            puts.extend(chunks.into_iter().filter(|(id, at)| book.chunks.get(id) != Some(at)));
+        }
+        Self { whole, puts, removals }
+    }
+
+    /// They are durable.
+    fn enter(self, book: &mut Book) {
+        if self.whole {
+            book.chunks.clear();
+        }
+        for id in self.removals {
+            book.chunks.remove(&id);
+        }
+        book.chunks.extend(self.puts);
+    }
 }
 
 /// What became of it.
@@ -77,7 +115,8 @@ impl Job {
             book,
             meta,
             manifest,
-            chunks: BTreeMap::new(),
+            revision: 0,
+            chunks: 0,
             stage: Stage::Begin { whole },
             total: 0,
             done: 0,
@@ -138,7 +177,7 @@ impl Job {
             log_bytes: self.shared.log_bytes.load(Relaxed) - self.log_then,
             elapsed: self.begun.elapsed(),
             // Chunks are much alike: keys are spread over them by hash.
-            state_bytes: (self.bytes_put * self.chunks.len() as u64).checked_div(self.chunks_put).unwrap_or(0),
+            state_bytes: (self.bytes_put * self.chunks).checked_div(self.chunks_put).unwrap_or(0),
         };
         pace::next(&pacing.limits, &seen)
     }
@@ -185,29 +224,23 @@ impl Job {
     }
 
     fn begin(&mut self, whole: bool) -> Result<(), CheckpointError> {
-        self.chunks = self.view.chunks().collect();
         let mut writer = self.shared.store.begin(self.shared.group)?;
         if whole {
             writer.replace_all();
         }
-        let whole = writer.replaces_all();
-        let known = &self.book.chunks;
-        let puts: Vec<u64> =
-            self.chunks.iter().filter(|(id, at)| whole || known.get(id) != Some(at)).map(|(id, _)| *id).collect();
-        let removals: Vec<u64> = match whole {
-            true => Vec::new(),
-            false => known.keys().filter(|id| !self.chunks.contains_key(id)).copied().collect(),
-        };
-        let total = (puts.len() + removals.len()) as u64;
-        self.enter(Stage::Put { writer: Box::new(writer), puts: puts.into_iter(), removals }, total);
+        let news = News::of(&*self.view, &self.book, writer.replaces_all());
+        self.revision = self.view.revision();
+        self.chunks = if news.whole { news.puts.len() } else { self.book.chunks.len().max(news.puts.len()) } as u64;
+        let total = (news.puts.len() + news.removals.len()) as u64;
+        self.enter(Stage::Put { writer: Box::new(writer), news, at: 0 }, total);
         Ok(())
     }
 
     fn put(&mut self) -> Result<(), CheckpointError> {
         let (mut left, mut written) = (self.step_bytes(), None);
-        let Stage::Put { writer, puts, removals } = &mut self.stage else { return Ok(()) };
+        let Stage::Put { writer, news, at } = &mut self.stage else { return Ok(()) };
         while left > 0 {
-            if let Some(id) = puts.next() {
+            if let Some((id, _)) = news.puts.get(*at).copied() {
                 self.buffer.clear();
                 self.view.encode(id, &mut self.buffer);
                 writer.put(id, &self.buffer)?;
@@ -217,12 +250,13 @@ impl Job {
                 left = left.saturating_sub(self.buffer.len().max(64));
                 // What one giant chunk needed is not kept for the others.
                 self.buffer.shrink_to(pace::STEP_BYTES);
-            } else if let Some(id) = removals.pop() {
+            } else if let Some(id) = news.removals.get(*at - news.puts.len()).copied() {
                 writer.remove(id)?;
                 left = left.saturating_sub(ROW_BYTES);
             } else {
                 return self.commit();
             }
+            *at += 1;
             self.done += 1;
         }
         // A snapshot that is being installed has its view for itself.
@@ -233,13 +267,14 @@ impl Job {
     }
 
     fn commit(&mut self) -> Result<(), CheckpointError> {
-        let Stage::Put { writer, .. } = std::mem::replace(&mut self.stage, Stage::Done) else { return Ok(()) };
+        let Stage::Put { writer, news, .. } = std::mem::replace(&mut self.stage, Stage::Done) else { return Ok(()) };
         if let Some(view) = Arc::get_mut(&mut self.view) {
-            view.release(u64::MAX);
+            view.release(u128::MAX);
         }
         writer.commit_only(&self.manifest)?;
         let shared = self.shared.clone();
-        *self.book = Book { meta: Some(self.meta.clone()), chunks: std::mem::take(&mut self.chunks) };
+        news.enter(&mut self.book);
+        (self.book.meta, self.book.revision) = (Some(self.meta.clone()), self.revision);
         if let Some(last) = &self.meta.last_log_id {
             shared.durable.raise(last.index());
             shared.counters.emit(Event::Checkpoint { index: last.index() });

@@ -20,7 +20,7 @@ use crate::types::{Data, Entry, LeaderId, LogId, Member, Membership, Payload, St
 use crate::wire::{Reader, put_log_id, put_maybe_log_id, put_vote};
 
 const RAFT_V1: &str = include_str!("../../tests/formats/raft-v1.hex");
-const SNAPSHOT_V1: &str = include_str!("../../tests/formats/snapshot-v1.hex");
+const SNAPSHOT_V2: &str = include_str!("../../tests/formats/snapshot-v2.hex");
 
 fn log_id(index: u64) -> LogId {
     LogId::new(LeaderId { term: 3, node_id: 2 }, index)
@@ -106,8 +106,8 @@ fn snapshot_files() -> Files {
     };
     [
         ("begin", frame(Kind::SnapshotBegin, &begin)),
-        ("piece", frame(Kind::SnapshotPiece, &|out| snapshot::put_piece(out, 77, false, b"first part"))),
-        ("last-piece", frame(Kind::SnapshotPiece, &|out| snapshot::put_piece(out, 77, true, b"second part"))),
+        ("piece", frame(Kind::SnapshotPiece, &|out| snapshot::put_piece(out, 77 << 64, false, b"first part"))),
+        ("last-piece", frame(Kind::SnapshotPiece, &|out| snapshot::put_piece(out, 77 << 64, true, b"second part"))),
         ("end", frame(Kind::SnapshotEnd, &|out| snapshot::put_end(out, 1, 21))),
         ("cancel", frame(Kind::SnapshotCancel, &|_| {})),
     ]
@@ -117,15 +117,15 @@ fn snapshot_files() -> Files {
 
 #[test]
 fn a_snapshot_between_members_is_read_and_written_as_ever() {
-    golden::check("a snapshot between members", SNAPSHOT_V1, &snapshot_files());
+    golden::check("a snapshot between members", SNAPSHOT_V2, &snapshot_files());
     // A frame's head has 21 bytes; what comes behind it is read here.
-    let body = |at: usize| Bytes::from(golden::parse(SNAPSHOT_V1)[at].1.clone()).slice(21..);
+    let body = |at: usize| Bytes::from(golden::parse(SNAPSHOT_V2)[at].1.clone()).slice(21..);
     let begin = snapshot::Begin::read(body(0)).unwrap();
     assert_eq!(
         (begin.vote, begin.last_log_id, begin.membership),
         (Vote::new_committed(7, 2), Some(log_id(6)), stored())
     );
     assert_eq!((begin.system, &begin.header[..]), (system(), &b"header"[..]));
-    assert_eq!(snapshot::read_piece(body(1)).unwrap(), (77, false, Bytes::from_static(b"first part")));
-    assert_eq!(snapshot::read_piece(body(2)).unwrap(), (77, true, Bytes::from_static(b"second part")));
+    assert_eq!(snapshot::read_piece(body(1)).unwrap(), (77 << 64, false, Bytes::from_static(b"first part")));
+    assert_eq!(snapshot::read_piece(body(2)).unwrap(), (77 << 64, true, Bytes::from_static(b"second part")));
 }

@@ -464,7 +464,7 @@ impl Client {
             .await?;
         let answer = confirmed(&mut exchange, PIECE_PATIENCE).await?;
         let (from, chunks_done, there) = read_resume(answer).map_err(|e| Lost::Broken(e.to_string()))?;
-        let ids: Vec<u64> = view.chunks().map(|(id, _)| id).collect();
+        let ids: Vec<u128> = view.chunks().map(|(id, _)| id).collect();
         let mut progress = SnapshotProgress { chunks_done, chunks_total: ids.len() as u64, bytes_sent: there };
         let mut pace = Pace::new(self.snapshot_rate);
         let mut open = 0;

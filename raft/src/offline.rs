@@ -149,7 +149,7 @@ pub fn begin_group(
     group: GroupId,
     new: &NewGroup,
     header: &[u8],
-    chunks: impl Iterator<Item = io::Result<(u64, Vec<u8>)>>,
+    chunks: impl Iterator<Item = io::Result<(u128, Vec<u8>)>>,
 ) -> Result<(), NodeError> {
     let (me, last) = (new.identity.member, log_id(new.at));
     let member = Member { incarnation: new.identity.incarnation, wants_vote: true, ..new.member.clone() };

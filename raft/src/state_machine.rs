@@ -67,7 +67,16 @@ pub(crate) struct Applied {
 pub(crate) struct Book {
     pub(crate) meta: Option<Meta>,
     /// Its chunks and the revision of each.
-    pub(crate) chunks: BTreeMap<u64, u64>,
+    pub(crate) chunks: BTreeMap<u128, u64>,
+    /// The revision of its view.
+    pub(crate) revision: u64,
+}
+
+impl Book {
+    /// Of a view that is all that the checkpoint holds.
+    fn of(meta: Meta, view: &dyn View) -> Self {
+        Self { meta: Some(meta), chunks: view.chunks().collect(), revision: view.revision() }
+    }
 }
 
 /// At what pace checkpoints are written, and where.
@@ -224,7 +233,7 @@ impl Machine {
                 durable.raise(last.index());
             }
             applied = Applied { last: meta.last_log_id, membership: meta.last_membership.clone(), system };
-            book = Book { chunks: machine.view().chunks().collect(), meta: Some(meta) };
+            book = Book::of(meta, &*machine.view());
             store.rest();
         }
         let shared = Shared {
@@ -447,7 +456,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
         shared.machine.install(view);
         shared.checks.forget();
         // Its revisions are of this member's own counting from now on.
-        book.chunks = shared.machine.view().chunks().collect();
+        *book = Book::of(meta.clone(), &*shared.machine.view());
         *shared.applied.lock() = applied;
         shared.version.fetch_add(1, SeqCst);
         if let (Some(bytes), Some(last)) = (snapshot.received_bytes, &meta.last_log_id) {

@@ -23,13 +23,13 @@ impl View for Nothing {
     fn header(&self) -> Vec<u8> {
         Vec::new()
     }
-    fn chunks(&self) -> Box<dyn Iterator<Item = (u64, u64)> + '_> {
+    fn chunks(&self) -> Box<dyn Iterator<Item = (u128, u64)> + '_> {
         Box::new(std::iter::once((7, 1)))
     }
-    fn encode(&self, _chunk: u64, out: &mut Vec<u8>) {
+    fn encode(&self, _chunk: u128, out: &mut Vec<u8>) {
         out.push(7);
     }
-    fn digest(&self, _chunk: u64, _buffer: &mut Vec<u8>) -> u128 {
+    fn digest(&self, _chunk: u128, _buffer: &mut Vec<u8>) -> u128 {
         0
     }
     fn as_any(&self) -> &dyn std::any::Any {
@@ -38,7 +38,7 @@ impl View for Nothing {
 }
 
 impl Restore for Nothing {
-    fn add(&mut self, _chunk: u64, _bytes: &[u8]) -> Result<(), ApplyError> {
+    fn add(&mut self, _chunk: u128, _bytes: &[u8]) -> Result<(), ApplyError> {
         Ok(())
     }
     fn finish(self: Box<Self>) -> Result<Arc<dyn View>, ApplyError> {

@@ -54,6 +54,11 @@ impl Reader {
         Ok(self.0.get_u64())
     }
 
+    pub(crate) fn u128(&mut self) -> Result<u128> {
+        self.need(16, "number")?;
+        Ok(self.0.get_u128())
+    }
+
     pub(crate) fn uuid(&mut self) -> Result<Uuid> {
         self.need(16, "uuid")?;
         Ok(Uuid::from_u128(self.0.get_u128()))

@@ -14,7 +14,7 @@ pub struct Source {
     head: Option<Head>,
     encoder: Option<Encoder>,
     view: Arc<dyn View>,
-    chunks: std::vec::IntoIter<u64>,
+    chunks: std::vec::IntoIter<u128>,
     chunk: Vec<u8>,
 }
 
@@ -22,7 +22,7 @@ impl Source {
     /// A backup of that state.
     pub fn new(group_uuid: [u8; 16], member: u64, taken_ms: u64, state: Capture) -> Self {
         let Capture { index, term, leader, view } = state;
-        let chunks: Vec<u64> = view.chunks().map(|(id, _)| id).collect();
+        let chunks: Vec<u128> = view.chunks().map(|(id, _)| id).collect();
         let head = Head {
             program: concat!("quorate ", env!("CARGO_PKG_VERSION")).to_owned(),
             group_uuid,

@@ -1,6 +1,6 @@
 //! Loading a state on several threads: the keyspace room itself has none.
 //!
-//! The one that calls reads the chunks; workers decode them; their results are put in place when all have come. What
+//! The one that calls reads the chunks; workers decode them; their results are put in place, in order, when all have come. What
 //! waits for a worker is bounded.
 
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -18,7 +18,7 @@ const WAITING: usize = 32;
 const MAX_WORKERS: usize = 8;
 
 struct Worker {
-    chunks: SyncSender<(u64, Vec<u8>)>,
+    chunks: SyncSender<(u128, Vec<u8>)>,
     thread: JoinHandle<Result<Vec<Decoded>, Corrupt>>,
 }
 
@@ -36,7 +36,7 @@ pub(super) fn restore(restore: view::Restore) -> Result<Box<dyn Restore>, ApplyE
 }
 
 fn worker(decoder: Decoder) -> Result<Worker, ApplyError> {
-    let (chunks, queue) = sync_channel::<(u64, Vec<u8>)>(WAITING);
+    let (chunks, queue) = sync_channel::<(u128, Vec<u8>)>(WAITING);
     let work = move || queue.into_iter().map(|(chunk, bytes)| decoder.decode(chunk, &bytes)).collect();
     let thread = std::thread::Builder::new().name("loader".to_owned()).spawn(work);
     let thread = thread.map_err(|error| ApplyError(format!("no thread to load with: {error}")))?;
@@ -57,7 +57,7 @@ impl Worker {
 }
 
 impl Restore for Parallel {
-    fn add(&mut self, chunk: u64, bytes: &[u8]) -> Result<(), ApplyError> {
+    fn add(&mut self, chunk: u128, bytes: &[u8]) -> Result<(), ApplyError> {
         self.next = (self.next + 1) % self.workers.len();
         if self.workers[self.next].chunks.send((chunk, bytes.to_vec())).is_ok() {
             return Ok(());
@@ -69,10 +69,14 @@ impl Restore for Parallel {
 
     fn finish(self: Box<Self>) -> Result<std::sync::Arc<dyn View>, ApplyError> {
         let mut restore = self.restore;
+        let mut all = Vec::new();
         for worker in self.workers {
-            for decoded in worker.end()? {
-                restore.place(decoded).map_err(failed)?;
-            }
+            all.append(&mut worker.end()?);
+        }
+        // They were dealt out in order; what came twice stays twice, and is found.
+        all.sort_by_key(Decoded::chunk);
+        for decoded in all {
+            restore.place(decoded).map_err(failed)?;
         }
         let view = restore.finish().map_err(failed)?;
         Ok(std::sync::Arc::new(KeyspaceView(view)))
@@ -101,7 +105,7 @@ mod tests {
         keyspace.view()
     }
 
-    fn chunks(view: &view::View) -> Vec<(u64, Vec<u8>)> {
+    fn chunks(view: &view::View) -> Vec<(u128, Vec<u8>)> {
         let encoded = |id| {
             let mut bytes = Vec::new();
             view.encode(id, &mut bytes);

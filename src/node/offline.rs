@@ -197,7 +197,7 @@ fn begin(
     dir: &Path,
     new: &NewGroup,
     header: &[u8],
-    chunks: impl Iterator<Item = io::Result<(u64, Vec<u8>)>>,
+    chunks: impl Iterator<Item = io::Result<(u128, Vec<u8>)>>,
 ) -> anyhow::Result<PathBuf> {
     let part = dir.join(format!("{NEW_GROUP}.part"));
     if part.exists() {

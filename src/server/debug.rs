@@ -186,7 +186,7 @@ impl Digest {
 fn value_digest(item: &Item) -> Digest {
     let mut content = Digest::default();
     match item.value() {
-        ValueRef::Str(bytes) => content.add(Digest::of(&[bytes])),
+        ValueRef::Str(bytes) => content.add(Digest::of(&[&bytes.whole()])),
         ValueRef::Hash(hash) => {
             for (field, value) in hash.iter() {
                 content.add(Digest::of(&[field, value]));

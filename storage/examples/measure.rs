@@ -130,7 +130,7 @@ fn checkpoint(dir: &Path, rounds: u64) -> Outcome<()> {
         let start = Instant::now();
         let mut writer = store.begin(1)?;
         for number in (0..CHUNKS).filter(|number| number % step == round % step) {
-            writer.put(number, &chunk(number + round))?;
+            writer.put(u128::from(number) << 97, &chunk(number + round))?;
         }
         let wrote = start.elapsed();
         writer.commit(b"")?;

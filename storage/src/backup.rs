@@ -1,10 +1,10 @@
 //! The file of a backup: the state of a group at one position of its log, in a form that any later program can read.
 //!
 //! ```text
-//! file    8 bytes "QUORBAK1", then frames: one head, pieces, one end, and nothing behind it
+//! file    8 bytes "QUORBAK2", then frames: one head, pieces, one end, and nothing behind it
 //! frame   kind u8, length of the body u32, crc32 u32 over kind, length and body, body
 //! head    kind 1: codec version 1 of [`Head`]
-//! piece   kind 2: chunk u64, 1 if it is the chunk's last piece or 0, bytes; at most 256 KiB of them
+//! piece   kind 2: chunk u128, 1 if it is the chunk's last piece or 0, bytes; at most 256 KiB of them
 //! end     kind 3: codec version 1 of [`End`]; its digest is the SHA-256 of the file up to this frame
 //! ```
 //!
@@ -20,10 +20,10 @@ use sha2::{Digest, Sha256};
 
 use crate::codec;
 
-const MAGIC: &[u8; 8] = b"QUORBAK1";
+const MAGIC: &[u8; 8] = b"QUORBAK2";
 const VERSION: u8 = 1;
 const FRAME_HEAD_BYTES: usize = 9;
-const PIECE_HEAD_BYTES: usize = 9;
+const PIECE_HEAD_BYTES: usize = 17;
 /// Bytes of a chunk in one piece.
 pub const PIECE_BYTES: usize = 256 << 10;
 const MAX_BODY_BYTES: usize = 64 << 20;
@@ -77,6 +77,11 @@ pub enum BackupError {
     /// It does not begin like one.
     #[error("it is no backup: it does not begin with {:?}", String::from_utf8_lossy(MAGIC))]
     Foreign,
+    /// It is a backup of another format.
+    #[error(
+        "it is a backup of format {0}, and this program reads format 2 only: read it with the version that wrote it"
+    )]
+    Version(char),
     /// It ends too early.
     #[error("it ends at byte {0}, before its end was written: the backup was broken off")]
     Cut(u64),
@@ -110,7 +115,7 @@ impl Encoder {
     }
 
     /// Appends a whole chunk, in pieces.
-    pub fn chunk(&mut self, number: u64, data: &[u8], out: &mut Vec<u8>) {
+    pub fn chunk(&mut self, number: u128, data: &[u8], out: &mut Vec<u8>) {
         let pieces = data.len().div_ceil(PIECE_BYTES).max(1);
         for piece in 0..pieces {
             let from = piece * PIECE_BYTES;
@@ -166,7 +171,7 @@ pub struct Reader<R> {
     head: Head,
     chunks: u64,
     bytes: u64,
-    last: Option<u64>,
+    last: Option<u128>,
     end: Option<End>,
 }
 
@@ -192,6 +197,7 @@ impl<R: Read> Reader<R> {
         let mut magic = [0; MAGIC.len()];
         match reader.fill(&mut magic) {
             Ok(()) if magic == *MAGIC => {}
+            Ok(()) if magic[..7] == MAGIC[..7] => return Err(BackupError::Version(char::from(magic[7]))),
             Ok(()) | Err(BackupError::Cut(_)) => return Err(BackupError::Foreign),
             Err(error) => return Err(error),
         }
@@ -223,8 +229,8 @@ impl<R: Read> Reader<R> {
     ///
     /// # Errors
     /// At the first byte that is not what was written; nothing that came before may be used then.
-    pub fn next_chunk(&mut self) -> Result<Option<(u64, Vec<u8>)>, BackupError> {
-        let mut open: Option<(u64, Vec<u8>)> = None;
+    pub fn next_chunk(&mut self) -> Result<Option<(u128, Vec<u8>)>, BackupError> {
+        let mut open: Option<(u128, Vec<u8>)> = None;
         while self.end.is_none() {
             let before = self.sha.clone();
             let (kind, body) = self.frame()?;
@@ -237,8 +243,8 @@ impl<R: Read> Reader<R> {
                 (END, Some(_)) => return Err(self.damaged("a chunk was not finished")),
                 _ => return Err(self.damaged("a frame of an unknown kind")),
             }
-            let number = body[..8].iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
-            let (last, data) = (body[8] == 1, &body[PIECE_HEAD_BYTES..]);
+            let number = body[..16].iter().rev().fold(0, |sum, byte| sum << 8 | u128::from(*byte));
+            let (last, data) = (body[16] == 1, &body[PIECE_HEAD_BYTES..]);
             let chunk = open.get_or_insert_with(|| (number, Vec::new()));
             if chunk.0 != number || self.last.is_some_and(|last| last >= number) {
                 return Err(self.damaged("the chunks are not in order"));
@@ -328,7 +334,7 @@ mod tests {
         }
     }
 
-    fn sample() -> (Vec<u8>, Vec<(u64, Vec<u8>)>) {
+    fn sample() -> (Vec<u8>, Vec<(u128, Vec<u8>)>) {
         let chunks = vec![(3, b"three".to_vec()), (4, vec![1; PIECE_BYTES + 7]), (1 << 40, Vec::new())];
         let mut out = Vec::new();
         let mut encoder = Encoder::begin(&head(3), &mut out);
@@ -340,7 +346,7 @@ mod tests {
         (out, chunks)
     }
 
-    fn read(bytes: &[u8]) -> Result<Vec<(u64, Vec<u8>)>, BackupError> {
+    fn read(bytes: &[u8]) -> Result<Vec<(u128, Vec<u8>)>, BackupError> {
         let mut reader = Reader::open(bytes)?;
         let mut chunks = Vec::new();
         while let Some(chunk) = reader.next_chunk()? {

@@ -5,11 +5,11 @@
 //! the rows that it replaced are removed.
 //!
 //! ```text
-//! data row      key    'd', group u64, chunk u64, epoch u64, part u32, all big endian
+//! data row      key    'd', group u64, chunk u128, epoch u64, part u32, all big endian
 //!               value  crc32 u32 over the key and the rest of the value, number of parts u32 (both little endian),
 //!                      bytes of the chunk. No parts: the chunk is removed as of this epoch.
 //! manifest row  key    'm', group u64 big endian
-//!               value  codec version 1: epoch, floor, rows, chunks, bytes, digest, the caller's bytes
+//!               value  codec version 2: epoch, floor, rows, chunks, bytes, digest, the caller's bytes
 //! ```
 //!
 //! What a chunk holds at epoch E are the rows of the newest epoch not above E. Rows below the manifest's `floor` are
@@ -51,9 +51,9 @@ pub use write::Writer;
 const PART_BYTES: usize = 8000;
 /// With less room than this on the disk nothing is written: the log needs it more.
 const RESERVED_BYTES: u64 = 4 << 20;
-const MANIFEST_VERSION: u8 = 1;
+const MANIFEST_VERSION: u8 = 2;
 const MAX_MANIFEST_BYTES: usize = 64 << 20;
-const KEY_BYTES: usize = 29;
+const KEY_BYTES: usize = 37;
 
 /// Why a checkpoint cannot be written or read.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -107,7 +107,7 @@ struct Manifest {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Key {
     group: u64,
-    chunk: u64,
+    chunk: u128,
     epoch: u64,
     part: u32,
 }
@@ -116,21 +116,23 @@ impl Key {
     fn encode(&self) -> [u8; KEY_BYTES] {
         let mut out = [b'd'; KEY_BYTES];
         out[1..9].copy_from_slice(&self.group.to_be_bytes());
-        out[9..17].copy_from_slice(&self.chunk.to_be_bytes());
-        out[17..25].copy_from_slice(&self.epoch.to_be_bytes());
-        out[25..].copy_from_slice(&self.part.to_be_bytes());
+        out[9..25].copy_from_slice(&self.chunk.to_be_bytes());
+        out[25..33].copy_from_slice(&self.epoch.to_be_bytes());
+        out[33..].copy_from_slice(&self.part.to_be_bytes());
         out
     }
 
     fn decode(bytes: &[u8]) -> Option<Self> {
         let bytes: &[u8; KEY_BYTES] = bytes.try_into().ok()?;
         let u64_at = |at: usize| bytes[at..at + 8].iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
-        let part = bytes[25..].iter().fold(0, |sum, byte| sum << 8 | u32::from(*byte));
-        Some(Self { group: u64_at(1), chunk: u64_at(9), epoch: u64_at(17), part })
+        let part = bytes[33..].iter().fold(0, |sum, byte| sum << 8 | u32::from(*byte));
+        let chunk = u128::from(u64_at(9)) << 64 | u128::from(u64_at(17));
+        Some(Self { group: u64_at(1), chunk, epoch: u64_at(25), part })
     }
 
     fn row_hash(&self, crc: u32) -> u64 {
-        let place = rows::mix(rows::mix(rows::mix(self.group) ^ self.chunk) ^ self.epoch);
+        let (high, low) = ((self.chunk >> 64) as u64, self.chunk as u64);
+        let place = [high, low, self.epoch].iter().fold(rows::mix(self.group), |place, half| rows::mix(place ^ half));
         rows::mix(place ^ (u64::from(self.part) << 32 | u64::from(crc)))
     }
 }
@@ -188,7 +190,7 @@ struct Chunk {
 struct Directory {
     epoch: u64,
     floor: u64,
-    chunks: BTreeMap<u64, Chunk>,
+    chunks: BTreeMap<u128, Chunk>,
     rows: u64,
     bytes: u64,
     digest: u64,
@@ -201,7 +203,7 @@ struct Directory {
 }
 
 impl Directory {
-    fn forget(&mut self, group: u64, number: u64) {
+    fn forget(&mut self, group: u64, number: u128) {
         if let Some(chunk) = self.chunks.remove(&number) {
             self.rows -= u64::from(chunk.parts);
             self.bytes -= chunk.bytes;
@@ -211,7 +213,7 @@ impl Directory {
         }
     }
 
-    fn add(&mut self, number: u64, chunk: Chunk) {
+    fn add(&mut self, number: u128, chunk: Chunk) {
         self.rows += u64::from(chunk.parts);
         self.bytes += chunk.bytes;
         self.digest = self.digest.wrapping_add(chunk.hash);

@@ -18,8 +18,8 @@ use quorate_storage::wal::{RecoveredGroup, Wal, WalConfig, WalDriver};
 
 const WAL_V1: &str = include_str!("../../tests/formats/wal-v1.hex");
 const IDENTITY_V1: &str = include_str!("../../tests/formats/identity-v1.hex");
-const CHECKPOINT_V1: &str = include_str!("../../tests/formats/checkpoint-v1.hex");
-const BACKUP_V1: &str = include_str!("../../tests/formats/backup-v1.hex");
+const CHECKPOINT_V2: &str = include_str!("../../tests/formats/checkpoint-v2.hex");
+const BACKUP_V2: &str = include_str!("../../tests/formats/backup-v2.hex");
 const EPOCH_V1: &str = include_str!("../../tests/formats/epoch-v1.hex");
 
 fn open(disk: &MemDisk) -> (Wal, WalDriver, std::collections::BTreeMap<u64, RecoveredGroup>) {
@@ -132,11 +132,11 @@ fn write_checkpoint(store: &CheckpointStore) {
     let mut writer = store.begin(1).unwrap();
     writer.put(7, b"chunk seven").unwrap();
     writer.put(9, &long(9, 8100)).unwrap();
-    writer.put(70_000, b"").unwrap();
+    writer.put(70_000 << 64, b"").unwrap();
     writer.commit(b"first").unwrap();
     let mut writer = store.begin(1).unwrap();
     writer.put(7, b"chunk seven, again").unwrap();
-    writer.remove(70_000).unwrap();
+    writer.remove(70_000 << 64).unwrap();
     writer.commit(b"second").unwrap();
 }
 
@@ -147,13 +147,13 @@ fn rows(rows: &MemRows) -> Files {
 }
 
 #[test]
-fn the_checkpoint_rows_of_version_one_are_read_and_written_as_ever() {
+fn the_checkpoint_rows_of_version_two_are_read_and_written_as_ever() {
     let now = MemRows::new();
     write_checkpoint(&CheckpointStore::over(Arc::new(now.clone())));
-    golden::check("the checkpoint's rows", CHECKPOINT_V1, &rows(&now));
+    golden::check("the checkpoint's rows", CHECKPOINT_V2, &rows(&now));
 
     let stored = MemRows::new();
-    for (name, value) in golden::parse(CHECKPOINT_V1) {
+    for (name, value) in golden::parse(CHECKPOINT_V2) {
         let digits: Vec<char> = name.chars().collect();
         let byte = |pair: &[char]| u8::from_str_radix(&pair.iter().collect::<String>(), 16).unwrap();
         stored.put(&digits.chunks(2).map(byte).collect::<Vec<u8>>(), &value).unwrap();
@@ -184,7 +184,7 @@ fn the_epoch_file_of_version_one_is_written_as_ever_and_believed() {
 }
 
 #[test]
-fn a_backup_of_version_1() {
+fn a_backup_of_version_2() {
     let head = Head {
         program: "quorate 0.1.0".to_owned(),
         group_uuid: [7; 16],
@@ -199,14 +199,14 @@ fn a_backup_of_version_1() {
     };
     let mut out = Vec::new();
     let mut encoder = Encoder::begin(&head, &mut out);
-    encoder.chunk(3, b"three", &mut out);
+    encoder.chunk(3 << 64, b"three", &mut out);
     let end = encoder.end(&mut out);
-    golden::check("a backup", BACKUP_V1, &[("backup".to_owned(), out)]);
+    golden::check("a backup", BACKUP_V2, &[("backup".to_owned(), out)]);
 
-    let bytes = golden::parse(BACKUP_V1).remove(0).1;
+    let bytes = golden::parse(BACKUP_V2).remove(0).1;
     let mut reader = Reader::open(&bytes[..]).unwrap();
     assert_eq!(reader.head(), &head);
-    assert_eq!(reader.next_chunk().unwrap(), Some((3, b"three".to_vec())));
+    assert_eq!(reader.next_chunk().unwrap(), Some((3 << 64, b"three".to_vec())));
     assert_eq!(reader.next_chunk().unwrap(), None);
     assert_eq!(reader.end(), Some(&end));
 }

@@ -4,9 +4,10 @@ mod field;
 
 use self::field::{bit_offset, bitfield, bitfield_keys, bitfield_ro};
 use crate::args::{Args, is};
-use crate::cx::{ReadCx, Ttl, WriteCx};
+use crate::cx::{ReadCx, WriteCx};
 use crate::error::CmdError;
 use crate::reply::ReplyBuf;
+use crate::rope::Str;
 use crate::settings::{Setting, Settings};
 use crate::spec::{Arg, Command, Group, Handler, KeySpec, Meta, acl, flag, key};
 
@@ -16,8 +17,8 @@ fn longest(settings: &Settings) -> usize {
     settings.limit(Setting::ProtoMaxBulkLen)
 }
 
-fn bit_at(bytes: &[u8], offset: usize) -> u8 {
-    bytes.get(offset >> 3).map_or(0, |byte| byte >> (7 - (offset & 7)) & 1)
+fn bit_at(string: Str<'_>, offset: usize) -> u8 {
+    string.byte(offset >> 3).map_or(0, |byte| byte >> (7 - (offset & 7)) & 1)
 }
 
 fn getbit(cx: &ReadCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Result<(), CmdError> {
@@ -42,14 +43,9 @@ fn setbit(cx: &mut WriteCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Resu
     if old.len() > offset >> 3 && was == bit {
         return Ok(());
     }
-    cx.edit_string(key, |bytes| {
-        let at = offset >> 3;
-        if bytes.len() <= at {
-            bytes.resize(at + 1, 0);
-        }
-        let place = 7 - (offset & 7);
-        bytes[at] = bytes[at] & !(1 << place) | bit << place;
-    });
+    let (at, place) = (offset >> 3, 7 - (offset & 7));
+    let byte = old.byte(at).unwrap_or(0) & !(1 << place) | bit << place;
+    cx.write_string(key, at, &[byte]);
     Ok(())
 }
 
@@ -69,33 +65,43 @@ impl Span {
         (start <= end).then(|| Self { from: start as usize * unit, to: (end as usize + 1) * unit })
     }
 
-    /// Its bytes, each with the bits that lie in the span set in a mask.
-    fn bytes<'a>(&self, bytes: &'a [u8]) -> impl Iterator<Item = (usize, u8, u8)> + 'a {
-        let (from, to) = (self.from, self.to);
-        (from >> 3..to.div_ceil(8)).map(move |at| {
-            let mut mask = 0xff;
-            if at == from >> 3 {
-                mask &= 0xff >> (from & 7);
-            }
-            if at == to >> 3 {
-                mask &= !(0xff >> (to & 7));
-            }
-            (at, bytes[at], mask)
+    /// Its bytes in pieces: where each begins in the string, and the bytes.
+    fn pieces<'a>(&self, string: Str<'a>) -> impl Iterator<Item = (usize, &'a [u8])> {
+        let first = self.from >> 3;
+        string.pieces(first, self.to.div_ceil(8)).scan(first, |at, piece| {
+            let began = *at;
+            *at += piece.len();
+            Some((began, piece))
         })
+    }
+
+    /// The bits of that byte that lie in it.
+    fn mask(&self, at: usize) -> u8 {
+        let front = if at == self.from >> 3 { 0xff >> (self.from & 7) } else { 0xff };
+        let back = if at == self.to >> 3 { 0xff >> (self.to & 7) } else { 0 };
+        front & !back
     }
 }
 
 impl Span {
-    fn ones(&self, bytes: &[u8]) -> usize {
-        // The bytes that lie in it whole go eight at a time.
-        let (first, last) = (self.from.div_ceil(8), self.to >> 3);
-        if first >= last {
-            return self.bytes(bytes).map(|(_, byte, mask)| (byte & mask).count_ones() as usize).sum();
-        }
-        let front = Self { from: self.from, to: first * 8 };
-        let back = Self { from: last * 8, to: self.to };
-        let edges = front.bytes(bytes).chain(back.bytes(bytes));
-        ones(&bytes[first..last]) + edges.map(|(_, byte, mask)| (byte & mask).count_ones() as usize).sum::<usize>()
+    fn ones(&self, string: Str<'_>) -> usize {
+        // Whole bytes go eight at a time; what lies outside of the first and the last one is taken off again.
+        let all: usize = self.pieces(string).map(|(_, piece)| ones(piece)).sum();
+        let (first, last) = (self.from >> 3, (self.to - 1) >> 3);
+        let outside = |at: usize| (string.byte(at).unwrap_or(0) & !self.mask(at)).count_ones() as usize;
+        all - outside(first) - if last > first { outside(last) } else { 0 }
+    }
+
+    /// The first bit in it that is set, or clear.
+    fn first(&self, string: Str<'_>, set: bool) -> Option<usize> {
+        let wanted = |byte: u8, mask: u8| if set { byte & mask } else { !byte & mask };
+        let none = if set { 0 } else { 0xff };
+        self.pieces(string).find_map(|(began, piece)| {
+            let candidates = piece.iter().enumerate().filter(|(_, byte)| **byte != none);
+            candidates
+                .map(|(at, byte)| (began + at, wanted(*byte, self.mask(began + at))))
+                .find_map(|(at, bits)| (bits != 0).then(|| at * 8 + bits.leading_zeros() as usize))
+        })
     }
 }
 
@@ -115,12 +121,12 @@ fn ones(bytes: &[u8]) -> usize {
 }
 
 fn bitcount(cx: &ReadCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Result<(), CmdError> {
-    let Some(bytes) = cx.string(args.next()?)? else {
+    let Some(string) = cx.string(args.next()?)? else {
         out.int(0);
         return Ok(());
     };
     if args.is_empty() {
-        out.len(ones(bytes));
+        out.len(string.pieces(0, string.len()).map(ones).sum());
         return Ok(());
     }
     if args.remaining() == 1 || args.remaining() > 3 {
@@ -132,11 +138,11 @@ fn bitcount(cx: &ReadCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Result<
         return Ok(());
     }
     let in_bits = in_bits(args)?;
-    let Some(span) = Span::of(start, end, bytes.len(), in_bits) else {
+    let Some(span) = Span::of(start, end, string.len(), in_bits) else {
         out.int(0);
         return Ok(());
     };
-    out.len(span.ones(bytes));
+    out.len(span.ones(string));
     Ok(())
 }
 
@@ -146,7 +152,7 @@ fn bitpos(cx: &ReadCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Result<()
     if bit != 0 && bit != 1 {
         return Err(CmdError::fixed("ERR The bit argument must be 1 or 0."));
     }
-    let Some(bytes) = cx.string(key)? else {
+    let Some(string) = cx.string(key)? else {
         out.int(if bit == 1 { -1 } else { 0 });
         return Ok(());
     };
@@ -162,14 +168,12 @@ fn bitpos(cx: &ReadCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Result<()
         Some(arg) => crate::number::parse_int(arg).ok_or(CmdError::NOT_INTEGER)?,
         None => -1,
     };
-    let Some(span) = Span::of(start, end, bytes.len(), in_bits) else {
+    let Some(span) = Span::of(start, end, string.len(), in_bits) else {
         out.int(-1);
         return Ok(());
     };
-    let wanted = |byte: u8, mask: u8| if bit == 1 { byte & mask } else { !byte & mask };
-    let hit = span.bytes(bytes).find(|(_, byte, mask)| wanted(*byte, *mask) != 0);
-    out.int(match hit {
-        Some((at, byte, mask)) => (at * 8) as i64 + i64::from(wanted(byte, mask).leading_zeros()),
+    out.int(match span.first(string, bit == 1) {
+        Some(at) => at as i64,
         // Without an end, zeros go on for ever behind the string.
         None if bit == 0 && !end_given => span.to as i64,
         None => -1,
@@ -194,15 +198,15 @@ fn bitop(cx: &mut WriteCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Resul
     let sources =
         args.rest().iter().map(|key| cx.string(key).map(Option::unwrap_or_default)).collect::<Result<Vec<_>, _>>()?;
     let length = sources.iter().map(|source| source.len()).max().unwrap_or(0);
-    for (nth, source) in sources.iter().enumerate() {
+    for (nth, source) in sources.iter().map(|source| source.whole()).enumerate() {
         if nth == 0 {
-            result.extend_from_slice(source);
+            result.extend_from_slice(&source);
             result.resize(length, 0);
             continue;
         }
         // What a source lacks counts as zero bytes.
         let (both, rest) = result.split_at_mut(source.len());
-        both.iter_mut().zip(*source).for_each(|(byte, other)| *byte = combine(*byte, *other));
+        both.iter_mut().zip(&*source).for_each(|(byte, other)| *byte = combine(*byte, *other));
         rest.iter_mut().for_each(|byte| *byte = combine(*byte, 0));
     }
     if not {
@@ -211,8 +215,7 @@ fn bitop(cx: &mut WriteCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Resul
     if result.is_empty() {
         cx.remove(target);
     } else {
-        cx.set_string(target, b"", Ttl::Clear);
-        cx.edit_string(target, |bytes| *bytes = result);
+        cx.set_grown(target, result);
     }
     out.len(length);
     Ok(())

@@ -57,7 +57,8 @@ fn idletime(cx: &ReadCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Result<
 fn refcount(cx: &ReadCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Result<(), CmdError> {
     const SHARED: std::ops::Range<i64> = 0..10_000;
     about(cx, args, out, |item, out| {
-        let int = item.as_str().filter(|_| item.encoding() == "int").and_then(number::parse_int);
+        let int = item.as_str().filter(|_| item.encoding() == "int");
+        let int = int.and_then(|text| number::parse_int(&text.whole()));
         let shared = int.is_some_and(|int| SHARED.contains(&int));
         out.int(if shared { i32::MAX.into() } else { 1 });
         Ok(())
@@ -86,7 +87,7 @@ fn help(_cx: &ReadCx<'_>, _args: &mut Args<'_>, out: &mut ReplyBuf) -> Result<()
 fn dump(cx: &ReadCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Result<(), CmdError> {
     about(cx, args, out, |item, out| {
         let payload = match item.value() {
-            ValueRef::Str(bytes) => rdb::dump_string(bytes),
+            ValueRef::Str(string) => rdb::dump_string(&string.whole()),
             ValueRef::Hash(hash) => {
                 let fields: Vec<_> = hash.iter().collect();
                 rdb::dump_hash(hash.is_packed(), fields.iter().copied())

@@ -13,10 +13,11 @@ use crate::args::{Args, is};
 use crate::cx::{ReadCx, Ttl, WriteCx};
 use crate::error::CmdError;
 use crate::reply::ReplyBuf;
+use crate::rope::Str;
 use crate::spec::{Arg, Command, Deprecated, Group, Handler, KeyAt, KeySpec, Meta, acl, flag, key};
 
 fn get(cx: &ReadCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Result<(), CmdError> {
-    out.bulk_or_null(cx.string(args.next()?)?);
+    out.string_or_null(cx.string(args.next()?)?);
     Ok(())
 }
 
@@ -34,7 +35,7 @@ fn set(cx: &mut WriteCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Result<
         None => Ttl::Clear,
     };
     if options.get {
-        out.bulk_or_null(cx.string(key)?);
+        out.string_or_null(cx.string(key)?);
     }
     let allowed = match options.when {
         When::Always => true,
@@ -93,14 +94,14 @@ fn setnx(cx: &mut WriteCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Resul
 
 fn getset(cx: &mut WriteCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Result<(), CmdError> {
     let (key, value) = (args.next()?, args.next()?);
-    out.bulk_or_null(cx.string(key)?);
+    out.string_or_null(cx.string(key)?);
     cx.set_string(key, value, Ttl::Clear);
     Ok(())
 }
 
 fn getdel(cx: &mut WriteCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Result<(), CmdError> {
     let key = args.next()?;
-    out.bulk_or_null(cx.string(key)?);
+    out.string_or_null(cx.string(key)?);
     cx.remove(key);
     Ok(())
 }
@@ -112,7 +113,7 @@ fn getex(cx: &mut WriteCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Resul
         out.null();
         return Ok(());
     };
-    out.bulk(value);
+    out.string(value);
     if let Some((unit, arg)) = options.expiry {
         let at = moment(arg, unit, cx.now_ms(), "getex")?;
         cx.expire(key, at);
@@ -125,7 +126,7 @@ fn getex(cx: &mut WriteCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Resul
 fn mget(cx: &ReadCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Result<(), CmdError> {
     out.array(args.remaining());
     for key in args.rest() {
-        out.bulk_or_null(cx.string(key).unwrap_or_default());
+        out.string_or_null(cx.string(key).unwrap_or_default());
     }
     Ok(())
 }
@@ -158,7 +159,7 @@ fn msetnx(cx: &mut WriteCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Resu
 }
 
 fn strlen(cx: &ReadCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Result<(), CmdError> {
-    out.len(cx.string(args.next()?)?.map_or(0, <[u8]>::len));
+    out.len(cx.string(args.next()?)?.map_or(0, Str::len));
     Ok(())
 }
 
@@ -172,7 +173,7 @@ fn append(cx: &mut WriteCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Resu
         Some(old) => {
             let length = old.len().saturating_add(more.len());
             cx.check_length(length)?;
-            cx.edit_string(key, |bytes| bytes.extend_from_slice(more));
+            cx.write_string(key, length - more.len(), more);
             length
         }
     };
@@ -184,19 +185,14 @@ fn setrange(cx: &mut WriteCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Re
     let key = args.next()?;
     let offset = usize::try_from(args.int()?).map_err(|_| CmdError::fixed("ERR offset is out of range"))?;
     let part = args.next()?;
-    let old = cx.string(key)?.map_or(0, <[u8]>::len);
+    let old = cx.string(key)?.map_or(0, Str::len);
     if part.is_empty() {
         out.len(old);
         return Ok(());
     }
     let end = offset.saturating_add(part.len());
     cx.check_length(end)?;
-    cx.edit_string(key, |bytes| {
-        if bytes.len() < end {
-            bytes.resize(end, 0);
-        }
-        bytes[offset..end].copy_from_slice(part);
-    });
+    cx.write_string(key, offset, part);
     out.len(old.max(end));
     Ok(())
 }
@@ -204,20 +200,21 @@ fn setrange(cx: &mut WriteCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Re
 fn getrange(cx: &ReadCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Result<(), CmdError> {
     let key = args.next()?;
     let (start, end) = (args.int()?, args.int()?);
-    let bytes = cx.string(key)?.unwrap_or_default();
-    out.bulk(range_of(bytes, start, end));
+    let string = cx.string(key)?.unwrap_or_default();
+    let (from, to) = range_of(string.len(), start, end);
+    out.bulk_of(string, from, to);
     Ok(())
 }
 
-/// Offsets below 0 count from the end; what lies outside is cut off.
-fn range_of(bytes: &[u8], start: i64, end: i64) -> &[u8] {
-    let length = bytes.len() as i64;
+/// From where to before where. Offsets below 0 count from the end; what lies outside is cut off.
+fn range_of(length: usize, start: i64, end: i64) -> (usize, usize) {
+    let length = length as i64;
     if start < 0 && end < 0 && start > end {
-        return &[];
+        return (0, 0);
     }
     let from_end = |n: i64| if n < 0 { n.saturating_add(length).max(0) } else { n };
     let (start, end) = (from_end(start), from_end(end).min(length - 1));
-    if start > end { &[] } else { &bytes[start as usize..=end as usize] }
+    if start > end { (0, 0) } else { (start as usize, end as usize + 1) }
 }
 
 /// The family.

@@ -24,7 +24,7 @@ use crate::runtime::random_u128;
 use crate::types::MemberId;
 
 const MAGIC: [u8; 4] = *b"QRMP";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 const HELLO_BYTES: usize = 4 + 2 + 16 + 8 + 16 + 8 + 16 + 32;
 const MAX_WORDS: usize = 512;
 /// All of it must be done within this time.

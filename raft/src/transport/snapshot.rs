@@ -68,15 +68,15 @@ impl Begin {
 }
 
 /// A piece of a chunk: whether it is the chunk's last, and its bytes under a checksum.
-pub(crate) fn put_piece(out: &mut BytesMut, chunk: u64, last: bool, bytes: &[u8]) {
+pub(crate) fn put_piece(out: &mut BytesMut, chunk: u128, last: bool, bytes: &[u8]) {
     out.reserve(PIECE_HEAD_BYTES + bytes.len());
-    out.put_u64(chunk);
+    out.put_u128(chunk);
     put_bool(out, last);
     out.put_u32(checksum(chunk, last, bytes));
     put_bytes(out, bytes);
 }
 
-fn checksum(chunk: u64, last: bool, bytes: &[u8]) -> u32 {
+fn checksum(chunk: u128, last: bool, bytes: &[u8]) -> u32 {
     let mut sum = crc32fast::Hasher::new();
     sum.update(&chunk.to_be_bytes());
     sum.update(&[u8::from(last)]);
@@ -84,9 +84,9 @@ fn checksum(chunk: u64, last: bool, bytes: &[u8]) -> u32 {
     sum.finalize()
 }
 
-pub(crate) fn read_piece(body: Bytes) -> Result<(u64, bool, Bytes), Malformed> {
+pub(crate) fn read_piece(body: Bytes) -> Result<(u128, bool, Bytes), Malformed> {
     let mut reader = Reader(body);
-    let (chunk, last, sum, bytes) = (reader.u64()?, reader.bool()?, reader.u32()?, reader.bytes()?);
+    let (chunk, last, sum, bytes) = (reader.u128()?, reader.bool()?, reader.u32()?, reader.bytes()?);
     reader.end()?;
     if checksum(chunk, last, &bytes) != sum {
         return Err(Malformed("snapshot piece: its checksum is wrong"));
@@ -109,7 +109,7 @@ struct Partial {
     chunks: u64,
     total: u64,
     /// The last chunk that is complete.
-    before: Option<u64>,
+    before: Option<u128>,
 }
 
 /// The state of a snapshot whose connection broke, by the bytes of its beginning: the same beginning means the same
@@ -138,9 +138,9 @@ impl Partials {
 }
 
 /// The answer to a beginning: from which chunk on it is to be sent, and how many chunks and bytes are here already.
-pub(crate) fn read_resume(body: Bytes) -> Result<(u64, u64, u64), Malformed> {
+pub(crate) fn read_resume(body: Bytes) -> Result<(u128, u64, u64), Malformed> {
     let mut reader = Reader(body);
-    let resume = (reader.u64()?, reader.u64()?, reader.u64()?);
+    let resume = (reader.u128()?, reader.u64()?, reader.u64()?);
     reader.end()?;
     Ok(resume)
 }
@@ -209,13 +209,13 @@ async fn run(
         }
     };
     let _ = answers.send(frame::encode(Kind::Reply, group, request, |out| {
-        out.put_u64(partial.before.map_or(0, |before| before + 1));
+        out.put_u128(partial.before.map_or(0, |before| before + 1));
         out.put_u64(partial.chunks);
         out.put_u64(partial.total);
     }));
     // Bytes of all pieces that came, those of a chunk that is not complete included.
     let mut total = partial.total;
-    let mut open: Option<(u64, Vec<u8>)> = None;
+    let mut open: Option<(u128, Vec<u8>)> = None;
     while let Some(frame) = frames.recv().await {
         if frame.kind == Kind::SnapshotEnd {
             let mut reader = Reader(frame.body);
@@ -261,11 +261,11 @@ async fn run(
 
 /// A chunk that is complete with this piece.
 fn assemble(
-    open: &mut Option<(u64, Vec<u8>)>,
-    chunk: u64,
+    open: &mut Option<(u128, Vec<u8>)>,
+    chunk: u128,
     last: bool,
     bytes: Bytes,
-) -> Result<Option<(u64, Bytes)>, String> {
+) -> Result<Option<(u128, Bytes)>, String> {
     match open.take() {
         None if last => Ok(Some((chunk, bytes))),
         None => {

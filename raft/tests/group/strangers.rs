@@ -23,7 +23,7 @@ async fn refused(cluster: &Cluster, change: impl FnOnce(&mut Home)) -> String {
     // A raw dialler is enough: the handshake is the first thing on the wire.
     let mut stream = TcpStream::connect(&cluster.homes[&1].member.peer).await.unwrap();
     let mut hello = Vec::new();
-    hello.extend_from_slice(b"QRMP\x00\x01");
+    hello.extend_from_slice(b"QRMP\x00\x02");
     hello.extend_from_slice(home.identity.cluster.as_bytes());
     hello.extend_from_slice(&home.identity.member.to_be_bytes());
     hello.extend_from_slice(home.identity.incarnation.as_bytes());
@@ -81,7 +81,7 @@ async fn garbage_on_the_peer_port_closes_that_connection_and_nothing_else() {
     let leader = cluster.leader().await;
     let address = cluster.homes[&leader].member.peer.clone();
     let term = cluster.running[&leader].group.status().await.term;
-    for garbage in [&b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"[..], &[0xFF; 4096], b"QRMP\x00\x01", b""] {
+    for garbage in [&b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"[..], &[0xFF; 4096], b"QRMP\x00\x02", b""] {
         let mut stream = TcpStream::connect(&address).await.unwrap();
         stream.write_all(garbage).await.unwrap();
         let mut answer = Vec::new();
@@ -105,7 +105,7 @@ async fn misbehave(cluster: &Cluster, frames: &[u8]) -> usize {
     let second = cluster.homes[&2].clone();
     let mut stream = TcpStream::connect(&cluster.homes[&1].member.peer).await.unwrap();
     let mut hello = Vec::new();
-    hello.extend_from_slice(b"QRMP\x00\x01");
+    hello.extend_from_slice(b"QRMP\x00\x02");
     hello.extend_from_slice(second.identity.cluster.as_bytes());
     hello.extend_from_slice(&2u64.to_be_bytes());
     hello.extend_from_slice(second.identity.incarnation.as_bytes());

@@ -19,7 +19,7 @@ struct Chunk {
 #[derive(Clone, Default)]
 pub struct State {
     revision: u64,
-    chunks: BTreeMap<u64, Chunk>,
+    chunks: BTreeMap<u128, Chunk>,
 }
 
 /// `add NAME N [PADDING]` answers the new value; `get NAME` the value; `fail` can't be applied.
@@ -30,8 +30,8 @@ pub struct Toy {
     pub with_replies: Mutex<u64>,
 }
 
-fn chunk_of(name: &[u8]) -> u64 {
-    name.iter().fold(7u64, |h, b| h.wrapping_mul(31).wrapping_add(u64::from(*b))) % CHUNKS
+fn chunk_of(name: &[u8]) -> u128 {
+    u128::from(name.iter().fold(7u64, |h, b| h.wrapping_mul(31).wrapping_add(u64::from(*b))) % CHUNKS)
 }
 
 impl Toy {
@@ -127,11 +127,11 @@ impl View for ToyView {
         self.0.revision.to_be_bytes().to_vec()
     }
 
-    fn chunks(&self) -> Box<dyn Iterator<Item = (u64, u64)> + '_> {
+    fn chunks(&self) -> Box<dyn Iterator<Item = (u128, u64)> + '_> {
         Box::new(self.0.chunks.iter().map(|(id, c)| (*id, c.revision)))
     }
 
-    fn encode(&self, chunk: u64, out: &mut Vec<u8>) {
+    fn encode(&self, chunk: u128, out: &mut Vec<u8>) {
         let chunk = &self.0.chunks[&chunk];
         out.put_u64(chunk.revision);
         for (name, (n, padding)) in &chunk.counters {
@@ -143,7 +143,7 @@ impl View for ToyView {
         }
     }
 
-    fn digest(&self, chunk: u64, buffer: &mut Vec<u8>) -> u128 {
+    fn digest(&self, chunk: u128, buffer: &mut Vec<u8>) -> u128 {
         self.encode(chunk, buffer);
         // Enough to tell states of a test apart.
         buffer.iter().fold(7, |sum: u128, byte| sum.wrapping_mul(1_000_003).wrapping_add(u128::from(*byte)))
@@ -157,7 +157,7 @@ impl View for ToyView {
 struct ToyRestore(State);
 
 impl Restore for ToyRestore {
-    fn add(&mut self, chunk: u64, bytes: &[u8]) -> Result<(), ApplyError> {
+    fn add(&mut self, chunk: u128, bytes: &[u8]) -> Result<(), ApplyError> {
         let mut rest = bytes;
         let revision = rest.get_u64();
         let mut counters = BTreeMap::new();

@@ -57,7 +57,7 @@ pub struct Onlooker {
 struct Lossy(Box<dyn Restore>, bool);
 
 impl Restore for Lossy {
-    fn add(&mut self, chunk: u64, bytes: &[u8]) -> Result<(), ApplyError> {
+    fn add(&mut self, chunk: u128, bytes: &[u8]) -> Result<(), ApplyError> {
         if std::mem::replace(&mut self.1, true) { self.0.add(chunk, bytes) } else { Ok(()) }
     }
 
@@ -69,7 +69,7 @@ impl Restore for Lossy {
 fn digest(engine: &Engine) -> (u128, u64) {
     let view = engine.with(|keyspace| keyspace.view());
     let mut bytes = view.header();
-    let chunks: Vec<u64> = view.chunks().map(|(id, _)| id).collect();
+    let chunks: Vec<u128> = view.chunks().map(|(id, _)| id).collect();
     for chunk in chunks {
         bytes.extend_from_slice(&chunk.to_le_bytes());
         view.encode(chunk, &mut bytes);

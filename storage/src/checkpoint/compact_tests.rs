@@ -10,7 +10,7 @@ fn churn(store: &CheckpointStore, model: &mut Model, rounds: std::ops::Range<u64
     for round in rounds {
         let mut writer = store.begin(7).unwrap();
         for step in 0..60 {
-            let chunk = rows::mix(round * 1000 + step) % 80;
+            let chunk = u128::from(rows::mix(round * 1000 + step) % 80);
             let data = value(round * 100 + step, 4000 + (rows::mix(step + round) % 12_000) as usize);
             writer.put(chunk, &data).unwrap();
             model.insert(chunk, data);

@@ -69,7 +69,7 @@ impl Chunks {
     }
 
     /// Takes one row; gives the chunk before it if that is complete with it.
-    fn take(&mut self, key: &[u8], value: &[u8]) -> Result<Option<(u64, Vec<u8>)>, CheckpointError> {
+    fn take(&mut self, key: &[u8], value: &[u8]) -> Result<Option<(u128, Vec<u8>)>, CheckpointError> {
         let place = Key::decode(key).ok_or_else(|| self.group.corrupt("a row has a key that is none"))?;
         if place.epoch > self.manifest.epoch {
             self.directory.leftovers.push(place);
@@ -90,7 +90,7 @@ impl Chunks {
     }
 
     /// Ends the chunk whose rows came last.
-    fn finish_chunk(&mut self) -> Result<Option<(u64, Vec<u8>)>, CheckpointError> {
+    fn finish_chunk(&mut self) -> Result<Option<(u128, Vec<u8>)>, CheckpointError> {
         let Some(chunk) = self.current.take() else { return Ok(None) };
         let Some(key) = chunk.keys.first().copied() else { return Ok(None) };
         let missing = chunk.parts > 0 && chunk.parts as usize != chunk.keys.len();
@@ -127,7 +127,7 @@ impl Chunks {
         Ok(())
     }
 
-    fn step(&mut self) -> Result<Option<(u64, Vec<u8>)>, CheckpointError> {
+    fn step(&mut self) -> Result<Option<(u128, Vec<u8>)>, CheckpointError> {
         while let Some(row) = self.scan.next() {
             let (key, value) = row.map_err(CheckpointError::Store)?;
             if let Some(chunk) = self.take(&key, &value)? {
@@ -143,7 +143,7 @@ impl Chunks {
 }
 
 impl Iterator for Chunks {
-    type Item = Result<(u64, Vec<u8>), CheckpointError>;
+    type Item = Result<(u128, Vec<u8>), CheckpointError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.ended {

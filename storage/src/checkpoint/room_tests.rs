@@ -66,7 +66,7 @@ impl Rows for Tight {
     }
 }
 
-fn chunks(store: &CheckpointStore) -> Vec<(u64, Vec<u8>)> {
+fn chunks(store: &CheckpointStore) -> Vec<(u128, Vec<u8>)> {
     store.load(1).unwrap().unwrap().chunks.collect::<Result<_, _>>().unwrap()
 }
 

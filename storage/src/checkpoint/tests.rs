@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-pub(super) type Model = BTreeMap<u64, Vec<u8>>;
+pub(super) type Model = BTreeMap<u128, Vec<u8>>;
 
 pub(super) fn read(store: &CheckpointStore, group: u64) -> Result<Option<(u64, Vec<u8>, Model)>, CheckpointError> {
     let Some(loaded) = store.load(group)? else { return Ok(None) };
@@ -26,8 +26,8 @@ pub(super) fn value(seed: u64, bytes: usize) -> Vec<u8> {
 
 #[derive(Debug, Clone)]
 enum Step {
-    Put(u64, usize),
-    Remove(u64),
+    Put(u128, usize),
+    Remove(u128),
 }
 
 #[derive(Debug, Clone)]
@@ -41,11 +41,15 @@ struct Round {
     reader: bool,
 }
 
+fn chunk() -> impl Strategy<Value = u128> {
+    (0u128..6).prop_map(|number| number << 61 | number & 1)
+}
+
 fn round() -> impl Strategy<Value = Round> {
     let step = prop_oneof![
-        4 => (0u64..6, prop_oneof![0usize..50, 7_990usize..8_010, 0usize..40_000])
+        4 => (chunk(), prop_oneof![0usize..50, 7_990usize..8_010, 0usize..40_000])
             .prop_map(|(chunk, bytes)| Step::Put(chunk, bytes)),
-        1 => (0u64..6).prop_map(Step::Remove),
+        1 => chunk().prop_map(Step::Remove),
     ];
     (
         prop::bool::weighted(0.15),
@@ -149,7 +153,7 @@ proptest! {
         let rows = MemRows::new();
         let store = CheckpointStore::over(Arc::new(rows.clone()));
         let mut writer = store.begin(1).unwrap();
-        (0..3).for_each(|chunk| writer.put(chunk, &value(chunk, 20_000)).unwrap());
+        (0..3).for_each(|chunk| writer.put(chunk, &value(chunk as u64, 20_000)).unwrap());
         writer.commit(b"manifest").unwrap();
         rows.flip_bit(position % rows.len(), bit);
         let store = CheckpointStore::over(Arc::new(rows));
@@ -166,7 +170,7 @@ fn a_missing_row_is_found() {
         let rows = MemRows::new();
         let store = CheckpointStore::over(Arc::new(rows.clone()));
         let mut writer = store.begin(1).unwrap();
-        (0..2).for_each(|chunk| writer.put(chunk, &value(chunk, 20_000)).unwrap());
+        (0..2).for_each(|chunk| writer.put(chunk, &value(chunk as u64, 20_000)).unwrap());
         writer.commit(b"").unwrap();
         let (from, to) = group_range(1);
         let (key, _) = rows.scan(&from, &to).nth(position % 6).unwrap().unwrap();
@@ -219,7 +223,7 @@ fn sled_files_copied_at_any_moment_hold_the_last_commit() {
         let before = model.clone();
         let mut writer = store.begin(7).unwrap();
         for step in 0..40 {
-            let chunk = rows::mix(epoch * 1000 + step) % 200;
+            let chunk = u128::from(rows::mix(epoch * 1000 + step) % 200);
             if step % 7 == 6 {
                 writer.remove(chunk).unwrap();
                 model.remove(&chunk);
@@ -265,7 +269,7 @@ fn damage_to_sleds_files_is_never_served() {
         for epoch in 0..3 {
             let mut writer = store.begin(7).unwrap();
             for chunk in (0..60).filter(|chunk| chunk % 3 == epoch) {
-                model.insert(chunk, value(chunk, 9_000));
+                model.insert(chunk, value(chunk as u64, 9_000));
                 writer.put(chunk, &model[&chunk]).unwrap();
             }
             writer.commit(b"").unwrap();

@@ -18,7 +18,7 @@ pub struct Writer {
     epoch: u64,
     replace_all: bool,
     /// What was put, and what was removed.
-    changes: BTreeMap<u64, Option<Chunk>>,
+    changes: BTreeMap<u128, Option<Chunk>>,
     committed: bool,
     /// Bytes since the room on the disk was last looked at.
     written: u64,
@@ -57,8 +57,8 @@ impl Writer {
 
     /// The numbers of the chunks that the checkpoint would hold if it were committed now, in order.
     #[must_use]
-    pub fn chunks(&self) -> Vec<u64> {
-        let mut chunks: BTreeSet<u64> = BTreeSet::new();
+    pub fn chunks(&self) -> Vec<u128> {
+        let mut chunks: BTreeSet<u128> = BTreeSet::new();
         if !self.replace_all
             && let Some(directory) = &self.group.state.lock().directory
         {
@@ -74,7 +74,7 @@ impl Writer {
         chunks.into_iter().collect()
     }
 
-    fn key(&self, chunk: u64, part: u32) -> Key {
+    fn key(&self, chunk: u128, part: u32) -> Key {
         Key { group: self.group.id, chunk, epoch: self.epoch, part }
     }
 
@@ -89,7 +89,7 @@ impl Writer {
     ///
     /// # Errors
     /// If the store fails; the writer can then only be dropped.
-    pub fn put(&mut self, chunk: u64, data: &[u8]) -> Result<(), CheckpointError> {
+    pub fn put(&mut self, chunk: u128, data: &[u8]) -> Result<(), CheckpointError> {
         let parts = u32::try_from(data.len().div_ceil(PART_BYTES).max(1))
             .map_err(|_| CheckpointError::Store(format!("a chunk of {} bytes is too large", data.len())))?;
         let before = self.changes.get(&chunk).copied().flatten().map_or(0, |before| before.parts);
@@ -116,7 +116,7 @@ impl Writer {
     ///
     /// # Errors
     /// As [`Writer::put`].
-    pub fn remove(&mut self, chunk: u64) -> Result<(), CheckpointError> {
+    pub fn remove(&mut self, chunk: u128) -> Result<(), CheckpointError> {
         let before = self.changes.get(&chunk).copied().flatten().map_or(0, |before| before.parts);
         let committed = self.group.state.lock().directory.as_ref().is_some_and(|now| now.chunks.contains_key(&chunk));
         if before == 0 && !committed {
@@ -128,7 +128,7 @@ impl Writer {
         Ok(())
     }
 
-    fn remove_rows(&self, chunk: u64, from: u32, to: u32) -> Result<(), CheckpointError> {
+    fn remove_rows(&self, chunk: u128, from: u32, to: u32) -> Result<(), CheckpointError> {
         for part in from..to {
             self.group.rows.remove(&self.key(chunk, part).encode()).map_err(CheckpointError::Store)?;
         }

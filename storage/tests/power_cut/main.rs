@@ -25,7 +25,7 @@ const EPOCHS: u64 = 8;
 const ENTRIES_PER_EPOCH: u64 = 25;
 const GROUP: u64 = 1;
 
-type Chunks = BTreeMap<u64, Vec<u8>>;
+type Chunks = BTreeMap<u128, Vec<u8>>;
 
 fn wal_config() -> WalConfig {
     WalConfig { segment_bytes: 64 << 10, spare_segments: 1, ..WalConfig::default() }
@@ -42,10 +42,10 @@ fn entry(index: u64) -> Bytes {
 }
 
 /// What a checkpoint changes: chunk and content, or its end.
-fn steps(epoch: u64) -> Vec<(u64, Option<Vec<u8>>)> {
+fn steps(epoch: u64) -> Vec<(u128, Option<Vec<u8>>)> {
     let mut chance = Chance(epoch << 32);
     let step = |at: u64| {
-        let chunk = chance.below(40);
+        let chunk = u128::from(chance.below(40)) << 60;
         (chunk, (chance.below(6) > 0).then(|| bytes_of(epoch << 20 | at, 20_000)))
     };
     (0..20).map(step).collect()

@@ -5,6 +5,7 @@ use crate::cx::{ReadCx, WriteCx};
 use crate::error::CmdError;
 use crate::number;
 use crate::reply::ReplyBuf;
+use crate::rope::Str;
 use crate::spec::{KeyAt, key};
 
 const BAD_KIND: CmdError =
@@ -74,26 +75,26 @@ impl Kind {
 }
 
 /// The nine bytes that any integer lies in, as a number.
-fn window(bytes: &[u8], offset: usize) -> u128 {
+fn window(string: Str<'_>, offset: usize) -> u128 {
     let first = offset >> 3;
-    (first..first + 9).fold(0, |window, at| window << 8 | u128::from(bytes.get(at).copied().unwrap_or(0)))
+    let bytes = string.range(first, first + 9);
+    (0..9).fold(0, |window, at| window << 8 | u128::from(bytes.get(at).copied().unwrap_or(0)))
 }
 
-fn read(bytes: &[u8], offset: usize, kind: Kind) -> i64 {
+fn read(string: Str<'_>, offset: usize, kind: Kind) -> i64 {
     let behind = 72 - (offset & 7) as u32 - kind.bits;
-    kind.value((window(bytes, offset) >> behind) as u64)
+    kind.value((window(string, offset) >> behind) as u64)
 }
 
-fn write(bytes: &mut [u8], offset: usize, kind: Kind, value: i64) {
+/// The string is long enough for it.
+fn write(cx: &mut WriteCx<'_>, key: &[u8], offset: usize, kind: Kind, value: i64) -> Result<(), CmdError> {
     let behind = 72 - (offset & 7) as u32 - kind.bits;
     let mask = u128::from(u64::MAX >> (64 - kind.bits)) << behind;
-    let new = window(bytes, offset) & !mask | u128::from(value.cast_unsigned()) << behind & mask;
-    let first = offset >> 3;
-    for (at, byte) in new.to_be_bytes()[7..].iter().enumerate() {
-        if let Some(place) = bytes.get_mut(first + at) {
-            *place = *byte;
-        }
-    }
+    let old = window(cx.string(key)?.unwrap_or_default(), offset);
+    let new = old & !mask | u128::from(value.cast_unsigned()) << behind & mask;
+    let (first, end) = (offset >> 3, (offset + kind.bits as usize).div_ceil(8));
+    cx.write_string(key, first, &new.to_be_bytes()[7..][..end - first]);
+    Ok(())
 }
 
 enum Action {
@@ -110,21 +111,20 @@ struct Operation {
 }
 
 impl Operation {
-    fn run(&self, bytes: &mut [u8]) -> Option<i64> {
-        let old = read(bytes, self.offset, self.kind);
-        let (new, reply) = match self.action {
-            Action::Get => return Some(old),
+    /// What it replies, and the number it writes if it does.
+    fn outcome(&self, string: Str<'_>) -> Option<(i64, Option<i64>)> {
+        let old = read(string, self.offset, self.kind);
+        Some(match self.action {
+            Action::Get => (old, None),
             Action::Set(value) => {
                 let value = if self.kind.signed { i128::from(value) } else { i128::from(value.cast_unsigned()) };
-                (self.kind.fit(value, self.overflow)?, old)
+                (old, Some(self.kind.fit(value, self.overflow)?))
             }
             Action::Increase(by) => {
                 let new = self.kind.fit(i128::from(old) + i128::from(by), self.overflow)?;
-                (new, new)
+                (new, Some(new))
             }
-        };
-        write(bytes, self.offset, self.kind, new);
-        Some(reply)
+        })
     }
 }
 
@@ -164,10 +164,10 @@ fn parse(args: &mut Args<'_>, longest: usize) -> Result<(Vec<Operation>, usize),
     Ok((operations, needed))
 }
 
-fn reply_reads(bytes: &[u8], operations: &[Operation], out: &mut ReplyBuf) {
+fn reply_reads(string: Str<'_>, operations: &[Operation], out: &mut ReplyBuf) {
     out.array(operations.len());
     for operation in operations {
-        out.int(read(bytes, operation.offset, operation.kind));
+        out.int(read(string, operation.offset, operation.kind));
     }
 }
 
@@ -189,18 +189,23 @@ pub(super) fn bitfield(cx: &mut WriteCx<'_>, args: &mut Args<'_>, out: &mut Repl
         reply_reads(old, &operations, out);
         return Ok(());
     }
-    cx.edit_string(key, |bytes| {
-        if bytes.len() < needed {
-            bytes.resize(needed, 0);
-        }
-        out.array(operations.len());
-        for operation in &operations {
-            match operation.run(bytes) {
-                Some(value) => out.int(value),
-                None => out.null(),
+    // It grows first, and counts as written even where every number fails to fit.
+    match old.len() {
+        length if length < needed => cx.write_string(key, needed - 1, &[0]),
+        length => cx.write_string(key, length, &[]),
+    }
+    out.array(operations.len());
+    for operation in &operations {
+        match operation.outcome(cx.string(key)?.unwrap_or_default()) {
+            Some((reply, new)) => {
+                out.int(reply);
+                if let Some(new) = new {
+                    write(cx, key, operation.offset, operation.kind, new)?;
+                }
             }
+            None => out.null(),
         }
-    });
+    }
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use crate::reply::ReplyBuf;
 
 fn add(cx: &mut WriteCx<'_>, key: &[u8], by: i64, out: &mut ReplyBuf) -> Result<(), CmdError> {
     let old = match cx.string(key)? {
-        Some(text) => number::parse_int(text).ok_or(CmdError::NOT_INTEGER)?,
+        Some(text) => number::parse_int(&text.whole()).ok_or(CmdError::NOT_INTEGER)?,
         None => 0,
     };
     let new = old.checked_add(by).ok_or(CmdError::OVERFLOW)?;
@@ -41,7 +41,7 @@ pub(super) fn decrby(cx: &mut WriteCx<'_>, args: &mut Args<'_>, out: &mut ReplyB
 pub(super) fn incrbyfloat(cx: &mut WriteCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Result<(), CmdError> {
     let (key, by) = (args.next()?, args.next()?);
     let old = match cx.string(key)? {
-        Some(text) => LongDouble::parse(text).ok_or(CmdError::NOT_FLOAT)?,
+        Some(text) => LongDouble::parse(&text.whole()).ok_or(CmdError::NOT_FLOAT)?,
         None => LongDouble::from_int(0),
     };
     let by = LongDouble::parse(by).ok_or(CmdError::NOT_FLOAT)?;

@@ -118,13 +118,14 @@ pub(super) fn lcs(cx: &ReadCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> R
     if cells.saturating_mul(4) > cx.settings().limit(Setting::ProtoMaxBulkLen) as u64 {
         return Err(TOO_LARGE);
     }
-    let table = Table::of(a, b);
+    let (a, b) = (a.whole(), b.whole());
+    let table = Table::of(&a, &b);
     let length = i64::from(table.at(a.len(), b.len()));
     if options.length_only {
         out.int(length);
         return Ok(());
     }
-    let (common, mut runs) = walk(&table, a, b);
+    let (common, mut runs) = walk(&table, &a, &b);
     if !options.ranges {
         out.bulk(&common);
         return Ok(());
