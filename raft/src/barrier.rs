@@ -115,3 +115,30 @@ impl Asker {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::suite_tests::in_memory;
+    use crate::{Member, Start};
+
+    /// The group has one voter, so openraft confirms each round at once. This asker is another member: it depends on
+    /// what the voter has answered.
+    #[tokio::test]
+    async fn an_answer_to_what_was_sent_before_a_round_does_not_confirm_it() {
+        let (_node, group) = in_memory(1, Start::Bootstrap(Member::default())).await;
+        while group.read_index().await.is_err() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let (raft, heard) = (group.inner.raft.clone(), Heard::default());
+        let vote = raft.metrics().borrow_watched().vote;
+        let asker = Asker { raft, me: 2, heard: heard.clone(), patience: Duration::from_millis(50) };
+        assert!(matches!(asker.round().await, Err(ReadError::NoQuorum)), "nobody has answered at all");
+        // It was sent before the round began, whenever its answer came.
+        heard.from(1, vote, Instant::now());
+        assert!(matches!(asker.round().await, Err(ReadError::NoQuorum)), "an old answer was believed");
+        // Sent while the round was under way.
+        heard.from(1, vote, Instant::now() + Duration::from_secs(60));
+        asker.round().await.unwrap();
+    }
+}

@@ -18,6 +18,8 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+#[cfg(madsim)]
+use quorate_storage::mutants::{self, Mutant};
 
 use crate::runtime::Instant;
 use crate::types::{MemberId, Metrics, Vote};
@@ -67,11 +69,19 @@ impl Lease {
     /// Whether it holds now.
     pub(crate) fn holds(&self) -> bool {
         let until = self.until.load(SeqCst);
+        #[cfg(madsim)]
+        if mutants::on(Mutant::LeaseLookedAtBefore) {
+            return until != 0;
+        }
         until != 0 && Instant::now().as_nanos() < until
     }
 
     /// A transfer begins: no lease any more in this term.
     pub(crate) fn spoil(&self, term: u64) {
+        #[cfg(madsim)]
+        if mutants::on(Mutant::LeaseDuringTransfer) {
+            return;
+        }
         self.spoilt.store(term + 1, SeqCst);
         self.until.store(0, SeqCst);
     }
@@ -84,6 +94,9 @@ impl Lease {
     /// Takes in what openraft says.
     pub(crate) fn update(&self, me: MemberId, metrics: &LeaseFacts, lease: Duration) {
         let until = metrics.until(me, lease);
+        #[cfg(madsim)]
+        let until =
+            if mutants::on(Mutant::LeaseLookedAtBefore) && until <= Instant::now().as_nanos() { 0 } else { until };
         self.until.store(until, SeqCst);
         // A transfer may have begun in between: it stores `spoilt` first, so that one of both sees the other.
         if self.spoilt.load(SeqCst) == metrics.term + 1 {
@@ -128,12 +141,18 @@ impl LeaseFacts {
     }
 
     fn until(&self, _me: MemberId, lease: Duration) -> u64 {
-        if !(self.leads && self.own_applied && self.votes) {
+        let own_applied = self.own_applied;
+        #[cfg(madsim)]
+        let own_applied = own_applied || mutants::on(Mutant::ReadBeforeOwnTerm);
+        if !(self.leads && own_applied && self.votes) {
             return 0;
         }
         // Alone, its own word is the majority's.
         let acked = if self.alone { Some(Instant::now()) } else { self.acked };
-        acked.map_or(0, |at| (at + lease * 9 / 10).as_nanos())
+        let margin = lease / 10;
+        #[cfg(madsim)]
+        let margin = if mutants::on(Mutant::LeaseWithoutMargin) { Duration::ZERO } else { margin };
+        acked.map_or(0, |at| (at + lease - margin).as_nanos())
     }
 }
 

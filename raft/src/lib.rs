@@ -53,5 +53,7 @@ pub use group::{Capture, Group, Joined};
 pub use node::{Node, Stores};
 pub use offline::{NewGroup, Place, Survey, begin_group, survey};
 pub use runtime::Spawner;
+#[cfg(madsim)]
+pub use runtime::set_clock_rate;
 pub use status::{GroupStatus, Histogram, HistogramSnapshot, MemberStatus, Role, SnapshotProgress};
 pub use types::{GroupId, Member, MemberId};

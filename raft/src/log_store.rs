@@ -15,6 +15,8 @@ use futures_util::Stream;
 use openraft::OptionalSend;
 use openraft::entry::RaftEntry;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
+#[cfg(madsim)]
+use quorate_storage::mutants::{self, Mutant};
 use quorate_storage::wal::GroupLog;
 use tokio::sync::oneshot;
 
@@ -148,12 +150,25 @@ impl RaftLogReader<TypeConfig> for LogStore {
 
     async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
         let Some(bytes) = self.log.vote() else { return Ok(None) };
+        #[cfg(madsim)]
+        if mutants::on(Mutant::VoteForgotten) {
+            return self.vote_of_last_entry();
+        }
         let mut reader = Reader(bytes);
         reader.vote().and_then(|v| reader.end().map(|()| Some(v))).map_err(damaged)
     }
 }
 
 impl LogStore {
+    /// For a deliberate fault: nothing is known of votes but what the log itself tells.
+    #[cfg(madsim)]
+    fn vote_of_last_entry(&self) -> io::Result<Option<Vote>> {
+        let Some(last) = self.log.last_index() else { return Ok(None) };
+        let entries = self.entries(last, last + 1, u64::MAX)?;
+        let leader = entries.first().map(|entry| *entry.log_id.committed_leader_id());
+        Ok(leader.map(|leader| Vote::new_committed(leader.term, leader.node_id)))
+    }
+
     /// What was noted as committed last.
     pub(crate) fn committed(&self) -> io::Result<Option<LogId>> {
         let Some(bytes) = self.log.committed() else { return Ok(None) };

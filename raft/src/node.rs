@@ -10,6 +10,8 @@ use bytes::Bytes;
 use openraft::{SnapshotPolicy, StepDownPolicy};
 use parking_lot::Mutex;
 use quorate_storage::checkpoint::{CheckpointError, CheckpointStore};
+#[cfg(madsim)]
+use quorate_storage::mutants::{self, Mutant};
 use quorate_storage::wal::{SyncPolicy, Wal, WalError, WalStats};
 use tokio::sync::Notify;
 
@@ -212,6 +214,8 @@ impl Node {
         }
         // What this member promised before it stopped may still bind it for one election timeout.
         let guard = if fresh { Duration::ZERO } else { config.timings.election_max };
+        #[cfg(madsim)]
+        let guard = if mutants::on(Mutant::NoRestartGuard) { Duration::ZERO } else { guard };
         let guard_until = node.opened_at + guard;
         let guarded = Instant::now() < guard_until;
 

@@ -62,8 +62,22 @@ fn boot_clock() -> Duration {
             now
         }
     });
+    let since = u64::try_from(now.duration_since(start).as_nanos()).unwrap_or(u64::MAX);
+    let rate = RATES.with_borrow(|rates| rates.get(&madsim::plugin::node()).copied());
+    let since = rate.map_or(since, |millionths| since / 1000 * millionths / 1000);
     // An hour of room, so that `now - lease` never meets the beginning of time.
-    now.duration_since(start) + Duration::from_secs(3600)
+    Duration::from_nanos(since) + Duration::from_secs(3600)
+}
+
+#[cfg(madsim)]
+thread_local! {
+    static RATES: std::cell::RefCell<std::collections::HashMap<madsim::task::NodeId, u64>> = std::cell::RefCell::default();
+}
+
+/// The clock of that simulated machine goes so many millionths as fast as it ought to. Set before the machine is used.
+#[cfg(madsim)]
+pub fn set_clock_rate(machine: madsim::task::NodeId, millionths: u64) {
+    RATES.with_borrow_mut(|rates| rates.insert(machine, millionths));
 }
 
 /// Chance for ids and nonces; the simulator's own where it runs.

@@ -1,10 +1,10 @@
-//! openraft's own suite over this log and this state machine.
+//! openraft's own suite over this log and this state machine, and a node in memory for other tests.
 
 use std::sync::Arc;
 
 use openraft::StorageError;
 use openraft::testing::log::{StoreBuilder, Suite};
-use quorate_storage::checkpoint::{CheckpointConfig, CheckpointStore};
+use quorate_storage::checkpoint::{CheckpointConfig, CheckpointStore, MemRows};
 use quorate_storage::disk::{Disk, OsDisk};
 use quorate_storage::memdisk::MemDisk;
 use quorate_storage::wal::{Wal, WalConfig};
@@ -13,11 +13,25 @@ use crate::api::{ApplyError, Restore, StateMachine, View};
 use crate::counters::Counters;
 use crate::log_store::{Durable, LogStore};
 use crate::state_machine::Machine;
-use crate::types::TypeConfig;
+use crate::types::{MemberId, TypeConfig};
+use crate::{Group, Identity, Node, NodeConfig, Start, Stores};
 use bytes::{Bytes, BytesMut};
+use uuid::Uuid;
 
 /// A state machine that holds nothing: the suite looks only at log ids and memberships.
-struct Nothing;
+pub(crate) struct Nothing;
+
+/// A node on a disk in memory, and its group.
+pub(crate) async fn in_memory(member: MemberId, start: Start) -> (Node, Group) {
+    let identity = Identity { cluster: Uuid::from_u128(7), member, incarnation: Uuid::from_u128(8) };
+    let mut config = NodeConfig::new(identity, "/data", "127.0.0.1:0");
+    config.disk = Arc::new(MemDisk::new());
+    let (wal, _) = Wal::open(config.disk.clone(), &config.dir.join("wal"), WalConfig::default()).unwrap();
+    let stores = Stores { wal, checkpoints: CheckpointStore::over(Arc::new(MemRows::new())) };
+    let node = Node::open_with(config, stores).await.unwrap();
+    let group = node.open_group(1, Arc::new(Nothing), start).await.unwrap();
+    (node, group)
+}
 
 impl View for Nothing {
     fn header(&self) -> Vec<u8> {

@@ -20,4 +20,6 @@ pub mod codec;
 pub mod disk;
 pub mod identity;
 pub mod memdisk;
+#[cfg(madsim)]
+pub mod mutants;
 pub mod wal;

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use parking_lot::Mutex;
+#[cfg(madsim)]
+use quorate_storage::mutants::{self, Mutant};
 use tokio::sync::mpsc;
 
 use super::code;
@@ -229,8 +231,14 @@ async fn run(
             }
             let view = partial.restore.finish().map_err(words)?;
             port.snapshot_received(total);
-            let meta =
-                openraft::storage::SnapshotMeta { last_log_id: begin.last_log_id, last_membership: begin.membership };
+            let last_membership = begin.membership;
+            #[cfg(madsim)]
+            let last_membership = if mutants::on(Mutant::SnapshotWithoutMembership) {
+                StoredMembership::default()
+            } else {
+                last_membership
+            };
+            let meta = openraft::storage::SnapshotMeta { last_log_id: begin.last_log_id, last_membership };
             let snapshot = SnapshotData::received(view, begin.system, total);
             let taken = port
                 .raft
@@ -284,5 +292,69 @@ fn assemble(
             *open = Some((id, so_far));
             Ok(None)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use openraft::entry::RaftEntry;
+    use openraft::raft::AppendEntriesRequest;
+
+    use super::*;
+    use crate::runtime::Instant;
+    use crate::suite_tests::{Nothing, in_memory};
+    use crate::types::{Entry, LeaderId, Member, Membership, Payload};
+    use crate::{Start, View};
+
+    const LEADER: LeaderId = LeaderId { term: 1, node_id: 1 };
+
+    fn entries(range: std::ops::Range<u64>) -> AppendEntriesRequest<TypeConfig> {
+        let id = |index| LogId::new(LEADER, index);
+        let nodes: BTreeMap<u64, Member> = [1, 2, 3].map(|id| (id, Member::default())).into();
+        let members = Membership::new(vec![BTreeSet::from([1, 2, 3])], nodes).unwrap();
+        let payload = |index| if index == 0 { Payload::Membership(members.clone()) } else { Payload::Blank };
+        AppendEntriesRequest {
+            vote: Vote::new_committed(1, 1),
+            prev_log_id: range.start.checked_sub(1).map(id),
+            entries: range.map(|index| Entry::new(id(index), payload(index))).collect(),
+            leader_commit: None,
+        }
+    }
+
+    /// A leader that was just elected does not know what the others have, and sends a snapshot to one that lacks nothing.
+    #[tokio::test]
+    async fn a_snapshot_whose_end_the_log_holds_is_answered_and_the_log_goes_on() {
+        let (_node, group) = in_memory(2, Start::Open(Member::default())).await;
+        let (inner, vote) = (&group.inner, Vote::new_committed(1, 1));
+        inner.raft.append_entries(entries(0..6)).await.unwrap();
+        let port = Port {
+            raft: inner.raft.clone(),
+            log: inner.log.clone(),
+            machine: Arc::new(Nothing),
+            guard_until: Instant::now(),
+            counters: inner.counters.clone(),
+            partial: Partials::default(),
+        };
+        let begin = Begin {
+            vote,
+            last_log_id: Some(LogId::new(LEADER, 3)),
+            membership: StoredMembership::default(),
+            system: SystemState::default(),
+            header: Nothing.header().into(),
+        };
+        let (tx, rx) = mpsc::channel(2);
+        let (answers, mut answered) = mpsc::unbounded_channel();
+        let mut sums = BytesMut::new();
+        put_end(&mut sums, 0, 0);
+        let end = Frame { kind: Kind::SnapshotEnd, group: 1, request: 9, body: sums.freeze() };
+        assert!(tx.send(end).await.is_ok());
+        receive(Arc::new(port), begin, Bytes::new(), 1, 9, rx, answers).await;
+        let kinds: Vec<u8> = std::iter::from_fn(|| answered.try_recv().ok()).map(|frame| frame[4]).collect();
+        assert_eq!(kinds, [Kind::Reply as u8; 2], "the beginning and the end were answered");
+        assert_eq!(group.applied_index(), None, "nothing is known to be committed, so nothing was installed");
+        inner.raft.append_entries(entries(6..8)).await.unwrap();
+        assert_eq!(inner.log.last_index(), Some(7));
     }
 }
