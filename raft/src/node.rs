@@ -300,7 +300,7 @@ impl Node {
         if guarded {
             let inner = inner.clone();
             tokio::spawn(async move {
-                tokio::time::sleep(guard_until - Instant::now()).await;
+                runtime::sleep(guard_until - Instant::now()).await;
                 if !inner.removed.load(SeqCst) {
                     inner.raft.runtime_config().elect(true);
                 }

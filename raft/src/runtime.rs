@@ -63,8 +63,7 @@ fn boot_clock() -> Duration {
         }
     });
     let since = u64::try_from(now.duration_since(start).as_nanos()).unwrap_or(u64::MAX);
-    let rate = RATES.with_borrow(|rates| rates.get(&madsim::plugin::node()).copied());
-    let since = rate.map_or(since, |millionths| since / 1000 * millionths / 1000);
+    let since = clock_rate().map_or(since, |millionths| since / 1000 * millionths / 1000);
     // An hour of room, so that `now - lease` never meets the beginning of time.
     Duration::from_nanos(since) + Duration::from_secs(3600)
 }
@@ -74,10 +73,25 @@ thread_local! {
     static RATES: std::cell::RefCell<std::collections::HashMap<madsim::task::NodeId, u64>> = std::cell::RefCell::default();
 }
 
+#[cfg(madsim)]
+fn clock_rate() -> Option<u64> {
+    RATES.with_borrow(|rates| rates.get(&madsim::plugin::node()).copied())
+}
+
 /// The clock of that simulated machine goes so many millionths as fast as it ought to. Set before the machine is used.
 #[cfg(madsim)]
 pub fn set_clock_rate(machine: madsim::task::NodeId, millionths: u64) {
     RATES.with_borrow_mut(|rates| rates.insert(machine, millionths));
+}
+
+/// Sleeps for so long by the clock of [`Instant`].
+pub(crate) fn sleep(time: Duration) -> tokio::time::Sleep {
+    #[cfg(madsim)]
+    let time = match clock_rate() {
+        Some(millionths) => time.saturating_mul(1_000_000) / u32::try_from(millionths).unwrap_or(u32::MAX),
+        None => time,
+    };
+    tokio::time::sleep(time)
 }
 
 /// Chance for ids and nonces; the simulator's own where it runs.
@@ -305,11 +319,11 @@ impl AsyncRuntime for Runtime {
     }
 
     fn sleep(duration: Duration) -> Self::Sleep {
-        tokio::time::sleep(duration)
+        sleep(duration)
     }
 
     fn sleep_until(deadline: Instant) -> Self::Sleep {
-        tokio::time::sleep(deadline - Instant::now())
+        sleep(deadline - Instant::now())
     }
 
     fn timeout<R, F: Future<Output = R> + OptionalSend>(duration: Duration, future: F) -> Self::Timeout<R, F> {

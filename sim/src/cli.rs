@@ -1,14 +1,15 @@
 //! The command line: which seeds to run, and what to say of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
 
-use crate::mutants::Mutant;
+use crate::mutants::{Deliberate, ROWS};
 use crate::page;
 use crate::plan::Plan;
 use crate::run::{Figures, Report, run};
@@ -19,9 +20,9 @@ use crate::story::{Event, Kind};
 #[derive(Debug, Parser)]
 #[command(name = "quorate-sim")]
 struct Options {
-    /// Run so many seeds
-    #[arg(long, default_value_t = 20)]
-    seeds: u64,
+    /// Run so many seeds (20)
+    #[arg(long)]
+    seeds: Option<u64>,
     /// Run this one seed; with --seeds, begin with it
     #[arg(long)]
     seed: Option<u64>,
@@ -31,41 +32,47 @@ struct Options {
     /// Tell the whole story of each run
     #[arg(long)]
     trace: bool,
+    /// What the members log, on the standard error: a filter as in RUST_LOG, such as info or quorate_raft=debug
+    #[arg(long, value_name = "FILTER")]
+    log: Option<String>,
     /// Run each seed twice and compare the two stories
     #[arg(long)]
     twice: bool,
     /// Go on after a failure
     #[arg(long)]
     keep_going: bool,
-    /// Prove that the oracles bite: find each deliberate fault within --seeds seeds
+    /// Prove that the oracles bite: find each deliberate fault within the seeds that its row says, or --seeds
     #[arg(long)]
     mutants: bool,
     /// Play the scripts of sim/src/scenarios, or those with this in their name
     #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "")]
     scenarios: Option<String>,
-    /// With --seed or --scenarios: with this deliberate fault, named as in mutants.rs
+    /// With --seed, --scenarios or --mutants: with this deliberate fault, named as in mutants.rs
     #[arg(long, value_name = "NAME", value_parser = mutant)]
-    mutant: Option<Mutant>,
+    mutant: Option<&'static Deliberate>,
     /// With --seed or one of --scenarios: draw the run as a page for a browser
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
 }
 
-fn mutant(name: &str) -> Result<Mutant, String> {
-    let known = || Mutant::ALL.into_iter().map(|mutant| format!("{mutant:?}"));
-    let found = Mutant::ALL.into_iter().find(|mutant| format!("{mutant:?}").eq_ignore_ascii_case(name));
-    found.ok_or_else(|| format!("no such fault; there are {}", known().collect::<Vec<_>>().join(", ")))
+fn mutant(name: &str) -> Result<&'static Deliberate, String> {
+    let found = ROWS.iter().find(|row| row.name().eq_ignore_ascii_case(name));
+    let known = || ROWS.iter().map(Deliberate::name).collect::<Vec<_>>().join(", ");
+    found.ok_or_else(|| format!("no such fault; there are {}", known()))
 }
 
 pub fn main() -> ExitCode {
     let options = Options::parse();
-    let given = std::env::args().any(|arg| arg.starts_with("--seeds"));
+    if let Some(filter) = &options.log {
+        let lines = tracing_subscriber::fmt().with_env_filter(filter.as_str()).with_timer(SimTime);
+        lines.with_writer(std::io::stderr).with_ansi(false).init();
+    }
     let fresh =
         || SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_micros() as u64 % 1_000_000_000);
     let first = options.seed.unwrap_or_else(fresh);
-    let count = if options.seed.is_some() && !given { 1 } else { options.seeds };
+    let count = options.seeds.unwrap_or(if options.seed.is_some() { 1 } else { 20 });
     if options.mutants {
-        return mutants(options.seed.unwrap_or(1), options.seeds);
+        return mutants(&options, options.seed.unwrap_or(1));
     }
     if let Some(name) = &options.scenarios {
         return scenarios(&options, name);
@@ -89,7 +96,7 @@ fn scenarios(options: &Options, name: &str) -> ExitCode {
     }
     let mut failed = 0;
     for scenario in &wanted {
-        let plan = || Plan { mutant: options.mutant, ..scenario.plan() };
+        let plan = || Plan { mutant: options.mutant.map(|row| row.mutant), ..scenario.plan() };
         let report = twice_if(options.twice, || run(plan()));
         if told(&report, options, &format!("scenario {}", scenario.name)) == ExitCode::FAILURE {
             failed += 1;
@@ -105,10 +112,10 @@ fn drawn(options: &Options) -> ExitCode {
         eprintln!("--html draws one run: say which with --seed");
         return ExitCode::FAILURE;
     };
-    let plan = options.mutant.map_or_else(|| Plan::of(seed), |mutant| mutant.plan(seed));
+    let plan = options.mutant.map_or_else(|| Plan::of(seed), |row| row.plan(seed));
     let report = run(plan);
     let named = match options.mutant {
-        Some(mutant) => format!("seed {seed} --mutant {mutant:?}"),
+        Some(row) => format!("seed {seed} --mutant {}", row.name()),
         None => format!("seed {seed}"),
     };
     told(&report, options, &named)
@@ -121,7 +128,7 @@ fn told(report: &Report, options: &Options, named: &str) -> ExitCode {
     }
     println!("{named}: fingerprint {:016x}, {:?}", report.fingerprint, report.figures);
     if let Some(file) = &options.html {
-        if let Err(error) = std::fs::write(file, page::draw(report, named, options.mutant.map(Mutant::words))) {
+        if let Err(error) = std::fs::write(file, page::draw(report, named, options.mutant.map(|row| row.words))) {
             eprintln!("cannot write {}: {error}", file.display());
             return ExitCode::FAILURE;
         }
@@ -134,24 +141,52 @@ fn told(report: &Report, options: &Options, named: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// A line per mutant: the first seed that finds it, and the oracle that did.
-fn mutants(first: u64, count: u64) -> ExitCode {
-    let mut missed = 0;
-    println!("| deliberate fault | seeds | found by |\n|---|---|---|");
-    for mutant in Mutant::ALL {
-        let found = (first..first + count).find_map(|seed| {
-            let report = run(mutant.plan(seed));
-            report.violations.first().map(|violation| (seed - first + 1, violation.invariant))
-        });
-        match found {
-            Some((seeds, oracle)) => println!("| {} | {seeds} | {oracle} |", mutant.words()),
-            None => {
-                missed += 1;
-                println!("| {} | not within {count} | nothing |", mutant.words());
-            }
+/// Simulated time in front of what members log, as in the story.
+struct SimTime;
+
+impl tracing_subscriber::fmt::time::FormatTime for SimTime {
+    fn format_time(&self, line: &mut tracing_subscriber::fmt::format::Writer<'_>) -> std::fmt::Result {
+        match madsim::time::TimeHandle::try_current() {
+            Some(time) => write!(line, "{:>9.4} s", time.elapsed().as_secs_f64()),
+            None => Ok(()),
         }
     }
-    if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// A line per mutant: the first seed that finds it by an oracle that ought to, and that oracle.
+fn mutants(options: &Options, first: u64) -> ExitCode {
+    let rows: Vec<&Deliberate> = options.mutant.map_or_else(|| ROWS.iter().collect(), |row| vec![row]);
+    let next = AtomicUsize::new(0);
+    let missed = AtomicUsize::new(0);
+    println!("| deliberate fault | seeds | found by |\n|---|---|---|");
+    std::thread::scope(|scope| {
+        for _ in 0..options.jobs.clamp(1, rows.len().max(1)) {
+            scope.spawn(|| {
+                while let Some(row) = rows.get(next.fetch_add(1, SeqCst)) {
+                    let (words, within) = (row.words, options.seeds.unwrap_or(row.within));
+                    if within == 0 {
+                        println!("| {words} | not found yet | |");
+                        continue;
+                    }
+                    let mut others = BTreeSet::new();
+                    let found = (first..first + within).find_map(|seed| {
+                        let report = run(row.plan(seed));
+                        let by = report.violations.iter().map(|violation| violation.invariant);
+                        others.extend(by.clone());
+                        Some((seed - first + 1, by.into_iter().find(|by| row.oracles.contains(by))?))
+                    });
+                    match found {
+                        Some((seeds, oracle)) => println!("| {words} | {seeds} | {oracle} |"),
+                        None => {
+                            missed.fetch_add(1, SeqCst);
+                            println!("| {words} | NOT within {within} | only {others:?} |");
+                        }
+                    }
+                }
+            });
+        }
+    });
+    if missed.into_inner() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn all(options: &Options, first: u64, count: u64) -> usize {
@@ -186,7 +221,7 @@ fn all(options: &Options, first: u64, count: u64) -> usize {
             if options.trace {
                 report.events.iter().for_each(|event| println!("{event}"));
             }
-            if options.trace || count <= 5 {
+            if options.trace || count <= 10 {
                 println!("seed {}: fingerprint {:016x}, {:?}", report.seed, report.fingerprint, report.figures);
             }
             if !report.violations.is_empty() {

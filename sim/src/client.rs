@@ -130,16 +130,19 @@ impl Client {
                 self.connect().await;
                 continue;
             }
+            let only_reads = self.connection.as_ref().is_some_and(|c| self.run.only_reads(c.machine));
             match self.chance.below(10) {
-                0 | 1 => self.pipeline().await,
-                2 => self.watched().await,
+                0 | 1 if !only_reads => self.pipeline().await,
+                2 if !only_reads => self.watched().await,
                 3 => {
                     let (object, key) = workload::draw_local(&mut self.chance);
                     self.local_read(object, key).await;
                 }
                 _ => {
                     let op = workload::draw(&mut self.chance, &mut self.written, self.number, &self.run.plan);
-                    self.one(op).await;
+                    if !only_reads || op.cmds.iter().all(|cmd| cmd.act.is_read()) {
+                        self.one(op).await;
+                    }
                 }
             }
         }

@@ -18,6 +18,7 @@ use crate::admin;
 use crate::machine::{ADMIN_PORT, Machine};
 use crate::plan::{Chance, Fault};
 use crate::run::Run;
+use crate::schedules;
 use crate::story::{Harm, Kind, Lane};
 
 /// How long the nemesis waits for an answer of the admin service.
@@ -36,7 +37,7 @@ pub async fn nemesis(run: Arc<Run>) {
     }
 }
 
-fn tell(run: &Run, text: impl Into<String>) {
+pub fn tell(run: &Run, text: impl Into<String>) {
     run.story.tell(Lane::Run, Kind::Fault, text);
 }
 
@@ -72,8 +73,17 @@ async fn strike(run: &Arc<Run>, fault: Fault, chance: &mut Chance) {
         Fault::OrderlyStop => orderly_stop(machine, chance),
         Fault::SlowDisk => slow_disk(&machine, chance),
         Fault::Membership => crate::membership::change(run, &machine, chance),
-        Fault::EmptyDisk => crate::membership::replace(run, chance),
-        Fault::DiskTrouble => disk_trouble(run, &machine, chance),
+        Fault::EmptyDisk => crate::membership::replace(run, chance).await,
+        Fault::DiskTrouble => disk_trouble(run, &machine, chance).await,
+        Fault::Blackout => {
+            tell(run, "the power goes everywhere");
+            run.machines().iter().for_each(|machine| down_for_a_while(machine, true, chance));
+        }
+        // It lasts as long as the run.
+        Fault::Drift => {}
+        Fault::LeaseEnd => schedules::lease_end(run, chance).await,
+        Fault::Turncoats => schedules::turncoats(run, chance).await,
+        Fault::DeafTransfer => schedules::deaf_transfer(run, chance).await,
     }
 }
 
@@ -82,7 +92,7 @@ fn down_for_a_while(machine: &Arc<Machine>, power_cut: bool, chance: &mut Chance
     start_after(machine, chance.millis(20, 2500));
 }
 
-fn start_after(machine: &Arc<Machine>, after: Duration) {
+pub fn start_after(machine: &Arc<Machine>, after: Duration) {
     let machine = machine.clone();
     tokio::spawn(async move {
         sleep(after).await;
@@ -186,8 +196,9 @@ fn orderly_stop(machine: Arc<Machine>, chance: &mut Chance) {
     });
 }
 
-fn disk_trouble(run: &Run, machine: &Arc<Machine>, chance: &mut Chance) {
+async fn disk_trouble(run: &Run, machine: &Arc<Machine>, chance: &mut Chance) {
     let disk = machine.disk.lock().clone();
+    machine.faulty_disk.store(true, Relaxed);
     match chance.below(5) {
         0 => {
             machine.tell(Kind::Fault, "one of its next syncs fails");
@@ -208,7 +219,7 @@ fn disk_trouble(run: &Run, machine: &Arc<Machine>, chance: &mut Chance) {
                 machine.disk.lock().set_capacity(None);
             });
         }
-        _ => flip(run, machine, chance),
+        _ => flip(run, machine, chance).await,
     }
     // A member that has stopped itself is started again by its supervisor.
     start_after(machine, chance.millis(500, 3000));
@@ -216,10 +227,8 @@ fn disk_trouble(run: &Run, machine: &Arc<Machine>, chance: &mut Chance) {
 
 /// A bit of the log turns. Acknowledged entries may be lost by that, so it happens to one machine of a run at most, and
 /// only in groups that can do without one.
-fn flip(run: &Run, machine: &Arc<Machine>, chance: &mut Chance) {
-    let machines = run.machines();
-    let other = machines.iter().any(|other| other.ruined.load(Relaxed) || other.is_on() && !other.votes());
-    if other || machines.len() < 3 {
+async fn flip(run: &Run, machine: &Arc<Machine>, chance: &mut Chance) {
+    if !crate::membership::can_spare_one(run).await {
         return;
     }
     let disk = machine.disk.lock().clone();
@@ -327,7 +336,7 @@ pub fn mark_cut(run: &Run, links: &[(usize, usize)], lasts: Duration, text: &str
     }
 }
 
-fn set_links(run: &Run, links: &[(usize, usize)], cut: bool) {
+pub fn set_links(run: &Run, links: &[(usize, usize)], cut: bool) {
     if cut && run.is_healed() {
         return;
     }

@@ -19,6 +19,7 @@ use quorate_storage::disk::Disk;
 use quorate_storage::memdisk::MemDisk;
 use quorate_storage::wal::Wal;
 
+use crate::invariants::survival;
 use crate::mutants::Mutant;
 use crate::plan::Tuning;
 use crate::run::Run;
@@ -64,6 +65,8 @@ pub struct Machine {
     begins: AtomicBool,
     /// Its disk was harmed beyond what a member has to survive; an operator has to replace it.
     pub ruined: AtomicBool,
+    /// Its disk has broken its promises once: a write or a sync has failed, or a bit has turned.
+    pub faulty_disk: AtomicBool,
     pub stop: Mutex<Arc<Stop>>,
     lives: AtomicU64,
     /// An operator looks after it.
@@ -88,6 +91,7 @@ impl Machine {
             sync_us: AtomicU64::new(sync_us),
             begins: AtomicBool::new(number == 1),
             ruined: AtomicBool::new(false),
+            faulty_disk: AtomicBool::new(false),
             stop: Mutex::new(Arc::new(Stop::default())),
             lives: AtomicU64::new(0),
             tended: AtomicBool::new(false),
@@ -167,6 +171,7 @@ impl Machine {
             .ip(self.ip())
             .init(move || process(machine.clone()))
             .build();
+        quorate_raft::set_clock_rate(node.id(), self.run.plan.clock_rate(self.number));
         *self.node.lock() = Some(node.id());
     }
 
@@ -268,12 +273,20 @@ impl Machine {
         names.iter().map(|name| disk.contents(&dir.join(name)).map_or(0, |bytes| bytes.len() as u64)).sum()
     }
 
-    /// It runs, and votes in the group that it knows.
+    /// It votes in the group that it knows.
     pub fn votes(&self) -> bool {
         self.group().is_some_and(|group| {
             let me = group.member_id();
             group.members().iter().any(|(id, _, votes)| *id == me && *votes)
         })
+    }
+
+    /// It votes, and that is committed. Before, the voters without it may still be needed, and one of them may be where
+    /// the next disk is lost.
+    pub async fn votes_for_good(&self) -> bool {
+        let Some(group) = self.group() else { return false };
+        let status = group.status().await;
+        !status.membership_changing && status.members.iter().any(|member| member.id == status.id && member.voter)
     }
 
     /// What its process said when it ended leaves an operator no other choice than an empty disk and another id.
@@ -323,8 +336,10 @@ async fn process(machine: Arc<Machine>) {
     let text = match node::serve(machine.settings(), start, &world, stop).await {
         Ok(()) => "stopped in good order".to_owned(),
         Err(error) => {
-            machine.note_failure(&format!("{error:#}"));
-            format!("ended by itself: {error:#}")
+            let words = format!("{error:#}");
+            machine.note_failure(&words);
+            survival::ended(&machine, &words);
+            format!("ended by itself: {words}")
         }
     };
     machine.tell(Kind::Life, text);

@@ -29,6 +29,8 @@ mod run;
 #[cfg(madsim)]
 mod scenarios;
 #[cfg(madsim)]
+mod schedules;
+#[cfg(madsim)]
 mod story;
 #[cfg(madsim)]
 mod workload;

@@ -44,12 +44,30 @@ pub fn change(run: &Arc<Run>, machine: &Arc<Machine>, chance: &mut Chance) {
     }
 }
 
+/// Whether the group survives that one of its disks is lost: none is being replaced, and so many vote that a majority
+/// stays, by the newest word on the membership that is committed.
+pub async fn can_spare_one(run: &Run) -> bool {
+    let mut newest = None;
+    for machine in run.machines() {
+        if machine.ruined.load(Relaxed) {
+            return false;
+        }
+        let Some(group) = machine.group() else { continue };
+        let status = group.status().await;
+        let voters = status.members.iter().filter(|member| member.voter).count();
+        if !status.membership_changing {
+            newest = newest.max(Some((status.committed, voters)));
+        }
+    }
+    newest.is_some_and(|(_, voters)| voters >= 3)
+}
+
 /// A machine loses its disk and comes back with an empty one. One at a time: a group survives the loss of a minority.
-pub fn replace(run: &Arc<Run>, chance: &mut Chance) {
-    let machines = run.machines();
-    if machines.len() < 3 || machines.iter().any(|machine| machine.ruined.load(Relaxed)) {
+pub async fn replace(run: &Arc<Run>, chance: &mut Chance) {
+    if !can_spare_one(run).await {
         return;
     }
+    let machines = run.machines();
     let machine = chance.pick(&machines).clone();
     machine.ruined.store(true, Relaxed);
     machine.kill(true);
@@ -65,8 +83,7 @@ pub fn replace(run: &Arc<Run>, chance: &mut Chance) {
 
 /// Removes the member; once it is out its machine gets an empty disk and joins again.
 async fn renew(machine: Arc<Machine>, id: u64) {
-    let broken = machine.run.machines().iter().any(|other| other.ruined.load(Relaxed));
-    if broken || machine.tended.swap(true, Relaxed) {
+    if !can_spare_one(&machine.run).await || machine.tended.swap(true, Relaxed) {
         return;
     }
     // While it is out the group can't do without another one.
@@ -139,15 +156,34 @@ pub async fn tend(machine: Arc<Machine>) {
     machine.tended.store(false, Relaxed);
 }
 
+/// It runs under an id that the group has removed, by the leader's own word. It may wait for ever then: nobody calls it.
+async fn is_forgotten(machine: &Arc<Machine>) -> bool {
+    let Some(id) = machine.member_id() else { return false };
+    for asked in machine.run.machines().into_iter().filter(|other| other.number != machine.number) {
+        let Some(view) = members(&machine.run, asked.clone()).await else { continue };
+        if view.leader.is_some() && view.leader == asked.member_id() {
+            return machine.member_id() == Some(id) && view.members.iter().all(|member| member.id != id);
+        }
+    }
+    false
+}
+
 async fn look_after(machine: &Arc<Machine>) {
     let mut failures = 0;
-    for _ in 0..300 {
+    for round in 1..=300 {
         sleep(Duration::from_millis(100)).await;
-        if machine.is_on() && machine.votes() {
+        if machine.is_on() && machine.votes_for_good().await {
             machine.ruined.store(false, Relaxed);
             return;
         }
         if machine.is_on() {
+            if round % 10 == 0 && is_forgotten(machine).await {
+                machine
+                    .tell(Kind::Fault, "it was removed before it had heard of anybody: the operator lets it join anew");
+                machine.kill(true);
+                machine.empty_disk();
+                machine.start();
+            }
             continue;
         }
         failures += 1;

@@ -1,28 +1,33 @@
 //! Small deliberate faults, each of a kind that a store like this one has had, to prove that the oracles bite.
 //!
-//! They are put around the server, in what only the simulator brings: its disk, its rows, its configuration, the
-//! onlooker between consensus and keyspace, the client. No line of the product knows of them, so none of them can be in
-//! a release.
+//! Most are put around the server, in what only the simulator brings: its disk, its rows, the onlooker between consensus
+//! and keyspace, the client. A fault that has to stand inside the server is one line there, of
+//! `quorate_storage::mutants`, which exists under `--cfg madsim` only. None of them can be in a release.
 
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use quorate_raft::NodeConfig;
+use parking_lot::Mutex;
 use quorate_storage::checkpoint::{MemRows, Row, Rows};
 use quorate_storage::disk::{Disk, DiskFile, LockGuard};
 use quorate_storage::memdisk::MemDisk;
+pub use quorate_storage::mutants::Mutant as Inside;
 
-use crate::plan::{Fault, Plan};
+use crate::invariants::{
+    definite_errors, durability, known_members, linearizability, log_matching, membership, one_reply, read_freshness,
+    state_machine, survival,
+};
+use crate::plan::{Fault, Plan, Tuning};
+use crate::run;
 
 /// A deliberate fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutant {
     AckBeforeFsync,
     CheckpointNotDurable,
-    LongLease,
-    HastyVoter,
     LocalReads,
     LocalClockInApply,
     SkippedEntry,
@@ -30,85 +35,275 @@ pub enum Mutant {
     RepliesSwapped,
     OldView,
     ChunkLost,
+    OrderLost,
     RetriedAfterUnknown,
     FailureThatHappened,
+    Inside(Inside),
+}
+
+/// What is known of a deliberate fault.
+#[derive(Debug)]
+pub struct Deliberate {
+    pub mutant: Mutant,
+    /// What is wrong with the store that has it.
+    pub words: &'static str,
+    /// It is found within so many seeds (0: it is not found yet)...
+    pub within: u64,
+    /// ...by one of these.
+    pub oracles: &'static [&'static str],
+    /// The only faults that happen: those under which it shows. One that is named twice is as often.
+    faults: &'static [Fault],
+    /// What else it needs to show.
+    needs: fn(&mut Plan),
+}
+
+const LINEAR: &[&str] = &[linearizability::NAME, read_freshness::NAME];
+const STATE: &[&str] = &[state_machine::NAME];
+/// A fault in the log shows where a committed entry is another one, or is missing.
+const LOG: &[&str] =
+    &[log_matching::NAME, log_matching::COMPLETENESS, state_machine::NAME, durability::NAME, linearizability::NAME];
+
+fn nothing(_: &mut Plan) {}
+
+/// Checkpoints often, and no log behind them: who lags gets a snapshot.
+fn small_log(plan: &mut Plan) {
+    plan.tuning.checkpoint_log_bytes = 8 << 10;
+    plan.tuning.checkpoint_interval = Duration::from_secs(1);
+    plan.tuning.keep_log_bytes = 0;
+}
+
+/// Leases that last, so that what happens at their end takes a while.
+fn long_lease(plan: &mut Plan) {
+    plan.tuning.election_ms = 400;
+    plan.tuning.sync_us = 500;
+    plan.latency_ms = (0, 1);
+    plan.fault_every = Duration::from_millis(200);
+    plan.think = Duration::from_millis(3);
+}
+
+/// Slow syncs and no thinking: many writes in one entry, and many bytes in flight.
+fn large_entries(plan: &mut Plan) {
+    plan.tuning.sync_us = 8000;
+    plan.tuning.batch_units = 4096;
+    plan.tuning.in_flight = 4;
+    plan.padding = 400;
+    plan.clients = 12;
+    plan.think = Duration::from_millis(2);
+    plan.fault_every = Duration::from_millis(250);
+}
+
+/// All of them.
+pub const ROWS: &[Deliberate] = &[
+    Deliberate {
+        mutant: Mutant::AckBeforeFsync,
+        words: "a sync of the log returns before the bytes are durable",
+        within: 10,
+        oracles: LOG,
+        faults: &[Fault::Blackout],
+        needs: nothing,
+    },
+    Deliberate {
+        mutant: Mutant::CheckpointNotDurable,
+        words: "the log is cut behind a checkpoint that is not durable",
+        within: 5,
+        oracles: &[survival::NAME],
+        faults: &[Fault::PowerCut, Fault::Blackout],
+        needs: small_log,
+    },
+    Deliberate {
+        mutant: Mutant::Inside(Inside::TornTailAccepted),
+        words: "the torn tail of a log is accepted",
+        within: 0,
+        oracles: LOG,
+        faults: &[Fault::PowerCut],
+        needs: large_entries,
+    },
+    Deliberate {
+        mutant: Mutant::Inside(Inside::VoteForgotten),
+        words: "a member that restarts does not know for whom it voted",
+        within: 10,
+        // openraft's own assertion: what is committed would be cut off.
+        oracles: &[run::NO_PANIC, log_matching::NAME, log_matching::COMPLETENESS, state_machine::NAME],
+        faults: &[Fault::Turncoats],
+        needs: |plan| plan.fault_every = Duration::from_millis(250),
+    },
+    Deliberate {
+        mutant: Mutant::Inside(Inside::NoRestartGuard),
+        words: "a member that restarts takes part in elections at once",
+        within: 20,
+        oracles: LINEAR,
+        faults: &[Fault::LeaseEnd],
+        needs: long_lease,
+    },
+    Deliberate {
+        mutant: Mutant::Inside(Inside::LeaseWithoutMargin),
+        words: "a lease lasts as long as the promise behind it, without a margin for clocks that drift",
+        within: 0,
+        oracles: LINEAR,
+        faults: &[Fault::LeaseEnd, Fault::Drift],
+        needs: long_lease,
+    },
+    Deliberate {
+        mutant: Mutant::Inside(Inside::LeaseDuringTransfer),
+        words: "lease reads go on while leadership is handed over",
+        within: 20,
+        oracles: LINEAR,
+        faults: &[Fault::DeafTransfer],
+        needs: |plan| {
+            long_lease(plan);
+            plan.latency_ms = (5, 40);
+            plan.tuning.heartbeat_ms = 80;
+        },
+    },
+    Deliberate {
+        mutant: Mutant::Inside(Inside::LeaseLookedAtBefore),
+        words: "the lease is looked at before a pause and not after it: what was seen last counts",
+        within: 0,
+        oracles: LINEAR,
+        faults: &[Fault::Pause],
+        needs: |plan| {
+            // Clients who have nothing under way when the pause begins ask in the middle of it.
+            plan.fault_every = Duration::from_millis(700);
+            plan.think = Duration::from_millis(150);
+            plan.clients = 12;
+        },
+    },
+    Deliberate {
+        mutant: Mutant::Inside(Inside::ReadBeforeOwnTerm),
+        words: "a new leader reads before it has applied an entry of its own term",
+        within: 15,
+        oracles: LINEAR,
+        faults: &[Fault::SlowDisk, Fault::SlowDisk, Fault::SlowDisk, Fault::Transfer, Fault::Kill],
+        needs: |plan| {
+            plan.fault_every = Duration::from_millis(200);
+            plan.think = Duration::from_millis(2);
+        },
+    },
+    Deliberate {
+        mutant: Mutant::LocalReads,
+        words: "reads are served from what a member has, without lease or barrier",
+        within: 5,
+        oracles: LINEAR,
+        faults: &[Fault::Partition, Fault::Pause],
+        needs: |plan| plan.tuning.read_mode = "local",
+    },
+    Deliberate {
+        mutant: Mutant::LocalClockInApply,
+        words: "applying looks at the member's own clock",
+        within: 5,
+        oracles: STATE,
+        faults: &[Fault::Clock],
+        needs: nothing,
+    },
+    Deliberate {
+        mutant: Mutant::SkippedEntry,
+        words: "a follower now and then does not apply an entry",
+        within: 5,
+        oracles: STATE,
+        faults: &[Fault::Transfer],
+        needs: nothing,
+    },
+    Deliberate {
+        mutant: Mutant::EntryAppliedTwice,
+        words: "a follower now and then applies an entry twice",
+        within: 5,
+        oracles: STATE,
+        faults: &[Fault::Transfer],
+        needs: nothing,
+    },
+    Deliberate {
+        mutant: Mutant::RepliesSwapped,
+        words: "the replies of one entry reach each other's clients",
+        within: 5,
+        oracles: &[one_reply::NAME, linearizability::NAME],
+        faults: &[Fault::Transfer],
+        needs: nothing,
+    },
+    Deliberate {
+        mutant: Mutant::OldView,
+        words: "a checkpoint or snapshot holds the state before the one that it names",
+        within: 5,
+        oracles: STATE,
+        faults: SNAPSHOTS,
+        needs: small_log,
+    },
+    Deliberate {
+        mutant: Mutant::ChunkLost,
+        words: "a snapshot or checkpoint lacks one of its chunks",
+        within: 5,
+        oracles: &[state_machine::NAME, survival::NAME],
+        faults: SNAPSHOTS,
+        needs: small_log,
+    },
+    Deliberate {
+        mutant: Mutant::OrderLost,
+        words: "the order of keys (RANDOMKEY, SCAN) is another one after a restore",
+        within: 5,
+        oracles: STATE,
+        faults: SNAPSHOTS,
+        needs: small_log,
+    },
+    Deliberate {
+        mutant: Mutant::Inside(Inside::SnapshotWithoutMembership),
+        words: "a snapshot is installed without its membership",
+        within: 10,
+        oracles: &[known_members::NAME, membership::NAME],
+        faults: &[Fault::Membership, Fault::Partition],
+        needs: |plan| {
+            small_log(plan);
+            plan.fault_every = Duration::from_millis(400);
+        },
+    },
+    Deliberate {
+        mutant: Mutant::RetriedAfterUnknown,
+        words: "a write of unknown outcome is sent again",
+        within: 5,
+        oracles: &[durability::NAME, linearizability::NAME],
+        faults: LOSSES,
+        needs: nothing,
+    },
+    Deliberate {
+        mutant: Mutant::FailureThatHappened,
+        words: "an unknown outcome is told as a failure",
+        within: 5,
+        oracles: &[definite_errors::NAME],
+        faults: LOSSES,
+        needs: nothing,
+    },
+];
+
+/// Members restart from checkpoints and get snapshots.
+const SNAPSHOTS: &[Fault] = &[Fault::KillSome, Fault::PowerCut, Fault::Partition, Fault::EmptyDisk];
+/// Answers get lost.
+const LOSSES: &[Fault] = &[Fault::Kill, Fault::Partition, Fault::Pause];
+
+impl Deliberate {
+    /// As the command line calls it.
+    pub fn name(&self) -> String {
+        match self.mutant {
+            Mutant::Inside(inside) => format!("{inside:?}"),
+            mutant => format!("{mutant:?}"),
+        }
+    }
+
+    /// The plan of a run that is to find it.
+    pub fn plan(&self, seed: u64) -> Plan {
+        let mut plan = Plan::of(seed);
+        plan.mutant = Some(self.mutant);
+        plan.machines = 3;
+        plan.latency_ms = (1, 3);
+        plan.tuning =
+            Tuning { heartbeat_ms: 25, election_ms: 120, read_mode: "lease", follower_mode: "proxy", ..plan.tuning };
+        plan.faults = self.faults.to_vec();
+        (self.needs)(&mut plan);
+        plan
+    }
 }
 
 impl Mutant {
-    pub const ALL: [Mutant; 13] = [
-        Mutant::AckBeforeFsync,
-        Mutant::CheckpointNotDurable,
-        Mutant::LongLease,
-        Mutant::HastyVoter,
-        Mutant::LocalReads,
-        Mutant::LocalClockInApply,
-        Mutant::SkippedEntry,
-        Mutant::EntryAppliedTwice,
-        Mutant::RepliesSwapped,
-        Mutant::OldView,
-        Mutant::ChunkLost,
-        Mutant::RetriedAfterUnknown,
-        Mutant::FailureThatHappened,
-    ];
-
-    /// What is wrong with the store that has it.
-    pub fn words(self) -> &'static str {
-        match self {
-            Mutant::AckBeforeFsync => "a sync of the log returns before the bytes are durable",
-            Mutant::CheckpointNotDurable => "a sync of the checkpoint does nothing, and the log is cut behind it",
-            Mutant::LongLease => "a leader believes in its lease for longer than the others keep their promise",
-            Mutant::HastyVoter => "a member that restarts neither waits nor keeps the promises it made before",
-            Mutant::LocalReads => "reads are served from what a member has, without lease or barrier",
-            Mutant::LocalClockInApply => "applying looks at the member's own clock",
-            Mutant::SkippedEntry => "a follower now and then does not apply an entry",
-            Mutant::EntryAppliedTwice => "a follower now and then applies an entry twice",
-            Mutant::RepliesSwapped => "the replies of one entry reach each other's clients",
-            Mutant::OldView => "a checkpoint or snapshot holds the state before the one that it names",
-            Mutant::ChunkLost => "a snapshot is taken in without one of its chunks",
-            Mutant::RetriedAfterUnknown => "a write of unknown outcome is sent again",
-            Mutant::FailureThatHappened => "an unknown outcome is told as a failure",
-        }
-    }
-
-    /// The plan of a run that is to find it: faults under which it shows.
-    pub fn plan(self, seed: u64) -> Plan {
-        let mut plan = Plan::of(seed);
-        plan.mutant = Some(self);
-        plan.machines = 3;
-        plan.latency_ms = (1, 3);
-        plan.tuning.heartbeat_ms = 25;
-        plan.tuning.election_ms = 120;
-        plan.tuning.read_mode = if self == Mutant::LocalReads { "local" } else { "lease" };
-        plan.tuning.follower_mode = "proxy";
-        plan.faults = match self {
-            Mutant::AckBeforeFsync => vec![Fault::KillSome, Fault::PowerCut],
-            Mutant::CheckpointNotDurable | Mutant::OldView | Mutant::ChunkLost => {
-                plan.tuning.checkpoint_log_bytes = 8 << 10;
-                plan.tuning.checkpoint_interval = std::time::Duration::from_secs(1);
-                plan.tuning.keep_log_bytes = 0;
-                vec![Fault::KillSome, Fault::PowerCut, Fault::Partition, Fault::EmptyDisk]
-            }
-            Mutant::LongLease | Mutant::LocalReads => vec![Fault::Partition, Fault::Pause],
-            Mutant::HastyVoter => vec![Fault::Partition, Fault::Kill, Fault::Pause],
-            Mutant::LocalClockInApply => vec![Fault::Clock],
-            Mutant::RetriedAfterUnknown | Mutant::FailureThatHappened => {
-                vec![Fault::Kill, Fault::Partition, Fault::Pause]
-            }
-            Mutant::SkippedEntry | Mutant::EntryAppliedTwice | Mutant::RepliesSwapped => vec![Fault::Transfer],
-        };
-        plan
-    }
-
-    /// The configuration of a member that has it, in its `life`-th process.
-    pub fn configure(self, config: &mut NodeConfig, life: u64) {
-        match self {
-            Mutant::LongLease => config.timings.election_max *= 10,
-            Mutant::HastyVoter if life > 1 => {
-                config.timings.election_min = config.timings.heartbeat * 2;
-                config.timings.election_max = config.timings.heartbeat * 3;
-            }
-            _ => {}
-        }
+    /// The fault that stands inside the server, if it is one of those.
+    pub fn inside(self) -> Option<Inside> {
+        if let Mutant::Inside(inside) = self { Some(inside) } else { None }
     }
 }
 
@@ -121,18 +316,31 @@ pub fn with_local_time(entry: &Bytes, now_ms: u64) -> Bytes {
     bytes.into()
 }
 
-/// A disk whose syncs of files do nothing.
+/// A disk whose files are one sync behind: what was written last is durable only when more is written.
 pub struct LyingDisk(pub MemDisk);
 
-struct LyingFile(Arc<dyn DiskFile>);
+struct LyingFile {
+    file: Arc<dyn DiskFile>,
+    owes: Mutex<bool>,
+}
+
+impl LyingFile {
+    fn over(file: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
+        Arc::new(Self { file, owes: Mutex::new(false) })
+    }
+
+    fn pay(&self) -> io::Result<()> {
+        if std::mem::take(&mut *self.owes.lock()) { self.file.sync_data() } else { Ok(()) }
+    }
+}
 
 impl Disk for LyingDisk {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(Arc::new(LyingFile(self.0.open(path)?)))
+        Ok(LyingFile::over(self.0.open(path)?))
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(Arc::new(LyingFile(self.0.create(path)?)))
+        Ok(LyingFile::over(self.0.create(path)?))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -162,27 +370,29 @@ impl Disk for LyingDisk {
 
 impl DiskFile for LyingFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        self.0.read_at(buf, offset)
+        self.file.read_at(buf, offset)
     }
 
     fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
-        self.0.write_at(data, offset)
+        self.pay()?;
+        self.file.write_at(data, offset)
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        *self.owes.lock() = true;
         Ok(())
     }
 
     fn size(&self) -> io::Result<u64> {
-        self.0.size()
+        self.file.size()
     }
 
     fn set_len(&self, bytes: u64) -> io::Result<()> {
-        self.0.set_len(bytes)
+        self.file.set_len(bytes)
     }
 
     fn allocate(&self, bytes: u64) -> io::Result<()> {
-        self.0.allocate(bytes)
+        self.file.allocate(bytes)
     }
 }
 

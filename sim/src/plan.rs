@@ -83,10 +83,20 @@ pub enum Fault {
     Membership,
     EmptyDisk,
     DiskTrouble,
+    /// All power goes at once.
+    Blackout,
+    /// Clocks go too fast or too slow, the whole run long, by as much as the lease has to stand.
+    Drift,
+    /// Who asks for an election and who still promised not to vote meet at the end of a lease (`schedules.rs`).
+    LeaseEnd,
+    /// Leadership is handed over, and the old leader does not hear who has it.
+    DeafTransfer,
+    /// Whoever has just voted restarts, and hears the old leader first.
+    Turncoats,
 }
 
 impl Fault {
-    pub const ALL: [Fault; 13] = [
+    pub const ALL: [Fault; 18] = [
         Fault::Partition,
         Fault::Loss,
         Fault::Kill,
@@ -100,6 +110,11 @@ impl Fault {
         Fault::Membership,
         Fault::EmptyDisk,
         Fault::DiskTrouble,
+        Fault::Blackout,
+        Fault::Drift,
+        Fault::LeaseEnd,
+        Fault::DeafTransfer,
+        Fault::Turncoats,
     ];
 }
 
@@ -122,9 +137,29 @@ pub struct Plan {
     pub latency_ms: (u64, u64),
     /// The mean time that a client thinks between two operations.
     pub think: Duration,
+    /// Bytes that make texts longer.
+    pub padding: usize,
 }
 
+/// Two clocks may differ by a tenth: one may be so many millionths too slow, and the other so many too fast.
+const MOST_DRIFT: u64 = 50_000;
+
 impl Plan {
+    /// How fast the clock of that machine goes, in millionths of true time.
+    pub fn clock_rate(&self, machine: usize) -> u64 {
+        if !self.faults.contains(&Fault::Drift) {
+            return 1_000_000;
+        }
+        let mut chance = Chance::new(self.seed.rotate_left(16) ^ machine as u64);
+        let between = chance.between(1_000_000 - MOST_DRIFT, 1_000_000 + MOST_DRIFT);
+        *chance.pick(&[1_000_000 - MOST_DRIFT, 1_000_000 + MOST_DRIFT, between])
+    }
+
+    /// How long a follower keeps its promise.
+    pub fn lease(&self) -> Duration {
+        Duration::from_millis(self.tuning.election_ms * 3 / 2)
+    }
+
     /// The shortest and the longest time of a packet on its way.
     pub fn latency(&self) -> (Duration, Duration) {
         let (from, to) = self.latency_ms;
@@ -139,6 +174,7 @@ impl Plan {
         plan.faults.clear();
         plan.latency_ms = (1, 3);
         plan.think = Duration::from_millis(10);
+        plan.padding = 0;
         plan.tuning = Tuning {
             heartbeat_ms: 25,
             election_ms: 120,
@@ -201,6 +237,7 @@ impl Plan {
             fault_every: chance.millis(200, 1500),
             latency_ms,
             think: chance.millis(2, 40),
+            padding: *chance.pick(&[0, 0, 0, 400]),
         }
     }
 }

@@ -16,8 +16,12 @@ use crate::invariants::{
     Oracles, convergence, definite_errors, durability, linearizability, read_freshness, transactions,
 };
 use crate::machine::Machine;
+use crate::mutants::Mutant;
 use crate::plan::Plan;
 use crate::story::{Event, Kind, Lane, Mark, Story, Told, Violation, fingerprint};
+
+/// No assertion of the server, or of what it stands on, fails.
+pub const NO_PANIC: &str = "no panic";
 
 /// What all parts of a run share.
 pub struct Run {
@@ -31,7 +35,19 @@ pub struct Run {
     machines: Mutex<Vec<Arc<Machine>>>,
     clients_stop: AtomicBool,
     healed: AtomicBool,
+    only_reads: Mutex<OnlyReads>,
     operator: NodeHandle,
+}
+
+/// Which clients only read for a while.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnlyReads {
+    #[default]
+    Nobody,
+    /// Then no log is behind another one.
+    All,
+    /// Those of one machine: a write that can't end would keep them from reading.
+    At(usize),
 }
 
 /// What became of a run.
@@ -97,6 +113,16 @@ impl Run {
         self.healed.load(Relaxed)
     }
 
+    pub fn set_only_reads(&self, who: OnlyReads) {
+        *self.only_reads.lock() = who;
+    }
+
+    /// Whether a client that is connected to that machine writes nothing for now.
+    pub fn only_reads(&self, machine: usize) -> bool {
+        let who = *self.only_reads.lock();
+        !self.is_healed() && (who == OnlyReads::All || who == OnlyReads::At(machine))
+    }
+
     pub fn clients_stop(&self) -> bool {
         self.clients_stop.load(Relaxed)
     }
@@ -115,6 +141,7 @@ pub fn run(plan: Plan) -> Report {
     let seed = plan.seed;
     let thread = std::thread::Builder::new().name(format!("seed {seed}")).stack_size(8 << 20);
     let spawned = thread.spawn(move || {
+        quorate_storage::mutants::set(plan.mutant.and_then(Mutant::inside));
         let mut config = madsim::Config::default();
         let (from, to) = plan.latency();
         config.net.send_latency = from..to;
@@ -134,7 +161,7 @@ pub fn run(plan: Plan) -> Report {
             let words = panic.downcast_ref::<String>().cloned();
             let words = words.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned())).unwrap_or_default();
             if let Some(story) = &story {
-                story.broken_at_end("no panic", words);
+                story.broken_at_end(NO_PANIC, words);
             }
             (Figures::default(), Vec::new())
         }
@@ -156,6 +183,7 @@ async fn whole(plan: Plan, kept: Arc<Mutex<Option<Story>>>) -> (Figures, Vec<Op>
         machines: Mutex::default(),
         clients_stop: AtomicBool::new(false),
         healed: AtomicBool::new(false),
+        only_reads: Mutex::default(),
         operator: Handle::current().create_node().name("operator").ip([10, 0, 3, 1].into()).build(),
         plan,
     });
@@ -230,6 +258,7 @@ async fn look(run: &Run) {
         let Some(group) = machine.group() else { continue };
         let changes = run.oracles.logs.lock().changes(&machine);
         let status = group.status().await;
+        run.oracles.known_members.look(&machine, &status, &run.story);
         if let Some(committed) = status.committed {
             let mut logs = run.oracles.logs.lock();
             let mut members = run.oracles.members.lock();

@@ -31,6 +31,9 @@ pub const SCRIPTED: usize = 20;
 /// Objects that only the last look writes.
 const LAST: usize = 100;
 
+/// Numbers that are added are large and random, so that a sum tells what it is made of.
+const MOST_ADDED: u64 = 1 << 40;
+
 fn shape(object: usize) -> Shape {
     if object == WIDE {
         return Shape::Wide;
@@ -43,10 +46,11 @@ fn token(client: usize, written: &mut u64) -> String {
     format!("{client}.{written};")
 }
 
-pub fn draw(chance: &mut Chance, written: &mut u64, client: usize, _plan: &Plan) -> Draft {
+pub fn draw(chance: &mut Chance, written: &mut u64, client: usize, plan: &Plan) -> Draft {
     let object = chance.below(OBJECTS as u64 + 1) as usize;
     let read = chance.one_in(2);
-    let mut text = || token(client, written);
+    // Texts that fill sectors of a disk, so that an entry can be torn.
+    let mut text = || token(client, written).replace(';', &format!("{};", "x".repeat(plan.padding)));
     let one = |act| Draft { object, cmds: vec![Cmd { key: 0, act }], transaction: false };
     match shape(object) {
         Shape::Register if read => one(Act::Get),
@@ -59,7 +63,7 @@ pub fn draw(chance: &mut Chance, written: &mut u64, client: usize, _plan: &Plan)
             _ => Act::Set(text()),
         }),
         Shape::Counter if read => one(Act::Get),
-        Shape::Counter => one(Act::Incr(chance.between(1, 9) as i64)),
+        Shape::Counter => one(Act::Incr(chance.between(1, MOST_ADDED) as i64)),
         Shape::Hash if read => one(Act::HGet(chance.below(3) as u8)),
         Shape::Hash => {
             let field = chance.below(3) as u8;

@@ -61,9 +61,6 @@ impl World for SimWorld {
 
     fn open(&self, mut config: NodeConfig) -> BoxFuture<Result<Node, NodeError>> {
         let (machine, tuning) = (self.machine.clone(), self.tuning.clone());
-        if let Some(mutant) = machine.run.plan.mutant {
-            mutant.configure(&mut config, machine.life());
-        }
         Box::pin(async move {
             config.limits = Limits {
                 batch_units: tuning.batch_units,

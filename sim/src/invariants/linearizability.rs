@@ -3,14 +3,17 @@
 //!
 //! Wing and Gong's search in the shape that Lowe gave it: take operations out of the history in an order that real time
 //! allows, undo when an answer does not fit, and never go twice into the same pair of (what was taken, state). An
-//! operation whose outcome is unknown may be taken at any time after its call, or never.
+//! operation whose outcome is unknown may be taken at any time after its call, or never, unless what was read says more
+//! of it (`evidence.rs`). Whoever has taken more of these for the same state has less left to take, so where the one
+//! that took fewer has failed, he fails too.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use crate::history::{Op, Outcome, WIDE};
 use crate::story::Story;
 
+use super::evidence::{self, Item};
 use super::model::{self, State};
 
 pub const NAME: &str = "linearizability";
@@ -75,7 +78,7 @@ struct Node {
 }
 
 struct Search<'a> {
-    ops: &'a [&'a Op],
+    ops: &'a [Item],
     nodes: Vec<Node>,
     /// Returns that are still in the list.
     returns: usize,
@@ -84,14 +87,12 @@ struct Search<'a> {
 const HEAD: usize = 0;
 
 impl<'a> Search<'a> {
-    fn new(ops: &'a [&'a Op]) -> Self {
+    fn new(ops: &'a [Item]) -> Self {
         // At the same moment calls come before returns: then the two overlap.
         let mut events: Vec<(u64, bool, usize)> = Vec::new();
-        for (at, op) in ops.iter().enumerate() {
-            events.push((op.call, false, at));
-            if matches!(op.outcome, Outcome::Done(_)) {
-                events.push((op.ret, true, at));
-            }
+        for (at, item) in ops.iter().enumerate() {
+            events.push((item.op.call, false, at));
+            events.extend(item.by.map(|by| (by, true, at)));
         }
         events.sort_unstable();
         let mut nodes = vec![Node { op: 0, is_call: false, partner: None, next: 1, prev: 0 }];
@@ -149,15 +150,15 @@ impl<'a> Search<'a> {
         let mut known = Vec::new();
         let mut unknown: Vec<usize> = Vec::new();
         while let Some(node) = self.nodes.get(at).filter(|node| node.is_call) {
-            let op = self.ops[node.op];
+            let op = &self.ops[node.op].op;
             if node.partner.is_some() {
                 known.push(at);
-            } else if !unknown.iter().any(|other| self.same(self.ops[self.nodes[*other].op], op)) {
+            } else if !unknown.iter().any(|other| self.same(&self.ops[self.nodes[*other].op].op, op)) {
                 unknown.push(at);
             }
             at = node.next;
         }
-        known.sort_by_key(|at| self.ops[self.nodes[*at].op].ret);
+        known.sort_by_key(|at| self.ops[self.nodes[*at].op].by);
         known.extend(unknown);
         // Taken from the end.
         known.reverse();
@@ -170,8 +171,8 @@ impl<'a> Search<'a> {
 
     fn run(mut self) -> Verdict {
         let mut states: Vec<State> = vec![model::empty()];
-        let mut taken = vec![0u64; self.ops.len().div_ceil(64)];
-        let mut been: HashSet<(u64, u64)> = HashSet::new();
+        let mut taken = Taken::new(self.ops);
+        let mut been: HashMap<(u64, u64), Vec<Vec<u64>>> = HashMap::new();
         // What was taken, the states before it, and what else could have been taken in its place.
         let mut stack: Vec<(usize, Vec<State>, Vec<usize>)> = Vec::new();
         let mut open = self.candidates();
@@ -183,16 +184,17 @@ impl<'a> Search<'a> {
             }
             if let Some(call) = open.pop() {
                 let op = self.nodes[call].op;
-                let mut after: Vec<State> = states.iter().flat_map(|state| model::step(state, self.ops[op])).collect();
+                let mut after: Vec<State> =
+                    states.iter().flat_map(|state| model::step(state, &self.ops[op].op)).collect();
                 after.sort_unstable();
                 after.dedup();
-                taken[op / 64] |= 1 << (op % 64);
-                if !after.is_empty() && been.insert(key(&taken, &after)) {
+                taken.flip(op);
+                if !after.is_empty() && taken.is_new(&mut been, &after) {
                     self.lift(call);
                     stack.push((call, std::mem::replace(&mut states, after), open));
                     open = self.candidates();
                 } else {
-                    taken[op / 64] &= !(1 << (op % 64));
+                    taken.flip(op);
                 }
                 continue;
             }
@@ -202,7 +204,7 @@ impl<'a> Search<'a> {
             }
             let Some((call, before, others)) = stack.pop() else { return Verdict::Broken(furthest) };
             let op = self.nodes[call].op;
-            taken[op / 64] &= !(1 << (op % 64));
+            taken.flip(op);
             states = before;
             open = others;
             self.unlift(call);
@@ -220,6 +222,37 @@ impl<'a> Search<'a> {
     }
 }
 
+/// What was taken: of those that have happened for certain, and of those that may never have.
+struct Taken {
+    certain: Vec<u64>,
+    perhaps: Vec<u64>,
+    is_certain: Vec<bool>,
+}
+
+impl Taken {
+    fn new(ops: &[Item]) -> Self {
+        let none = vec![0; ops.len().div_ceil(64)];
+        Self { certain: none.clone(), perhaps: none, is_certain: ops.iter().map(|item| item.by.is_some()).collect() }
+    }
+
+    fn flip(&mut self, op: usize) {
+        let set = if self.is_certain[op] { &mut self.certain } else { &mut self.perhaps };
+        set[op / 64] ^= 1 << (op % 64);
+    }
+
+    /// Nobody was here before with at least as much left to take.
+    fn is_new(&self, been: &mut HashMap<(u64, u64), Vec<Vec<u64>>>, states: &[State]) -> bool {
+        let here = been.entry(key(&self.certain, states)).or_default();
+        let within = |a: &[u64], b: &[u64]| a.iter().zip(b).all(|(a, b)| a & !b == 0);
+        if here.iter().any(|before| within(before, &self.perhaps)) {
+            return false;
+        }
+        here.retain(|before| !within(&self.perhaps, before));
+        here.push(self.perhaps.clone());
+        true
+    }
+}
+
 fn key(taken: &[u64], states: &[State]) -> (u64, u64) {
     let mut first = DefaultHasher::new();
     (taken, states).hash(&mut first);
@@ -230,8 +263,17 @@ fn key(taken: &[u64], states: &[State]) -> (u64, u64) {
 
 /// Whether one order of the operations explains all answers.
 pub fn judge(ops: &[&Op]) -> Verdict {
-    if ops.is_empty() {
-        return Verdict::Fine;
+    // What numbers tell is only very likely.
+    match judge_by(ops, true) {
+        Verdict::Broken(_) => judge_by(ops, false),
+        verdict => verdict,
     }
-    Search::new(ops).run()
+}
+
+fn judge_by(ops: &[&Op], numbers: bool) -> Verdict {
+    let items = evidence::weigh(ops, numbers);
+    match Search::new(&items).run() {
+        Verdict::Broken(at) => Verdict::Broken(items[at].at),
+        verdict => verdict,
+    }
 }

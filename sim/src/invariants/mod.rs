@@ -7,6 +7,8 @@ pub mod convergence;
 pub mod definite_errors;
 pub mod durability;
 pub mod election_safety;
+pub mod evidence;
+pub mod known_members;
 pub mod linearizability;
 pub mod log_matching;
 pub mod membership;
@@ -14,6 +16,7 @@ pub mod model;
 pub mod one_reply;
 pub mod read_freshness;
 pub mod state_machine;
+pub mod survival;
 pub mod transactions;
 
 use parking_lot::Mutex;
@@ -25,4 +28,5 @@ pub struct Oracles {
     pub states: Mutex<state_machine::Canon>,
     pub logs: Mutex<log_matching::Logs>,
     pub members: Mutex<membership::Members>,
+    pub known_members: known_members::Known,
 }

@@ -20,6 +20,8 @@ use crate::mutants::{Mutant, with_local_time};
 use crate::story::Kind;
 
 pub const NAME: &str = "state machine safety";
+/// Where the head of a state holds the secret seed of the group's hashes (keyspace/src/view.rs).
+const SECRET_AT: usize = 1;
 pub const TIME: &str = "time never goes back";
 
 struct Place {
@@ -53,16 +55,28 @@ pub struct Onlooker {
     before: Mutex<Option<Arc<dyn View>>>,
 }
 
-/// For a mutant: gives an older version of its second chunk's bytes, that is, none.
-struct Lossy(Box<dyn Restore>, bool);
+/// For a mutant: a view without the first of its chunks.
+struct Lossy(Arc<dyn View>);
 
-impl Restore for Lossy {
-    fn add(&mut self, chunk: u128, bytes: &[u8]) -> Result<(), ApplyError> {
-        if std::mem::replace(&mut self.1, true) { self.0.add(chunk, bytes) } else { Ok(()) }
+impl View for Lossy {
+    fn header(&self) -> Vec<u8> {
+        self.0.header()
     }
 
-    fn finish(self: Box<Self>) -> Result<Arc<dyn View>, ApplyError> {
-        self.0.finish()
+    fn chunks(&self) -> Box<dyn Iterator<Item = (u128, u64)> + '_> {
+        Box::new(self.0.chunks().skip(1))
+    }
+
+    fn encode(&self, chunk: u128, out: &mut Vec<u8>) {
+        self.0.encode(chunk, out);
+    }
+
+    fn digest(&self, chunk: u128, buffer: &mut Vec<u8>) -> u128 {
+        self.0.digest(chunk, buffer)
+    }
+
+    fn as_any(&self) -> &dyn std::any::Any {
+        self.0.as_any()
     }
 }
 
@@ -162,12 +176,18 @@ impl StateMachine for Onlooker {
         if self.machine.has(Mutant::OldView) {
             return self.before.lock().replace(view.clone()).unwrap_or(view);
         }
-        view
+        if self.machine.has(Mutant::ChunkLost) { Arc::new(Lossy(view)) } else { view }
     }
 
     fn restore(&self, header: &[u8], fast: bool) -> Result<Box<dyn Restore>, ApplyError> {
-        let restore = self.engine.restore(header, fast)?;
-        Ok(if self.machine.has(Mutant::ChunkLost) { Box::new(Lossy(restore, false)) } else { restore })
+        let mut header = header.to_vec();
+        if self.machine.has(Mutant::OrderLost)
+            && let Some(byte) = header.get_mut(SECRET_AT)
+        {
+            // The order of keys is a function of this secret of the group.
+            *byte ^= 1;
+        }
+        self.engine.restore(&header, fast)
     }
 
     fn install(&self, view: Arc<dyn View>) {

@@ -225,6 +225,7 @@ pub async fn a_full_disk_refuses_and_a_failed_sync_stops(s: Stage) -> Ended {
 
     let leader = s.leader().await?;
     let machine = s.machine(leader)?;
+    machine.faulty_disk.store(true, Relaxed);
     machine.disk.lock().fail_sync_after(0);
     let mut there = s.client(s.others(leader)[0]);
     kept.push(there.write(NOTES).await?);

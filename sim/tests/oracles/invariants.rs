@@ -2,6 +2,8 @@
 
 #[path = "../../src/invariants/election_safety.rs"]
 pub mod election_safety;
+#[path = "../../src/invariants/evidence.rs"]
+pub mod evidence;
 #[path = "../../src/invariants/linearizability.rs"]
 pub mod linearizability;
 #[path = "../../src/invariants/membership.rs"]
