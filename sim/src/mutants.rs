@@ -113,7 +113,7 @@ pub const ROWS: &[Deliberate] = &[
     Deliberate {
         mutant: Mutant::Inside(Inside::TornTailAccepted),
         words: "the torn tail of a log is accepted",
-        within: 0,
+        within: 10,
         oracles: LOG,
         faults: &[Fault::PowerCut],
         needs: large_entries,

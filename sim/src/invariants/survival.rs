@@ -12,10 +12,13 @@ pub const NAME: &str = "a crash costs no member its data";
 /// What members say of a directory that they can't go on with.
 const DAMAGE: [&str; 4] = ["corrupt", "is gone", "is lost", "does not read back"];
 
+/// The hint of a refusal to take a machine in, which speaks of lost disks, too.
+const REFUSED: &str = "already has the peer address";
+
 /// The process of that machine has ended by itself.
 pub fn ended(machine: &Machine, words: &str) {
     let spoilt = machine.ruined.load(Relaxed) || machine.faulty_disk.load(Relaxed);
-    if !spoilt && DAMAGE.iter().any(|word| words.contains(word)) {
+    if !spoilt && !words.contains(REFUSED) && DAMAGE.iter().any(|word| words.contains(word)) {
         machine.run.story.broken(NAME, format!("machine {} can't start any more: {words}", machine.number));
     }
 }
