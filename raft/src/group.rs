@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use crate::api::{StateMachine, View};
 use crate::barrier::Barrier;
+use crate::catch_up::CatchUp;
 use crate::config::{Identity, Limits, RaftTimings};
 use crate::counters::Counters;
 use crate::error::{ChangeError, ProposeError, ReadError};
@@ -112,6 +113,7 @@ pub(crate) struct Inner {
     pub(crate) barrier: Barrier,
     pub(crate) lease: Lease,
     pub(crate) heard: Heard,
+    pub(crate) catch_up: CatchUp,
     pub(crate) counters: Arc<Counters>,
     pub(crate) sending: Sending,
     pub(crate) marker: Marker,

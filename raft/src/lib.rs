@@ -14,6 +14,7 @@
 
 mod api;
 mod barrier;
+mod catch_up;
 mod check;
 mod checkpoint;
 mod config;

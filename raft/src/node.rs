@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 
 use crate::api::{Service, StateMachine};
 use crate::barrier::Barrier;
+use crate::catch_up::CatchUp;
 use crate::config::{NodeConfig, RaftTimings, Start};
 use crate::counters::Counters;
 use crate::error::{CallError, NodeError};
@@ -217,6 +218,7 @@ impl Node {
         #[cfg(madsim)]
         let guard = if mutants::on(Mutant::NoRestartGuard) { Duration::ZERO } else { guard };
         let guard_until = node.opened_at + guard;
+        let catch_up = CatchUp::new(log.last_index(), Instant::now() + guard + config.timings.election_max * 2);
         let guarded = Instant::now() < guard_until;
 
         let (sending, heard) = (crate::network::Sending::default(), Heard::default());
@@ -255,6 +257,7 @@ impl Node {
             barrier: Barrier::start(raft.clone(), config.identity.member, heard.clone(), patience),
             lease: Lease::default(),
             heard,
+            catch_up,
             machine: adapter,
             log: log.clone(),
             transport: node.transport.clone(),

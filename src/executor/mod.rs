@@ -159,6 +159,9 @@ impl Executor {
         remote: impl Fn() -> Bytes,
     ) -> Result<(), ExecError> {
         let mark = out.mark();
+        if mode == ReadMode::Local {
+            self.group.caught_up().await;
+        }
         if mode == ReadMode::Local || (mode == ReadMode::Lease && self.group.is_leader()) {
             let moment = self.run_here(out, &mut run);
             if mode == ReadMode::Local || self.group.lease_ready() && moment.hidden() == 0 {

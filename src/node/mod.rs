@@ -51,6 +51,8 @@ pub use world::World;
 const REBUILDS: u32 = 3;
 /// Until a port that is closed is free again.
 const DOORS_CLOSE: std::time::Duration = std::time::Duration::from_millis(100);
+/// A new member is called at once; after so long, something is wrong.
+const CALL_PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
 /// The only group of a node, until there is sharding.
 const GROUP: u64 = 1;
 
@@ -266,6 +268,7 @@ async fn bring_up(
     backend.open(node.clone(), group.clone());
     node.serve(PEER_SERVICE, Arc::new(PeerFace(admin.clone())));
     tokio::spawn(narrate(group.clone(), last_checkpoint, env.clone()));
+    tokio::spawn(expect_a_call(group.clone(), settings.advertise_peer()));
     if found.begins_group() {
         // Before any client is served: the settings of the beginning must not come after a client's own.
         keeper::found(&executor, settings, &*env).await;
@@ -470,6 +473,22 @@ fn server_facts(
         config_file: settings.file().map(|path| path.display().to_string()).unwrap_or_default(),
         databases: settings.databases(),
         redirects: settings.follower_mode() == crate::config::FollowerMode::Redirect,
+    }
+}
+
+/// Says so when the group doesn't call a new member: it can do nothing about it itself.
+async fn expect_a_call(group: Group, peer: String) {
+    loop {
+        tokio::time::sleep(CALL_PATIENCE).await;
+        if !group.members().is_empty() {
+            return;
+        }
+        tracing::warn!(
+            member = group.member_id(),
+            peer,
+            "no member of the group has called this one yet: can they reach it at this address (advertise-peer)? If it \
+             was removed meanwhile, stop it, empty its directory, and let it join again"
+        );
     }
 }
 

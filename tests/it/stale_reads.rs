@@ -1,8 +1,8 @@
 //! No read is stale: what one client was told, every read that begins later must know, on whichever member, while
 //! leaders are handed over, killed and paused.
 
-use crate::three_members;
-use quorate_testkit::{Conn, Value};
+use crate::{BINARY, three_members};
+use quorate_testkit::{Cluster, ClusterOptions, Conn, Value, wait_until};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::SeqCst};
@@ -176,4 +176,28 @@ fn a_leader_that_stood_still_answers_no_stale_read_when_it_goes_on() {
         cluster.wait_settled();
     }
     clients.stop();
+}
+
+#[test]
+fn a_member_that_reads_its_own_state_shows_after_a_restart_what_it_showed_before() {
+    let mut cluster = Cluster::start(ClusterOptions::new(BINARY).args("--read-mode local"));
+    let follower = cluster.follower();
+    let mut conn = cluster.members[follower].conn();
+    for round in 0..4 {
+        let value = round.to_string();
+        assert_eq!(conn.call(&["SET", KEY, &value]).unwrap(), Value::ok());
+        wait_until("the follower shows it", || (conn.call(&["GET", KEY]).ok()? == Value::bulk(&value)).then_some(()));
+        cluster.members[follower].kill();
+        cluster.members[follower].start();
+        let shown = wait_until("it answers reads", || {
+            conn = Conn::open(cluster.members[follower].client).ok()?;
+            loop {
+                match conn.call(&["GET", KEY]).ok()? {
+                    Value::Error(text) => assert!(text.starts_with("LOADING "), "{text}"),
+                    shown => return Some(shown),
+                }
+            }
+        });
+        assert_eq!(shown, Value::bulk(&value), "round {round}");
+    }
 }
