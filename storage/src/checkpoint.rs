@@ -85,11 +85,13 @@ pub enum CheckpointError {
 pub struct CheckpointConfig {
     /// Memory that the store may use as cache.
     pub cache_bytes: u64,
+    /// A store that takes no more than this on the disk is never made anew.
+    pub small_bytes: u64,
 }
 
 impl Default for CheckpointConfig {
     fn default() -> Self {
-        Self { cache_bytes: 16 << 20 }
+        Self { cache_bytes: 16 << 20, small_bytes: 64 << 20 }
     }
 }
 
@@ -314,7 +316,7 @@ impl CheckpointStore {
     /// # Errors
     /// If the store below cannot be opened.
     pub fn open(path: &Path, config: CheckpointConfig) -> Result<Self, CheckpointError> {
-        let rows = sled_rows::SledRows::open(path, config.cache_bytes)?;
+        let rows = sled_rows::SledRows::open(path, config)?;
         Ok(Self::over(Arc::new(rows)))
     }
 

@@ -20,7 +20,7 @@ fn churn(store: &CheckpointStore, model: &mut Model, rounds: std::ops::Range<u64
 }
 
 fn opened(path: &Path) -> CheckpointStore {
-    CheckpointStore::open(path, CheckpointConfig::default()).unwrap()
+    CheckpointStore::open(path, CheckpointConfig { small_bytes: 1 << 20, ..CheckpointConfig::default() }).unwrap()
 }
 
 fn held(store: &CheckpointStore) -> Model {

@@ -19,8 +19,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use super::CheckpointError;
 use super::rows::{Row, Rows};
+use super::{CheckpointConfig, CheckpointError};
 use compact::Copy;
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 
@@ -33,7 +33,7 @@ const WITNESS_VERSION: u8 = 1;
 pub(super) struct SledRows {
     open: RwLock<Open>,
     path: PathBuf,
-    cache_bytes: u64,
+    config: CheckpointConfig,
     /// sled takes nothing more once something has failed.
     health: AtomicU8,
     /// Counts what was changed.
@@ -128,12 +128,12 @@ impl SledRows {
         self.path.join(format!("epoch-{group:016x}"))
     }
 
-    pub(super) fn open(path: &Path, cache_bytes: u64) -> Result<Self, CheckpointError> {
+    pub(super) fn open(path: &Path, config: CheckpointConfig) -> Result<Self, CheckpointError> {
         compact::remove_left_over(path).map_err(|error| CheckpointError::Store(text(error)))?;
         if !path.exists() {
             Self::make(path)?;
         }
-        Self::open_made(path, cache_bytes)
+        Self::open_made(path, config)
     }
 
     /// A store without rows, whole or not at all: sled can't read one that a loss of power left half made.
@@ -143,7 +143,7 @@ impl SledRows {
         if new.exists() {
             fs::remove_dir_all(&new).map_err(store)?;
         }
-        drop(Self::open_made(&new, 1 << 20)?);
+        drop(Self::open_made(&new, CheckpointConfig { cache_bytes: 1 << 20, ..CheckpointConfig::default() })?);
         // What it writes when it is closed.
         for entry in fs::read_dir(&new).map_err(store)? {
             File::open(entry.map_err(store)?.path()).and_then(|file| file.sync_all()).map_err(store)?;
@@ -154,12 +154,12 @@ impl SledRows {
         File::open(parent).and_then(|dir| dir.sync_all()).map_err(store)
     }
 
-    fn open_made(path: &Path, cache_bytes: u64) -> Result<Self, CheckpointError> {
-        let open = RwLock::new(Open::new(path, cache_bytes)?);
+    fn open_made(path: &Path, config: CheckpointConfig) -> Result<Self, CheckpointError> {
+        let open = RwLock::new(Open::new(path, config.cache_bytes)?);
         let rows = Self {
             open,
             path: path.to_owned(),
-            cache_bytes,
+            config,
             health: AtomicU8::new(SOUND),
             changes: AtomicU64::new(0),
             copy: Mutex::new(None),
@@ -192,7 +192,7 @@ impl SledRows {
                 return Err("an earlier call has failed".to_owned());
             }
             if open.db.is_none() {
-                *open = Open::new(&self.path, self.cache_bytes).map_err(text)?;
+                *open = Open::new(&self.path, self.config.cache_bytes).map_err(text)?;
             }
         }
     }
@@ -283,7 +283,7 @@ impl Rows for SledRows {
         let mut open = self.open.write();
         // Two of them on one file would ruin it: sled's own lock refuses the second.
         open.db = None;
-        *open = Open::new(&self.path, self.cache_bytes).map_err(text)?;
+        *open = Open::new(&self.path, self.config.cache_bytes).map_err(text)?;
         drop(open);
         self.sync_new()?;
         self.health.store(SOUND, Relaxed);

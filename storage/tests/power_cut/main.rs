@@ -2,8 +2,13 @@
 //! `strace`; then, for hundreds of moments, what the disk would hold is made from the trace, with writes that were not
 //! synced lost, kept or torn, and today's code opens it. What had been acknowledged must be there.
 //!
-//! `cargo test -p quorate-storage --test power_cut -- --ignored` (needs `strace`; QUORATE_CUTS says how many moments).
+//! Twice or more in that while sled's store is made anew beside the old one. Every call of the exchange of the two, and of
+//! the removal of the old one, is a moment that is looked at; of the rest, some.
+//!
+//! `cargo test -p quorate-storage --test power_cut -- --ignored` (needs `strace`, and a minute; QUORATE_CUTS says at how
+//! many moments of the rest the power goes).
 
+mod model;
 mod trace;
 
 use std::collections::BTreeMap;
@@ -14,21 +19,30 @@ use std::process::Command;
 use std::sync::{Arc, mpsc};
 
 use bytes::Bytes;
-use quorate_storage::checkpoint::{CheckpointConfig, CheckpointStore};
+use model::{Chance, Disk};
+use quorate_storage::checkpoint::{CheckpointConfig, CheckpointError, CheckpointStore};
 use quorate_storage::disk::OsDisk;
 use quorate_storage::identity::{DataDir, Identity};
 use quorate_storage::wal::{Wal, WalConfig};
-use trace::{CALLS, Chance, Trace};
+use trace::{CALLS, Call, Trace, What};
 
 const DIR_VARIABLE: &str = "QUORATE_POWER_CUT_DIR";
-const EPOCHS: u64 = 8;
-const ENTRIES_PER_EPOCH: u64 = 25;
+const EPOCHS: u64 = 14;
+const ENTRIES_PER_EPOCH: u64 = 15;
 const GROUP: u64 = 1;
+/// So many moments before an exchange are looked at one by one, each so many times with other losses.
+const BEFORE_SWAP: usize = 12;
+const WAYS: u64 = 4;
 
 type Chunks = BTreeMap<u128, Vec<u8>>;
 
 fn wal_config() -> WalConfig {
     WalConfig { segment_bytes: 64 << 10, spare_segments: 1, ..WalConfig::default() }
+}
+
+/// Made anew as soon as there is anything to win.
+fn checkpoint_config() -> CheckpointConfig {
+    CheckpointConfig { small_bytes: 1, ..CheckpointConfig::default() }
 }
 
 fn bytes_of(seed: u64, most: u64) -> Vec<u8> {
@@ -72,7 +86,7 @@ fn work(root: &Path) {
     let mut ack = |words: String| acks.write_all(format!("{words}\n").as_bytes()).unwrap();
     let dir = DataDir::open(Arc::new(OsDisk), &root.join("data")).unwrap();
     let (wal, _) = Wal::open(Arc::new(OsDisk), &root.join("data/wal"), wal_config()).unwrap();
-    let store = CheckpointStore::open(&root.join("data/checkpoint"), CheckpointConfig::default()).unwrap();
+    let store = CheckpointStore::open(&root.join("data/checkpoint"), checkpoint_config()).unwrap();
     let log = wal.group(GROUP);
     let done = || {
         let (give, take) = mpsc::channel();
@@ -102,6 +116,10 @@ fn work(root: &Path) {
         }
         writer.commit(&epoch.to_le_bytes()).unwrap();
         ack(format!("checkpoint {epoch}"));
+        while store.compact(16).unwrap() {}
+        if epoch % 3 == 0 {
+            store.rest();
+        }
         let (call, result) = done();
         log.purge(index - 10, Bytes::from(epoch.to_le_bytes().to_vec()), call);
         result.recv().unwrap().unwrap();
@@ -143,7 +161,7 @@ fn check(root: &Path, acks: &str) -> Result<(), String> {
             return Err(format!("entry {index} came back changed"));
         }
     }
-    let store = CheckpointStore::open(&root.join("data/checkpoint"), CheckpointConfig::default());
+    let store = CheckpointStore::open(&root.join("data/checkpoint"), checkpoint_config());
     let loaded = store.map_err(|error| text(&error))?.load(GROUP).map_err(|error| text(&error))?;
     let (epoch, chunks) = match loaded {
         None => (0, Chunks::new()),
@@ -159,7 +177,109 @@ fn check(root: &Path, acks: &str) -> Result<(), String> {
     if chunks != chunks_at(epoch) {
         return Err(format!("checkpoint {epoch} is not what it was"));
     }
+    if root.join("data/checkpoint.compact").exists() {
+        return Err("a store that does not count is left, and takes room for ever".to_owned());
+    }
     Ok(())
+}
+
+/// What is left is good for more: the next checkpoint is written over it, and read.
+fn go_on(root: &Path) -> Result<(), String> {
+    let go = || -> Result<bool, CheckpointError> {
+        let path = root.join("data/checkpoint");
+        let store = CheckpointStore::open(&path, checkpoint_config())?;
+        let mut writer = store.begin(GROUP)?;
+        writer.put(1, b"after it")?;
+        let epoch = writer.commit(b"next")?;
+        while store.compact(100)? {}
+        drop(store);
+        let store = CheckpointStore::open(&path, checkpoint_config())?;
+        let Some(mut loaded) = store.load(GROUP)? else { return Ok(false) };
+        let found = loaded.chunks.try_fold(false, |found, chunk| {
+            chunk.map(|(number, bytes)| found || number == 1 && bytes == b"after it")
+        })?;
+        Ok(found && loaded.epoch == epoch)
+    };
+    match go() {
+        Ok(true) => Ok(()),
+        Ok(false) => Err("a checkpoint that was written after it is not there".to_owned()),
+        Err(error) => Err(format!("no checkpoint can be written after it: {error}")),
+    }
+}
+
+/// Where a life was traced, and what of it.
+struct Life {
+    trace: Trace,
+    root: PathBuf,
+    /// What is left after a cut stands here.
+    left: tempfile::TempDir,
+}
+
+/// A moment, and the seed of what is lost at it.
+type Cut = (usize, u64);
+
+impl Life {
+    fn live() -> Self {
+        let temp = tempfile::tempdir().unwrap();
+        // As the calls say it, without links in it.
+        let root: PathBuf = temp.path().canonicalize().unwrap().join("live");
+        fs::create_dir(&root).unwrap();
+        let output = temp.path().join("trace");
+        let status = Command::new("strace")
+            .args(["-f", "-y", "-xx", "-s", "4000000", "-e", &format!("trace={CALLS}"), "-o"])
+            .arg(&output)
+            .arg(std::env::current_exe().unwrap())
+            .args(["traced", "--exact", "--ignored", "--nocapture"])
+            .env(DIR_VARIABLE, &root)
+            .status()
+            .expect("strace runs");
+        assert!(status.success());
+        let trace = Trace::read(&fs::read_to_string(&output).unwrap(), &root);
+        let acks = trace.written_to(&root.join("acks"), trace.moments);
+        assert_eq!(acked(&acks, "entry "), EPOCHS * ENTRIES_PER_EPOCH);
+        assert_eq!(fs::read_to_string(root.join("acks")).unwrap(), acks, "the trace tells all");
+        // Of what is left nothing is promised again: it may stand in memory.
+        let memory = Path::new("/dev/shm");
+        let left = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+        Self { trace, root, left: left.unwrap() }
+    }
+
+    /// The same life with a promise less: syncs of which this is true never were.
+    fn without_syncs(&self, is_left_out: impl Fn(&Path, &Call) -> bool) -> Trace {
+        let mut trace = self.trace.clone();
+        trace.calls.retain(|call| !matches!(&call.what, What::Sync { path } if is_left_out(path, call)));
+        assert!(trace.calls.len() < self.trace.calls.len(), "there is no such sync");
+        trace
+    }
+
+    /// What is wrong after these losses of power; no more is looked for than `most`.
+    fn wrong_after(&self, trace: &Trace, mut cuts: Vec<Cut>, most: usize) -> Vec<String> {
+        cuts.sort_unstable();
+        let mut calls = trace.calls.iter().peekable();
+        let mut disk = Disk::new(&self.root);
+        let out = self.left.path().join("cut");
+        let mut wrong = Vec::new();
+        for (moment, seed) in cuts {
+            if wrong.len() >= most {
+                break;
+            }
+            while let Some(call) = calls.next_if(|call| call.begin < moment) {
+                disk.take(call);
+            }
+            let _ = fs::remove_dir_all(&out);
+            disk.after_cut(moment, seed, &out);
+            let promised = trace.written_to(&self.root.join("acks"), moment);
+            let found = check(&out, &promised).and_then(|()| if seed % 4 == 0 { go_on(&out) } else { Ok(()) });
+            if let Err(what) = found {
+                wrong.push(format!("cut {seed} at line {moment}: {what}"));
+                if let Some(keep) = std::env::var_os("QUORATE_KEEP_CUTS") {
+                    let _ = fs::remove_dir_all(&out);
+                    disk.after_cut(moment, seed, &Path::new(&keep).join(format!("{moment}-{seed}")));
+                }
+            }
+        }
+        wrong
+    }
 }
 
 #[test]
@@ -171,48 +291,53 @@ fn traced() {
 }
 
 #[test]
-#[ignore = "needs strace, and some minutes"]
+#[ignore = "needs strace, and a minute"]
 fn what_was_acknowledged_survives_a_loss_of_power_at_any_moment() {
-    let temp = tempfile::tempdir().unwrap();
-    // As the calls say it, without links in it.
-    let root: PathBuf = temp.path().canonicalize().unwrap().join("live");
-    fs::create_dir(&root).unwrap();
-    let output = temp.path().join("trace");
-    let status = Command::new("strace")
-        .args(["-f", "-y", "-xx", "-s", "4000000", "-e", &format!("trace={CALLS}"), "-o"])
-        .arg(&output)
-        .arg(std::env::current_exe().unwrap())
-        .args(["traced", "--exact", "--ignored", "--nocapture"])
-        .env(DIR_VARIABLE, &root)
-        .status()
-        .expect("strace runs");
-    assert!(status.success());
-    let trace = Trace::read(&fs::read_to_string(&output).unwrap(), &root);
-    let acks = trace.written_to(&root.join("acks"), trace.moments);
-    assert_eq!(acked(&acks, "entry "), EPOCHS * ENTRIES_PER_EPOCH);
-    assert_eq!(fs::read_to_string(root.join("acks")).unwrap(), acks, "the trace tells all");
+    let life = Life::live();
+    let (data, beside) = (life.root.join("data"), life.root.join("data/checkpoint.compact"));
+    let moments = life.trace.interesting(&data);
+    let swaps = life.trace.swaps(&beside);
+    assert!(swaps.len() >= 2, "the store was made anew {} times", swaps.len());
 
+    // Every moment from the last calls before each exchange to the end of the old store, each in several ways.
+    let in_swap = |from: usize, to: usize| {
+        let at = moments.partition_point(|moment| *moment < from).saturating_sub(BEFORE_SWAP);
+        moments[at..].iter().copied().take_while(move |moment| *moment <= to + 1)
+    };
+    let of_swaps: Vec<Cut> = swaps
+        .iter()
+        .flat_map(|(from, to)| in_swap(*from, *to))
+        .flat_map(|moment| (0..WAYS).map(move |seed| (moment, seed)))
+        .collect();
     let setting = |name: &str| std::env::var(name).ok().and_then(|value| value.parse().ok());
-    let cuts = setting("QUORATE_CUTS").unwrap_or(400);
-    let mut moments = trace.interesting(&root.join("data"));
-    if let Some(until) = setting("QUORATE_CUTS_UNTIL") {
-        // Only the beginning: a start is a small part of a life, and makes the most files.
-        moments.retain(|moment| *moment as u64 <= until);
-    }
-    let mut wrong = Vec::new();
-    for seed in 0..cuts {
-        let moment = moments[Chance(seed ^ 0xabcd).below(moments.len() as u64) as usize];
-        let out = temp.path().join("cut");
-        let _ = fs::remove_dir_all(&out);
-        trace.after_cut(moment, seed, &root, &out);
-        let promised = trace.written_to(&root.join("acks"), moment);
-        if let Err(what) = check(&out, &promised) {
-            wrong.push(format!("cut {seed} at line {moment}: {what}"));
-            if let Some(keep) = std::env::var_os("QUORATE_KEEP_CUTS") {
-                let _ = Command::new("cp").arg("-r").arg(&out).arg(Path::new(&keep).join(seed.to_string())).status();
-            }
-        }
-    }
-    println!("{cuts} cuts of {} calls in {} lines", moments.len(), trace.moments);
-    assert!(wrong.is_empty(), "{} of {cuts} are wrong:\n{}", wrong.len(), wrong.join("\n"));
+    let some = setting("QUORATE_CUTS").unwrap_or(400);
+    let random = (0..some).map(|seed| (moments[Chance(seed ^ 0xabcd).below(moments.len() as u64) as usize], seed));
+    let cuts: Vec<Cut> = of_swaps.iter().copied().chain(random).collect();
+    println!(
+        "{} cuts, {} of them around {} exchanges of stores, in {} lines",
+        cuts.len(),
+        of_swaps.len(),
+        swaps.len(),
+        life.trace.moments
+    );
+    let (wrong, all) = (life.wrong_after(&life.trace, cuts.clone(), usize::MAX), cuts.len());
+    assert!(wrong.is_empty(), "{} of {all} are wrong:\n{}", wrong.len(), wrong.join("\n"));
+
+    // And that says something: each of these syncs, left out, is missed.
+    let is_swap = |call: &Call, before: bool| {
+        swaps.iter().any(|(from, to)| if before { call.begin < *from } else { call.begin > *from && call.begin <= *to })
+    };
+    let missed = |what: &str, trace: Trace, cuts: &[Cut]| {
+        let wrong = life.wrong_after(&trace, cuts.to_vec(), 1);
+        println!("without {what}: {wrong:?}");
+        assert!(!wrong.is_empty(), "nobody misses {what}");
+    };
+    let trace = life.without_syncs(|path, call| path == data && is_swap(call, false));
+    missed("the sync of the directory behind an exchange", trace, &of_swaps);
+    missed("the sync of the new store's directory", life.without_syncs(|path, _| path == beside), &of_swaps);
+    let trace = life.without_syncs(|path, _| path.starts_with(&beside) && path != beside);
+    missed("the syncs of the new store's files", trace, &of_swaps);
+    let early: Vec<Cut> = cuts[of_swaps.len()..].to_vec();
+    let trace = life.without_syncs(|path, _| path == data.join("wal"));
+    missed("the syncs of the log's directory", trace, &early);
 }

@@ -14,8 +14,6 @@ use crate::checkpoint::rows::Rows as _;
 
 /// So many halves of what counts the file may take before it is made anew. While the copy is made both are there.
 const MOST_HALVES: u64 = 5;
-/// A file smaller than this is left alone.
-const LEAST_BYTES: u64 = if cfg!(test) { 1 << 20 } else { 64 << 20 };
 /// Room that must be left beside a copy, for the log.
 const SPARE_BYTES: u64 = 256 << 20;
 
@@ -87,7 +85,7 @@ impl SledRows {
         let room = self.free_bytes().is_none_or(|free| free > live.saturating_mul(2) + SPARE_BYTES);
         // One that was not small even then is not made anew for nothing each time.
         let grown = self.anew_bytes.load(Relaxed).saturating_mul(3) / 2;
-        let most = LEAST_BYTES.max(live.saturating_mul(MOST_HALVES) / 2).max(grown);
+        let most = self.config.small_bytes.max(live.saturating_mul(MOST_HALVES) / 2).max(grown);
         !self.is_broken() && room && self.disk_bytes() > most
     }
 
@@ -97,7 +95,7 @@ impl SledRows {
         let changes = self.changes.load(Relaxed);
         // Two of them at once take twice the memory: the old one begins with none.
         self.rest();
-        let mut open = Open::new(&new, self.cache_bytes).map_err(text)?;
+        let mut open = Open::new(&new, self.config.cache_bytes).map_err(text)?;
         let db = open.db.take().ok_or("it is not open")?;
         Ok(Copy { db, last: None, changes })
     }
@@ -158,7 +156,8 @@ impl SledRows {
         open.db = None;
         exchange(&self.path, &new).map_err(text)?;
         // Whatever fails from here on: which of the two a loss of power leaves is not known.
-        let done = parent.sync_all().map_err(text).and_then(|()| Open::new(&self.path, self.cache_bytes).map_err(text));
+        let done =
+            parent.sync_all().map_err(text).and_then(|()| Open::new(&self.path, self.config.cache_bytes).map_err(text));
         match done {
             Ok(opened) => *open = opened,
             Err(error) => {
