@@ -390,17 +390,19 @@ impl<'a> WriteCx<'a> {
         });
     }
 
-    /// Changes a collection in place. `edit` says whether it changed anything, and its result; a collection that is
-    /// empty afterwards goes, key and all. None when the key does not exist; an error for another type, or the
-    /// edit's own: then it must have changed nothing.
+    /// Changes a collection in place; one that is empty afterwards goes, key and all. None when the key does not exist,
+    /// an error for another type.
+    ///
+    /// `edit` has no way to fail, nor to leave all as it was: whoever gets at the collection like this has marked its
+    /// chunks as changed, and copied what a view shares. Whether there is anything to do is to be seen before, by
+    /// [`WriteCx::collection`].
     pub fn edit<T: Collection, R>(
         &mut self,
         key: &[u8],
-        edit: impl FnOnce(&mut T) -> Result<(bool, R), CmdError>,
+        edit: impl FnOnce(&mut T) -> R,
     ) -> Result<Option<R>, CmdError> {
         let place = self.place(key);
         let (revision, now_ms) = (self.revision, self.now_ms);
-        // The type is checked first: a slot must not count as changed, nor be copied, for an error.
         match self.database().slots.get(place) {
             None => return Ok(None),
             Some(item) if item.is_expired(now_ms) => {
@@ -410,16 +412,13 @@ impl<'a> WriteCx<'a> {
             Some(item) => T::from_ref(item.value()).ok_or(CmdError::WRONG_TYPE)?,
         };
         let edited = self.database().edit(place, revision, |item| {
-            let object = item.value_mut(0, revision);
-            let collection = T::from_mut(&mut object.value).ok_or(CmdError::WRONG_TYPE)?;
-            let (changed, result) = edit(collection)?;
+            let collection = T::from_mut(&mut item.value_mut(0, revision).value)?;
+            let result = edit(collection);
             let empty = collection.is_empty();
-            if changed {
-                item.touch(revision, now_ms);
-            }
-            Ok((empty, result))
+            item.touch(revision, now_ms);
+            Some((empty, result))
         });
-        let Some((empty, result)) = edited.transpose()? else { return Ok(None) };
+        let (empty, result) = edited.flatten().ok_or(CmdError::WRONG_TYPE)?;
         if empty {
             self.database().remove(place, revision);
         }
@@ -430,20 +429,13 @@ impl<'a> WriteCx<'a> {
     pub fn edit_or_create<T: Collection, R>(
         &mut self,
         key: &[u8],
-        edit: impl FnOnce(&mut T) -> Result<(bool, R), CmdError>,
+        edit: impl FnOnce(&mut T) -> R,
     ) -> Result<R, CmdError> {
-        let mut edit = Some(edit);
-        let done = self.edit(key, |value| match edit.take() {
-            Some(edit) => edit(value),
-            None => Err(CmdError::NO_SUCH_KEY),
-        })?;
-        let edit = match (done, edit) {
-            (Some(result), _) => return Ok(result),
-            (None, Some(edit)) => edit,
-            (None, None) => return Err(CmdError::NO_SUCH_KEY),
-        };
+        if self.collection::<T>(key)?.is_some() {
+            return self.edit(key, edit)?.ok_or(CmdError::NO_SUCH_KEY);
+        }
         let mut value = T::new();
-        let (_, result) = edit(&mut value)?;
+        let result = edit(&mut value);
         if !value.is_empty() {
             self.set_collection(key, value, Ttl::Clear);
         }

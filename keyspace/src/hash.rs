@@ -240,7 +240,8 @@ impl Hash {
             }
             Repr::Table(table) => {
                 let hash = table.hasher.hash(field);
-                table.fields.trie_mut().remove(hash, field).is_some()
+                // A miss must not copy what a view shares.
+                table.trie().get(hash, field).is_some() && table.fields.trie_mut().remove(hash, field).is_some()
             }
         }
     }

@@ -141,6 +141,65 @@ fn one_byte_of_a_long_string_costs_one_piece() {
 }
 
 #[test]
+fn a_command_that_changes_nothing_costs_nothing() {
+    let mut member = Member::default();
+    let mut checkpoint = Checkpoint::default();
+    fill_hash(&mut member, "large", 20_000);
+    member.run("HSET table f 1 text abc long 12345678901234567890123456789012345678901234567890123456789012345");
+    member.run("HSET packed f 1 text abc max 9223372036854775807");
+    member.run_args(&args(&[b"SET", b"long", &vec![b'x'; 1 << 20]]));
+    member.run("SET short abc");
+    member.run("SETBIT bits 7 1");
+    checkpoint.take(&member.keyspace.view());
+    for (line, reply) in [
+        ("HDEL large none", ":0"),
+        ("HDEL large none1 none2 none3", ":0"),
+        ("HSETNX large field:7 other", ":0"),
+        ("HDEL table none", ":0"),
+        ("HSETNX table f 2", ":0"),
+        ("HINCRBY table text 1", "-ERR hash value is not an integer"),
+        ("HINCRBYFLOAT table text 1", "-ERR hash value is not a float"),
+        ("HDEL packed none", ":0"),
+        ("HSETNX packed f 2", ":0"),
+        ("HINCRBY packed text 1", "-ERR hash value is not an integer"),
+        ("HINCRBY packed max 1", "-ERR increment or decrement would overflow"),
+        ("HSET short f 1", "-WRONGTYPE"),
+        ("HDEL short f", "-WRONGTYPE"),
+        ("HDEL nobody f", ":0"),
+        ("SETBIT bits 7 1", ":1"),
+        ("SETNX short other", ":0"),
+        ("SETNX long other", ":0"),
+        ("SET none 1 XX", "$-1"),
+        ("INCR short", "-ERR value is not an integer"),
+        ("PERSIST large", ":0"),
+        ("PERSIST short", ":0"),
+        ("EXPIRE none 10", ":0"),
+        ("DEL none", ":0"),
+        ("GETDEL none", "$-1"),
+        ("RENAMENX short long", ":0"),
+        ("COPY short long", ":0"),
+        ("BITFIELD long GET u8 0", "*1"),
+        ("GETEX long", "$1048576"),
+    ] {
+        assert!(member.run(line).starts_with(reply), "{line}: {}", member.run(line));
+        assert_eq!(checkpoint.take(&member.keyspace.view()), Cost::default(), "{line}");
+    }
+    for key in ["long", "short", "none"] {
+        let length = member.run(&format!("STRLEN {key}"));
+        assert_eq!(member.run_args(&args(&[b"SETRANGE", key.as_bytes(), b"1", b""])), length);
+        assert_eq!(checkpoint.take(&member.keyspace.view()), Cost::default(), "SETRANGE {key}");
+    }
+    // To append nothing is a write (watchers of the key see it), but no piece of the string changes.
+    member.run_args(&args(&[b"APPEND", b"long", b""]));
+    assert_eq!(checkpoint.take(&member.keyspace.view()).chunks, 1);
+    // One field of those that are named is there: that much is written.
+    assert!(member.run("HDEL large none field:8").starts_with(":1"));
+    let cost = checkpoint.take(&member.keyspace.view());
+    assert!((1..=2).contains(&cost.chunks), "{cost:?}");
+    assert_eq!(fingerprint(&checkpoint.load().unwrap()), fingerprint(&member.keyspace.view()));
+}
+
+#[test]
 fn a_slot_full_of_keys_is_kept_in_pieces_too() {
     let mut member = Member::default();
     let mut checkpoint = Checkpoint::default();

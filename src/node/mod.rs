@@ -380,7 +380,8 @@ fn node_config(settings: &Settings, found: &identity::Found, path: &Path, disk: 
         sync: sync_policy(settings),
         ..WalConfig::default()
     };
-    config.checkpoint = CheckpointConfig { cache_bytes: settings.checkpoint_cache_bytes(), ..CheckpointConfig::default() };
+    config.checkpoint =
+        CheckpointConfig { cache_bytes: settings.checkpoint_cache_bytes(), ..CheckpointConfig::default() };
     config.limits = Limits {
         checkpoint_log_bytes: settings.checkpoint_log_bytes(),
         checkpoint_interval: settings.checkpoint_interval(),

@@ -23,8 +23,7 @@ fn set_pairs(cx: &mut WriteCx<'_>, args: &mut Args<'_>, name: &str) -> Result<us
     let limits = cx.hash_limits();
     cx.edit_or_create(key, |hash: &mut Hash| {
         hash.expect(pairs.len(), &limits);
-        let new = pairs.iter().filter(|[field, value]| hash.insert(field, value, &limits)).count();
-        Ok((true, new))
+        pairs.iter().filter(|[field, value]| hash.insert(field, value, &limits)).count()
     })
 }
 
@@ -45,7 +44,7 @@ fn hsetnx(cx: &mut WriteCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Resu
     let set = !cx.hash(key)?.is_some_and(|hash| hash.contains(field));
     if set {
         let limits = cx.hash_limits();
-        cx.edit_or_create(key, |hash: &mut Hash| Ok((hash.insert(field, value, &limits), ())))?;
+        cx.edit_or_create(key, |hash: &mut Hash| hash.insert(field, value, &limits))?;
     }
     out.int(i64::from(set));
     Ok(())
@@ -109,10 +108,12 @@ fn hvals(cx: &ReadCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Result<(),
 
 fn hdel(cx: &mut WriteCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Result<(), CmdError> {
     let key = args.next()?;
-    let removed = cx.edit(key, |hash: &mut Hash| {
-        let removed = args.rest().iter().filter(|field| hash.remove(field)).count();
-        Ok((removed > 0, removed))
-    })?;
+    let fields = args.rest();
+    let any = cx.hash(key)?.is_some_and(|hash| fields.iter().any(|field| hash.contains(field)));
+    let removed = match any {
+        true => cx.edit(key, |hash: &mut Hash| fields.iter().filter(|field| hash.remove(field)).count())?,
+        false => None,
+    };
     out.len(removed.unwrap_or(0));
     Ok(())
 }
@@ -120,16 +121,14 @@ fn hdel(cx: &mut WriteCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Result
 fn hincrby(cx: &mut WriteCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Result<(), CmdError> {
     let (key, field, by) = (args.next()?, args.next()?, args.int()?);
     let limits = cx.hash_limits();
-    let sum = cx.edit_or_create(key, |hash: &mut Hash| {
-        let old = match hash.get(field) {
-            Some(text) => number::parse_int(text).ok_or(CmdError::fixed("ERR hash value is not an integer"))?,
-            None => 0,
-        };
-        let sum = old.checked_add(by).ok_or(CmdError::OVERFLOW)?;
-        let mut digits = [0; number::INT_LEN];
-        hash.insert(field, number::write_int(sum, &mut digits), &limits);
-        Ok((true, sum))
-    })?;
+    let old = match cx.hash(key)?.and_then(|hash| hash.get(field)) {
+        Some(text) => number::parse_int(text).ok_or(CmdError::fixed("ERR hash value is not an integer"))?,
+        None => 0,
+    };
+    let sum = old.checked_add(by).ok_or(CmdError::OVERFLOW)?;
+    let mut digits = [0; number::INT_LEN];
+    let text = number::write_int(sum, &mut digits);
+    cx.edit_or_create(key, |hash: &mut Hash| hash.insert(field, text, &limits))?;
     out.int(sum);
     Ok(())
 }
@@ -141,15 +140,12 @@ fn hincrbyfloat(cx: &mut WriteCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -
         return Err(CmdError::fixed("ERR value is NaN or Infinity"));
     }
     let limits = cx.hash_limits();
-    let sum = cx.edit_or_create(key, |hash: &mut Hash| {
-        let old = match hash.get(field) {
-            Some(text) => LongDouble::parse(text).ok_or(CmdError::fixed("ERR hash value is not a float"))?,
-            None => LongDouble::from_int(0),
-        };
-        let sum = old.plus(by).ok_or(CmdError::NAN_OR_INF)?.to_text();
-        hash.insert(field, sum.as_bytes(), &limits);
-        Ok((true, sum))
-    })?;
+    let old = match cx.hash(key)?.and_then(|hash| hash.get(field)) {
+        Some(text) => LongDouble::parse(text).ok_or(CmdError::fixed("ERR hash value is not a float"))?,
+        None => LongDouble::from_int(0),
+    };
+    let sum = old.plus(by).ok_or(CmdError::NAN_OR_INF)?.to_text();
+    cx.edit_or_create(key, |hash: &mut Hash| hash.insert(field, sum.as_bytes(), &limits))?;
     out.bulk(sum.as_bytes());
     Ok(())
 }

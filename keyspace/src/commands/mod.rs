@@ -13,8 +13,9 @@
 //! * Check everything first, then change, then reply: an `Err` must mean that nothing has changed. (What was
 //!   written to `out` before an `Err` is taken back by the caller.)
 //! * Time is `cx.now_ms()`, chance is `cx.rng()`. `cx.get`, `cx.string`, `cx.hash` never show a key that is past due.
-//! * Collections change through `cx.edit` / `cx.edit_or_create` (they bump the revision, and remove what is empty),
-//!   strings through `cx.set_string`; `cx.remove`, `cx.take`, `cx.put`, `cx.rename`, `cx.expire`, `cx.persist` do
+//! * Collections change through `cx.edit` / `cx.edit_or_create` (they bump the revision, and remove what is empty), and
+//!   only once `cx.hash` and its like have shown that there is something to change: a look costs no chunk. Strings change
+//!   through `cx.set_string`; `cx.remove`, `cx.take`, `cx.put`, `cx.rename`, `cx.expire`, `cx.persist` do
 //!   what they say; `cx.in_db(n)` is the same command in another database.
 //! * `out.is_muted()`: followers throw replies away, so costly ones need not be computed.
 
