@@ -140,7 +140,7 @@ pub(super) fn open(disk: &Arc<dyn Disk>, dir: &Path, config: &WalConfig) -> Resu
     };
     let judged = Judge::new(&**disk, dir, &files, salt).judge()?;
     let mut opened = replay(&judged, config, salt)?;
-    repair(&**disk, dir, &judged, &mut opened.position, config)?;
+    repair(&**disk, dir, &judged, &mut opened, config)?;
     for (seq, path) in files.range(..opened.position.base) {
         // Below the base nothing counts any more; these only wait to be used again.
         let file = disk.open(path).map_err(|error| WalError::io("open", path, error))?;
@@ -463,9 +463,10 @@ fn repair(
     disk: &dyn Disk,
     dir: &Path,
     judged: &Judged,
-    position: &mut Position,
+    opened: &mut Opened,
     config: &WalConfig,
 ) -> Result<(), WalError> {
+    let (position, salt) = (&mut opened.position, opened.salt);
     let active = Arc::clone(&position.active);
     let scan = &judged.scans[&active.seq];
     let good = &scan.batches[..judged.end.batches];
@@ -489,6 +490,9 @@ fn repair(
         let path = &scan.segment.path;
         let pristine = scan.batches.is_empty() && scan.clean_behind && scan.segment.bytes == config.segment_bytes;
         if *seq == active.seq + 1 && pristine {
+            // The process before may have ended ahead of the sync of its header, which batches count on.
+            let header = scan.segment.file.write_at(&format::encode_segment_header(*seq, salt), 0);
+            header.and_then(|()| scan.segment.file.sync_data()).map_err(|error| WalError::io("sync", path, error))?;
             position.next = Some(Arc::clone(&scan.segment));
         } else {
             disk.remove(path).map_err(|error| WalError::io("remove", path, error))?;
