@@ -25,7 +25,7 @@ use crate::story::{Harm, Kind, Lane};
 const PATIENCE: Duration = Duration::from_secs(3);
 
 pub async fn nemesis(run: Arc<Run>) {
-    let mut chance = Chance::new(run.plan.seed.rotate_left(32) ^ 0x6e65_6d65_7369_73);
+    let mut chance = Chance::new(run.plan.seed.rotate_left(32) ^ 0x006e_656d_6573_6973);
     if run.plan.faults.is_empty() {
         return;
     }
@@ -82,6 +82,7 @@ async fn strike(run: &Arc<Run>, fault: Fault, chance: &mut Chance) {
         // It lasts as long as the run.
         Fault::Drift => {}
         Fault::LeaseEnd => schedules::lease_end(run, chance).await,
+        Fault::Sleep => schedules::sleep_through_election(run, chance).await,
         Fault::Turncoats => schedules::turncoats(run, chance).await,
         Fault::DeafTransfer => schedules::deaf_transfer(run, chance).await,
     }

@@ -76,7 +76,7 @@ impl Logs {
         let Some(wal) = machine.wal.lock().clone() else { return };
         let log = wal.group(1);
         let first = log.first_index().unwrap_or(u64::MAX).max(1);
-        let newest = self.committed.iter().filter(|(_, (_, at))| *at < reign).next_back();
+        let newest = self.committed.iter().rfind(|(_, (_, at))| *at < reign);
         let Some((newest, _)) = newest else { return };
         let last = log.last_index().or(log.purged().map(|(upto, _)| upto)).unwrap_or(0);
         if last < *newest {

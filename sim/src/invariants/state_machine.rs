@@ -151,7 +151,8 @@ impl StateMachine for Onlooker {
 
     fn apply(&self, entry: &Bytes, want_replies: bool) -> Result<Vec<Bytes>, ApplyError> {
         let machine = &self.machine;
-        let seldom = !want_replies && machine.run.plan.mutant.is_some() && madsim::rand::random::<u64>() % 200 == 0;
+        let seldom =
+            !want_replies && machine.run.plan.mutant.is_some() && madsim::rand::random::<u64>().is_multiple_of(200);
         if seldom && machine.has(Mutant::SkippedEntry) {
             self.applied(entry);
             return Ok(Vec::new());
