@@ -282,6 +282,13 @@ impl Group {
         self.inner.raft.is_leader()
     }
 
+    /// The simulator has this member ask for votes now, as if its waiting time were over: whoever has promised not to
+    /// vote must refuse, whenever it is asked.
+    #[cfg(madsim)]
+    pub async fn ask_for_votes(&self) {
+        let _ = self.inner.raft.trigger().elect(true).await;
+    }
+
     /// Who leads, as far as this member knows.
     pub fn leader(&self) -> Option<(MemberId, Member)> {
         self.inner.known_leader()

@@ -3,7 +3,8 @@
 //! What counts is the moment at which the last request that a majority answered was SENT. From then on,
 //! for `election_max`, none of that majority votes for another. The lease here ends at nine tenths of
 //! that, on a clock that goes on while the machine sleeps; a check after the read therefore covers any
-//! pause between read and check.
+//! pause between read and check. The tenth is for clocks: two may differ in speed by that much, as when
+//! one goes a twentieth too slow and the other a twentieth too fast.
 //!
 //! openraft tells such a moment, and it is too late by as much as an answer takes to come back: it takes an answer
 //! for one to all requests that end at the same entry, those sent meanwhile among them (0.10.0-alpha.37,
@@ -63,6 +64,8 @@ pub(crate) struct Lease {
     until: AtomicU64,
     /// The term in which a transfer began, plus one.
     spoilt: AtomicU64,
+    #[cfg(madsim)]
+    seen_last: AtomicU64,
 }
 
 impl Lease {
@@ -95,8 +98,11 @@ impl Lease {
     pub(crate) fn update(&self, me: MemberId, metrics: &LeaseFacts, lease: Duration) {
         let until = metrics.until(me, lease);
         #[cfg(madsim)]
-        let until =
-            if mutants::on(Mutant::LeaseLookedAtBefore) && until <= Instant::now().as_nanos() { 0 } else { until };
+        let until = if mutants::on(Mutant::LeaseLookedAtBefore) {
+            self.seen_last.swap(if until > Instant::now().as_nanos() { until } else { 0 }, SeqCst)
+        } else {
+            until
+        };
         self.until.store(until, SeqCst);
         // A transfer may have begun in between: it stores `spoilt` first, so that one of both sees the other.
         if self.spoilt.load(SeqCst) == metrics.term + 1 {

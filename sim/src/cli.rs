@@ -1,18 +1,19 @@
 //! The command line: which seeds to run, and what to say of them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::sync::mpsc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
 
+use crate::batches::{self, Wanted};
 use crate::mutants::{Deliberate, ROWS};
 use crate::page;
 use crate::plan::Plan;
-use crate::run::{Figures, Report, run};
+use crate::run::{Report, run};
 use crate::scenarios::{self, Scenario};
 use crate::story::{Event, Kind};
 
@@ -26,6 +27,9 @@ struct Options {
     /// Run this one seed; with --seeds, begin with it
     #[arg(long)]
     seed: Option<u64>,
+    /// Begin no more seeds after so many seconds
+    #[arg(long, value_name = "SECONDS")]
+    seconds: Option<u64>,
     /// Runs at a time
     #[arg(long, default_value_t = std::thread::available_parallelism().map_or(1, std::num::NonZero::get))]
     jobs: usize,
@@ -47,6 +51,12 @@ struct Options {
     /// Play the scripts of sim/src/scenarios, or those with this in their name
     #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "")]
     scenarios: Option<String>,
+    /// With --mutants: the same runs without the faults, in which no oracle may find anything
+    #[arg(long)]
+    sound: bool,
+    /// A process that runs some of the seeds for another one
+    #[arg(long, hide = true)]
+    batch: bool,
     /// With --seed, --scenarios or --mutants: with this deliberate fault, named as in mutants.rs
     #[arg(long, value_name = "NAME", value_parser = mutant)]
     mutant: Option<&'static Deliberate>,
@@ -79,6 +89,10 @@ pub fn main() -> ExitCode {
     }
     if options.mutant.is_some() || options.html.is_some() {
         return drawn(&options);
+    }
+    if options.batch {
+        batch(&options, first..first + count);
+        return ExitCode::SUCCESS;
     }
     println!("seeds {first} to {}", first + count - 1);
     let failures = all(&options, first, count);
@@ -137,7 +151,7 @@ fn told(report: &Report, options: &Options, named: &str) -> ExitCode {
     if report.violations.is_empty() {
         return ExitCode::SUCCESS;
     }
-    tell_failure(report, named);
+    print!("{}", failure(report, named));
     ExitCode::FAILURE
 }
 
@@ -164,19 +178,21 @@ fn mutants(options: &Options, first: u64) -> ExitCode {
             scope.spawn(|| {
                 while let Some(row) = rows.get(next.fetch_add(1, SeqCst)) {
                     let (words, within) = (row.words, options.seeds.unwrap_or(row.within));
-                    if within == 0 {
-                        println!("| {words} | not found yet | |");
-                        continue;
-                    }
                     let mut others = BTreeSet::new();
                     let found = (first..first + within).find_map(|seed| {
-                        let report = run(row.plan(seed));
+                        let plan = row.plan(seed);
+                        let report = run(if options.sound { Plan { mutant: None, ..plan } } else { plan });
                         let by = report.violations.iter().map(|violation| violation.invariant);
                         others.extend(by.clone());
-                        Some((seed - first + 1, by.into_iter().find(|by| row.oracles.contains(by))?))
+                        let ought = |by: &&str| options.sound || row.oracles.contains(by);
+                        Some((seed - first + 1, by.into_iter().find(ought)?))
                     });
                     match found {
-                        Some((seeds, oracle)) => println!("| {words} | {seeds} | {oracle} |"),
+                        None if options.sound => println!("| {words} | none of {within} | |"),
+                        Some((seeds, oracle)) => {
+                            println!("| {words} | {seeds} | {oracle} |");
+                            missed.fetch_add(options.sound.into(), SeqCst);
+                        }
                         None => {
                             missed.fetch_add(1, SeqCst);
                             println!("| {words} | NOT within {within} | only {others:?} |");
@@ -189,68 +205,39 @@ fn mutants(options: &Options, first: u64) -> ExitCode {
     if missed.into_inner() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+/// Runs the seeds, each batch in a process of its own.
 fn all(options: &Options, first: u64, count: u64) -> usize {
+    let mut flags = Vec::new();
+    flags.extend(options.twice.then(|| "--twice".to_owned()));
+    flags.extend(options.trace.then(|| "--trace".to_owned()));
+    flags.extend(options.log.iter().map(|filter| format!("--log={filter}")));
+    batches::run(&Wanted {
+        seeds: first..first + count,
+        jobs: options.jobs,
+        limit: options.seconds.map(Duration::from_secs),
+        keep_going: options.keep_going,
+        each: options.trace || count <= 10,
+        flags,
+    })
+}
+
+/// In the process of a batch.
+fn batch(options: &Options, seeds: Range<u64>) {
     let began = Instant::now();
-    let (give, todo) = std::sync::mpsc::channel();
-    for seed in first..first + count {
-        let _ = give.send(seed);
-    }
-    drop(give);
-    let todo = parking_lot::Mutex::new(todo);
-    let (tell, told) = mpsc::channel();
-    let mut failures = BTreeMap::new();
-    std::thread::scope(|scope| {
-        for _ in 0..options.jobs.clamp(1, count as usize) {
-            let tell = tell.clone();
-            let todo = &todo;
-            scope.spawn(move || {
-                loop {
-                    let Ok(seed) = todo.lock().recv() else { return };
-                    if tell.send(one(seed, options.twice)).is_err() {
-                        return;
-                    }
-                }
-            });
+    for seed in seeds {
+        if options.seconds.is_some_and(|limit| began.elapsed().as_secs() >= limit) {
+            return;
         }
-        drop(tell);
-        let mut done = 0;
-        let mut sum = Figures::default();
-        for report in told {
-            done += 1;
-            sum.add(&report.figures);
-            if options.trace {
-                report.events.iter().for_each(|event| println!("{event}"));
-            }
-            if options.trace || count <= 10 {
-                println!("seed {}: fingerprint {:016x}, {:?}", report.seed, report.fingerprint, report.figures);
-            }
-            if !report.violations.is_empty() {
-                tell_failure(&report, &format!("seed {}", report.seed));
-                failures.insert(report.seed, report.violations[0].invariant);
-                if !options.keep_going {
-                    break;
-                }
-            }
-            if done % 20 == 0 || done == count {
-                let rate = done as f64 * 60.0 / began.elapsed().as_secs_f64();
-                println!(
-                    "{done} of {count} seeds, {} failed, {rate:.0} seeds a minute; {} operations done, {} failed, {} of \
-                     unknown outcome; {} entries, {} leaders, {} objects not judged",
-                    failures.len(),
-                    sum.done,
-                    sum.failed,
-                    sum.unknown,
-                    sum.applied,
-                    sum.leaders,
-                    sum.not_judged
-                );
-            }
+        let report = one(seed, options.twice);
+        let mut text = String::new();
+        if options.trace {
+            report.events.iter().for_each(|event| text += &format!("{event}\n"));
         }
-    });
-    for (seed, invariant) in &failures {
-        println!("failed: seed {seed}: {invariant}");
+        if !report.violations.is_empty() {
+            text += &failure(&report, &format!("seed {seed}"));
+        }
+        batches::say(&report, &text);
     }
-    failures.len()
 }
 
 fn one(seed: u64, twice: bool) -> Report {
@@ -278,16 +265,19 @@ fn twice_if(twice: bool, run: impl Fn() -> Report) -> Report {
 }
 
 /// Seed, invariant, and what led to it.
-fn tell_failure(report: &Report, named: &str) {
+fn failure(report: &Report, named: &str) -> String {
     let violation = &report.violations[0];
-    println!("\n{named} breaks: {}", violation.invariant);
-    println!("  at {:.4} s: {}", violation.at.as_secs_f64(), violation.text);
-    println!("  what happened to the members before:");
+    let mut text = format!(
+        "\n{named} breaks: {}\n  at {:.4} s: {}\n  what happened to the members before:\n",
+        violation.invariant,
+        violation.at.as_secs_f64(),
+        violation.text
+    );
     let before = report.events.iter().filter(|e| e.at <= violation.at && !matches!(e.kind, Kind::Op));
     let before: Vec<&Event> = before.collect();
     for event in &before[before.len().saturating_sub(40)..] {
-        println!("  {event}");
+        text += &format!("  {event}\n");
     }
     let again = page::replay(named);
-    println!("  the whole story: {again} --trace\n  as a picture:    {again} --html run.html\n");
+    text + &format!("  the whole story: {again} --trace\n  as a picture:    {again} --html run.html\n\n")
 }

@@ -15,7 +15,7 @@ use crate::invariants::one_reply;
 use crate::machine::CLIENT_PORT;
 use crate::mutants::Mutant;
 use crate::plan::Chance;
-use crate::run::Run;
+use crate::run::{May, Run};
 use crate::story::{Kind, Lane};
 use crate::workload;
 
@@ -126,12 +126,15 @@ impl Client {
         while !self.run.clients_stop() {
             let think = self.run.plan.think.as_micros() as u64;
             sleep(Duration::from_micros(self.chance.below(2 * think))).await;
-            if self.connection.is_none() || self.chance.one_in(60) {
+            let may = self.connection.as_ref().map_or(May::All, |c| self.run.may(c.machine));
+            // Whoever is kept from something stays where that matters.
+            if self.connection.is_none() || may == May::All && self.chance.one_in(60) {
                 self.connect().await;
                 continue;
             }
-            let only_reads = self.connection.as_ref().is_some_and(|c| self.run.only_reads(c.machine));
+            let only_reads = may != May::All;
             match self.chance.below(10) {
+                _ if may == May::Nothing => {}
                 0 | 1 if !only_reads => self.pipeline().await,
                 2 if !only_reads => self.watched().await,
                 3 => {

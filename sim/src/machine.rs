@@ -130,6 +130,17 @@ impl Machine {
         self.node.lock().expect("a machine that was built")
     }
 
+    /// Its place in the network, if it has one yet.
+    pub fn built(&self) -> Option<NodeId> {
+        *self.node.lock()
+    }
+
+    /// Lets go of what its last process held.
+    pub fn forget_process(&self) {
+        *self.live.lock() = None;
+        *self.wal.lock() = None;
+    }
+
     pub fn member_id(&self) -> Option<u64> {
         self.live.lock().as_ref().map(|live| live.group.member_id())
     }
@@ -164,14 +175,27 @@ impl Machine {
     /// Puts the machine into the network and starts its process.
     pub fn build(self: &Arc<Self>) {
         *self.power.lock() = Power::On;
-        let machine = self.clone();
+        // What the network keeps must not keep the machine.
+        let machine = Arc::downgrade(self);
         let node = Handle::current()
             .create_node()
             .name(format!("machine-{}", self.number))
             .ip(self.ip())
-            .init(move || process(machine.clone()))
+            .init(move || {
+                let machine = machine.upgrade();
+                async move {
+                    if let Some(machine) = machine {
+                        process(machine).await;
+                    }
+                }
+            })
             .build();
-        quorate_raft::set_clock_rate(node.id(), self.run.plan.clock_rate(self.number));
+        let rate = self.run.plan.clock_rate(self.number);
+        quorate_raft::set_clock_rate(node.id(), rate);
+        if rate != 1_000_000 {
+            let percent = rate as f64 / 10_000.0 - 100.0;
+            self.tell(Kind::Fault, format!("its clock goes {percent:+.1} % too fast"));
+        }
         *self.node.lock() = Some(node.id());
     }
 
@@ -214,8 +238,7 @@ impl Machine {
 
     fn went_down(&self, power_cut: bool) {
         *self.power.lock() = Power::Off;
-        *self.live.lock() = None;
-        *self.wal.lock() = None;
+        self.forget_process();
         let mut disk = self.disk.lock();
         if power_cut {
             let seed = madsim::rand::random();

@@ -5,6 +5,8 @@
 #[cfg(madsim)]
 mod admin;
 #[cfg(madsim)]
+mod batches;
+#[cfg(madsim)]
 mod cli;
 #[cfg(madsim)]
 mod client;

@@ -89,6 +89,8 @@ pub enum Fault {
     Drift,
     /// Who asks for an election and who still promised not to vote meet at the end of a lease (`schedules.rs`).
     LeaseEnd,
+    /// The leader stands still until another one leads, and finds reads at its door when it goes on (`schedules.rs`).
+    Sleep,
     /// Leadership is handed over, and the old leader does not hear who has it.
     DeafTransfer,
     /// Whoever has just voted restarts, and hears the old leader first.
@@ -96,7 +98,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    pub const ALL: [Fault; 18] = [
+    pub const ALL: [Fault; 19] = [
         Fault::Partition,
         Fault::Loss,
         Fault::Kill,
@@ -113,6 +115,7 @@ impl Fault {
         Fault::Blackout,
         Fault::Drift,
         Fault::LeaseEnd,
+        Fault::Sleep,
         Fault::DeafTransfer,
         Fault::Turncoats,
     ];
@@ -128,6 +131,8 @@ pub struct Plan {
     /// Faults stop after this.
     pub duration: Duration,
     pub faults: Vec<Fault>,
+    /// Where clocks drift: every other machine's as slow as may be, and the others' as fast.
+    pub opposite_clocks: bool,
     /// A deliberate fault that the oracles have to find.
     pub mutant: Option<Mutant>,
     /// In place of the nemesis: a script.
@@ -149,6 +154,9 @@ impl Plan {
     pub fn clock_rate(&self, machine: usize) -> u64 {
         if !self.faults.contains(&Fault::Drift) {
             return 1_000_000;
+        }
+        if self.opposite_clocks {
+            return if machine % 2 == 1 { 1_000_000 - MOST_DRIFT } else { 1_000_000 + MOST_DRIFT };
         }
         let mut chance = Chance::new(self.seed.rotate_left(16) ^ machine as u64);
         let between = chance.between(1_000_000 - MOST_DRIFT, 1_000_000 + MOST_DRIFT);
@@ -204,8 +212,8 @@ impl Plan {
             heartbeat_ms,
             election_ms: heartbeat_ms * chance.between(4, 8),
             write_timeout_ms: *chance.pick(&[1000, 2000, 5000]),
-            read_mode: *chance.pick::<&str>(&["lease", "lease", "lease", "quorum"]),
-            follower_mode: *chance.pick::<&str>(&["proxy", "proxy", "proxy", "redirect"]),
+            read_mode: chance.pick::<&str>(&["lease", "lease", "lease", "quorum"]),
+            follower_mode: chance.pick::<&str>(&["proxy", "proxy", "proxy", "redirect"]),
             batch_units: *chance.pick(&[1, 4, 64, 4096]),
             in_flight: *chance.pick(&[1, 2, 4, 8]),
             checkpoint_log_bytes: *chance.pick(&[8 << 10, 32 << 10, 128 << 10, 1 << 30]),
@@ -232,6 +240,7 @@ impl Plan {
             tuning,
             duration: Duration::from_secs(12),
             faults,
+            opposite_clocks: false,
             mutant: None,
             scenario: None,
             fault_every: chance.millis(200, 1500),

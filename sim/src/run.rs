@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use madsim::runtime::{Handle, NodeHandle, Runtime};
+use madsim::task::NodeId;
 use parking_lot::Mutex;
 use quorate_raft::Role;
 use tokio::time::sleep;
@@ -35,19 +36,25 @@ pub struct Run {
     machines: Mutex<Vec<Arc<Machine>>>,
     clients_stop: AtomicBool,
     healed: AtomicBool,
-    only_reads: Mutex<OnlyReads>,
+    restraint: Mutex<Option<Restraint>>,
     operator: NodeHandle,
 }
 
-/// Which clients only read for a while.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum OnlyReads {
-    #[default]
-    Nobody,
-    /// Then no log is behind another one.
+/// What clients may ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum May {
     All,
-    /// Those of one machine: a write that can't end would keep them from reading.
-    At(usize),
+    Read,
+    Nothing,
+}
+
+/// What clients are kept from for a while. Whoever waits for an answer that can't come would not ask when it matters.
+#[derive(Clone, Copy, Debug)]
+struct Restraint {
+    machine: usize,
+    /// Those who are connected to that machine.
+    there: May,
+    elsewhere: May,
 }
 
 /// What became of a run.
@@ -113,14 +120,27 @@ impl Run {
         self.healed.load(Relaxed)
     }
 
-    pub fn set_only_reads(&self, who: OnlyReads) {
-        *self.only_reads.lock() = who;
+    /// Until it is said anew, clients may ask that machine for no more than this, and the others for no more than that.
+    pub fn restrain(&self, machine: usize, there: May, elsewhere: May) {
+        *self.restraint.lock() = Some(Restraint { machine, there, elsewhere });
     }
 
-    /// Whether a client that is connected to that machine writes nothing for now.
-    pub fn only_reads(&self, machine: usize) -> bool {
-        let who = *self.only_reads.lock();
-        !self.is_healed() && (who == OnlyReads::All || who == OnlyReads::At(machine))
+    pub fn release(&self) {
+        *self.restraint.lock() = None;
+    }
+
+    /// What a client that is connected to that machine may ask for now.
+    pub fn may(&self, machine: usize) -> May {
+        match *self.restraint.lock() {
+            Some(restraint) if !self.is_healed() => {
+                if restraint.machine == machine {
+                    restraint.there
+                } else {
+                    restraint.elsewhere
+                }
+            }
+            _ => May::All,
+        }
     }
 
     pub fn clients_stop(&self) -> bool {
@@ -138,41 +158,57 @@ impl Run {
 
 /// Runs a plan in a thread of its own: the standard library's hash maps are seeded once per thread.
 pub fn run(plan: Plan) -> Report {
+    let thread = std::thread::Builder::new().name(format!("seed {}", plan.seed)).stack_size(8 << 20);
+    let spawned = thread.spawn(move || here(plan));
+    spawned.map(std::thread::JoinHandle::join).expect("a thread can be started").expect("no panic")
+}
+
+fn here(plan: Plan) -> Report {
     let seed = plan.seed;
-    let thread = std::thread::Builder::new().name(format!("seed {seed}")).stack_size(8 << 20);
-    let spawned = thread.spawn(move || {
-        quorate_storage::mutants::set(plan.mutant.and_then(Mutant::inside));
-        let mut config = madsim::Config::default();
-        let (from, to) = plan.latency();
-        config.net.send_latency = from..to;
-        let mut runtime = Runtime::with_seed_and_config(seed, config);
-        runtime.set_time_limit(Duration::from_secs(300));
-        let story = Arc::new(Mutex::new(None));
-        let kept = story.clone();
-        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| runtime.block_on(whole(plan, kept))));
-        let story: Option<Story> = story.lock().clone();
-        (outcome, story)
+    quorate_storage::mutants::set(plan.mutant.and_then(Mutant::inside));
+    let mut config = madsim::Config::default();
+    let (from, to) = plan.latency();
+    config.net.send_latency = from..to;
+    let mut runtime = Runtime::with_seed_and_config(seed, config);
+    runtime.set_time_limit(Duration::from_secs(300));
+    let caught = |work: &mut dyn FnMut()| std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+    let kept = Arc::new(Mutex::new(None));
+    // On a machine of its own: what it has started can be ended.
+    let director = runtime.create_node().name("director").build();
+    let mut done = None;
+    let outcome = caught(&mut || {
+        let (plan, kept) = (plan.clone(), kept.clone());
+        done = runtime.block_on(director.spawn(whole(plan, kept))).ok();
     });
-    let (outcome, story) =
-        spawned.map(std::thread::JoinHandle::join).expect("a thread can be started").expect("no panic");
-    let (figures, ops) = match outcome {
-        Ok(done) => done,
-        Err(panic) => {
-            let words = panic.downcast_ref::<String>().cloned();
-            let words = words.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned())).unwrap_or_default();
-            if let Some(story) = &story {
-                story.broken_at_end(NO_PANIC, words);
-            }
-            (Figures::default(), Vec::new())
-        }
-    };
-    let Told { events, marks, violations } = story.map(|story| story.take()).unwrap_or_default();
+    let run: Option<Arc<Run>> = kept.lock().take();
+    if let (Err(panic), Some(run)) = (outcome, &run) {
+        let words = panic.downcast_ref::<String>().cloned();
+        let words = words.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned())).unwrap_or_default();
+        run.story.broken_at_end(NO_PANIC, words);
+    }
+    let Told { events, marks, violations } = run.as_ref().map(|run| run.story.take()).unwrap_or_default();
+    let (figures, ops) = done.unwrap_or_default();
+    if let Some(run) = run {
+        let _ = caught(&mut || runtime.block_on(let_go(&run, director.id())));
+    }
     Report { seed, fingerprint: fingerprint(&events), events, violations, figures, marks, ops }
 }
 
-async fn whole(plan: Plan, kept: Arc<Mutex<Option<Story>>>) -> (Figures, Vec<Op>) {
+/// Ends whatever still runs. A run and its machines know each other, and what sleeps keeps madsim's clock, which wakes
+/// it: left as they are they would stay in memory.
+async fn let_go(run: &Run, director: NodeId) {
+    let handle = Handle::current();
+    let machines = std::mem::take(&mut *run.machines.lock());
+    for node in machines.iter().filter_map(|machine| machine.built()).chain([run.operator.id(), director]) {
+        handle.resume(node);
+        handle.kill(node);
+    }
+    sleep(Duration::from_millis(1)).await;
+    machines.iter().for_each(|machine| machine.forget_process());
+}
+
+async fn whole(plan: Plan, kept: Arc<Mutex<Option<Arc<Run>>>>) -> (Figures, Vec<Op>) {
     let story = Story::begin();
-    *kept.lock() = Some(story.clone());
     story.tell(Lane::Run, Kind::Note, format!("{plan:?}"));
     let run = Arc::new(Run {
         story: story.clone(),
@@ -183,10 +219,11 @@ async fn whole(plan: Plan, kept: Arc<Mutex<Option<Story>>>) -> (Figures, Vec<Op>
         machines: Mutex::default(),
         clients_stop: AtomicBool::new(false),
         healed: AtomicBool::new(false),
-        only_reads: Mutex::default(),
+        restraint: Mutex::default(),
         operator: Handle::current().create_node().name("operator").ip([10, 0, 3, 1].into()).build(),
         plan,
     });
+    *kept.lock() = Some(run.clone());
     begin(&run).await;
     let watcher = tokio::spawn(look_on(run.clone()));
     let mut tasks = Vec::new();

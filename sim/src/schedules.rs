@@ -9,7 +9,8 @@ use tokio::time::sleep;
 use crate::faults::{ask, set_links, start_after, tell};
 use crate::machine::Machine;
 use crate::plan::Chance;
-use crate::run::{OnlyReads, Run};
+use crate::run::{May, Run};
+use crate::story::{Harm, Kind};
 
 /// A restart that takes no longer than a supervisor needs.
 const AT_ONCE: (u64, u64) = (1, 15);
@@ -51,17 +52,41 @@ async fn somebody_leads(machines: &[Arc<Machine>], patience: Duration) -> Option
     None
 }
 
+/// Has that machine ask for votes again and again until one of them leads, not for ever.
+async fn asks_until_led(
+    run: &Run,
+    asks: &Machine,
+    machines: &[Arc<Machine>],
+    patience: Duration,
+) -> Option<Arc<Machine>> {
+    // Asked anew before the answers are there, it would begin anew.
+    let round = run.plan.latency().1 * 4 + Duration::from_micros(2 * run.plan.tuning.sync_us + 1000);
+    let until = run.story.now() + patience;
+    while run.story.now() < until {
+        if let Some(group) = asks.group() {
+            group.ask_for_votes().await;
+        }
+        if let Some(leader) = somebody_leads(machines, round).await {
+            return Some(leader);
+        }
+    }
+    None
+}
+
 /// The leader gets lonely just when another one may ask for votes: because it has not heard of the leader for long, or
 /// because its waiting time behind a restart ends. Those whose votes it needs have heard the leader last, and have
 /// promised to vote for nobody else; perhaps they restart and have to remember that. Nothing is written meanwhile, so
-/// that only the promise stands in the way; as soon as there is another leader clients write again.
+/// that only the promise stands in the way, and whoever could not be answered does not ask; as soon as there is another
+/// leader clients write there, and read from the old one.
 pub async fn lease_end(run: &Arc<Run>, chance: &mut Chance) {
-    let Some((leader, others)) = leader_and_others(run, chance) else { return };
+    let Some((leader, mut others)) = leader_and_others(run, chance) else { return };
+    // Those whose clocks go fastest are the first to forget what they promised: they are the ones who are asked.
+    others.sort_by_key(|machine| run.plan.clock_rate(machine.number));
     let (asks, lease) = (&others[0], run.plan.lease());
     let lonely = links_of(run, &leader);
     let what = chance.below(3);
     tell(run, format!("machine {} will ask for votes when machine {} is cut off ({what})", asks.number, leader.number));
-    run.set_only_reads(OnlyReads::All);
+    run.restrain(leader.number, May::Read, May::Nothing);
     sleep(part_of(lease, chance, 15, 30)).await;
     let apart = [(leader.number, asks.number), (asks.number, leader.number)];
     set_links(run, &apart, true);
@@ -70,7 +95,7 @@ pub async fn lease_end(run: &Arc<Run>, chance: &mut Chance) {
         start_after(asks, chance.millis(1, 3));
         sleep(part_of(lease, chance, 0, 12)).await;
     } else {
-        sleep(part_of(lease, chance, 110, 200)).await;
+        sleep(part_of(lease, chance, 110, 140)).await;
     }
     set_links(run, &lonely, true);
     if what == 2 {
@@ -79,28 +104,58 @@ pub async fn lease_end(run: &Arc<Run>, chance: &mut Chance) {
             start_after(machine, chance.millis(AT_ONCE.0, AT_ONCE.1));
         }
     }
-    let led = somebody_leads(&others, part_of(lease, chance, 120, 200)).await;
-    if led.is_some() {
-        run.set_only_reads(OnlyReads::At(leader.number));
+    let patience = part_of(lease, chance, 120, 200);
+    let led = match what {
+        1 => somebody_leads(&others, patience).await,
+        _ => asks_until_led(run, asks, &others, patience).await,
+    };
+    if let Some(next) = led {
+        tell(run, format!("machine {} leads while machine {} is cut off", next.number, leader.number));
+        run.restrain(leader.number, May::Read, May::All);
         sleep(part_of(lease, chance, 50, 100)).await;
     }
-    run.set_only_reads(OnlyReads::Nobody);
+    run.release();
     set_links(run, &lonely, false);
     tell(run, format!("machine {} is not cut off any more", leader.number));
+}
+
+/// The leader stands still until another one leads and was written to. Then reads come to its door, and it goes on: it
+/// must look at its lease before it answers them, however lately it did before.
+pub async fn sleep_through_election(run: &Arc<Run>, chance: &mut Chance) {
+    let Some((leader, others)) = leader_and_others(run, chance) else { return };
+    run.restrain(leader.number, May::Nothing, May::Nothing);
+    sleep(part_of(run.plan.lease(), chance, 15, 30)).await;
+    let longest = run.plan.lease() * 6;
+    if !leader.pause() {
+        return run.release();
+    }
+    leader.tell(Kind::Fault, "stands still until another one leads");
+    leader.mark_harm(Harm::Pause, longest, "stands still");
+    if let Some(next) = somebody_leads(&others, run.plan.lease() * 5).await {
+        run.restrain(leader.number, May::Nothing, May::All);
+        tell(run, format!("machine {} leads while machine {} stands still", next.number, leader.number));
+        sleep(part_of(run.plan.lease(), chance, 15, 40)).await;
+        run.restrain(leader.number, May::Read, May::All);
+        sleep(part_of(run.plan.lease(), chance, 5, 40)).await;
+    }
+    if leader.resume() {
+        leader.tell(Kind::Fault, "goes on");
+    }
+    run.release();
 }
 
 /// Leadership is handed over, and the old leader hears nothing from then on: it can't know that there is a new one.
 pub async fn deaf_transfer(run: &Arc<Run>, chance: &mut Chance) {
     let Some((leader, others)) = leader_and_others(run, chance) else { return };
     let to = others[0].member_id();
-    run.set_only_reads(OnlyReads::At(leader.number));
+    run.restrain(leader.number, May::Read, May::All);
     ask(run, &leader, Request::Transfer(TransferTo { to }), format!("leadership is to go to {to:?}"));
     sleep(chance.millis(2, 30 + 6 * run.plan.latency_ms.1)).await;
     let deaf: Vec<_> = links_of(run, &leader).into_iter().filter(|(_, to)| *to == leader.number).collect();
     tell(run, format!("machine {} hears nothing", leader.number));
     set_links(run, &deaf, true);
     sleep(part_of(run.plan.lease(), chance, 80, 150)).await;
-    run.set_only_reads(OnlyReads::Nobody);
+    run.release();
     set_links(run, &deaf, false);
     tell(run, format!("machine {} hears again", leader.number));
 }

@@ -21,7 +21,7 @@ pub enum Mutant {
     LeaseDuringTransfer,
     /// The lease counts before an entry of the own term was applied.
     ReadBeforeOwnTerm,
-    /// The lease is looked at now and then, and what was seen last counts, however long ago that was.
+    /// The lease is looked at now and then, and what the look before showed counts, however long ago that was.
     LeaseLookedAtBefore,
     /// A snapshot is installed with the membership that was known before.
     SnapshotWithoutMembership,

@@ -102,7 +102,7 @@ for (const [at, id, what, a, b, c] of run.marks)
   if (id === 'run' && what === 'harm')
     bars.push({ lane: byId.run, kind: 'harm', harm: a, from: at, to: Math.min(clip(at + b), over(at), Math.max(run.healed ?? end, at)), text: c });
 const ops = run.ops.map(([client, machine, from, to, kind, outcome, text], index) =>
-  ({ lane: byId['c' + client], machine, from, to: clip(to), kind, outcome, text, index, bad: shown.has(index) }));
+  ({ lane: byId['c' + client], machine, from, to: clip(to), kind, outcome, text: text.replace(/x{12,}/g, 'x…x'), index, bad: shown.has(index) }));
 const where = v => v.ops.length ? Math.max(...v.ops.map(i => ops[i].to)) : v.at;
 
 // ---- drawing
@@ -225,7 +225,8 @@ function tellStory() {
   const lines = run.events.filter(([at]) => at >= from && at <= to).map(([at, id, text]) => ({ at, id, text }));
   if (near) for (const op of ops) if (op.to >= from && op.to <= to) lines.push({ at: op.to, id: op.lane.id, text: op.text, op: true, bad: op.bad });
   lines.sort((a, b) => a.at - b.at);
-  $('heading').textContent = `What happened between ${from.toFixed(2)} s and ${to.toFixed(2)} s` + (near ? '' : ' (operations are told when you look closer)');
+  const digits = to - from < .05 ? 4 : 2;
+  $('heading').textContent = `What happened between ${from.toFixed(digits)} s and ${to.toFixed(digits)} s` + (near ? '' : ' (operations are told when you look closer)');
   const box = $('story');
   box.textContent = '';
   for (const { at, id, text, op, bad } of lines.slice(0, 600)) {
@@ -250,7 +251,7 @@ canvas.addEventListener('wheel', event => {
 }, { passive: false });
 let grabbed = null;
 canvas.addEventListener('pointerdown', event => { grabbed = { px: event.offsetX, from, to }; canvas.setPointerCapture(event.pointerId); });
-canvas.addEventListener('pointerup', () => grabbed = null);
+for (const ends of ['pointerup', 'pointercancel']) canvas.addEventListener(ends, () => grabbed = null);
 canvas.addEventListener('pointermove', event => {
   if (grabbed) {
     const by = (event.offsetX - grabbed.px) / (width - LEFT - 8) * (grabbed.to - grabbed.from);
@@ -274,8 +275,10 @@ function tip(event) {
   }
   box.style.display = found.length ? 'block' : 'none';
   box.textContent = found.join('\n');
-  box.style.left = Math.min(event.clientX + 14, window.innerWidth - 380) + 'px';
-  box.style.top = event.clientY + 16 + 'px';
+  // All of it stays in sight, at the edges too.
+  const within = (wanted, size, room) => Math.max(4, Math.min(wanted, room - size - 8)) + 'px';
+  box.style.left = within(event.clientX + 14, box.offsetWidth, window.innerWidth);
+  box.style.top = within(event.clientY + 16, box.offsetHeight, window.innerHeight);
 }
 function button(text, act) {
   const made = document.createElement('button');

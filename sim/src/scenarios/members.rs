@@ -54,6 +54,34 @@ pub async fn a_machine_that_comes_first_waits_for_the_group(s: Stage) -> Ended {
     s.client(new.number).must_find(NOTES, &[kept]).await
 }
 
+/// Two machines are to join, and each was told to ask the other one first. Neither may wait for the other: whoever is not
+/// in the group yet says so.
+pub async fn two_that_are_to_join_do_not_wait_for_each_other(s: Stage) -> Ended {
+    // A machine asks the others in the order of their numbers.
+    let (new, stays) = ([1, 2], 3);
+    s.hand_over(stays).await?;
+    let kept = s.client(stays).write(NOTES).await?;
+    let group = s.machine(stays)?.group().ok_or("the leader does not serve")?;
+    for number in new {
+        let id = s.id(number)?;
+        s.admin(stays, Request::Remove { id }).await?;
+        s.until("it is out", || group.members().iter().all(|(member, ..)| *member != id)).await?;
+        s.wait(500).await;
+    }
+    for number in new {
+        s.cut_power(number)?;
+        s.machine(number)?.empty_disk();
+    }
+    for number in new {
+        s.start(number)?;
+    }
+    for number in new {
+        s.serves(number).await?;
+        s.client(number).must_find(NOTES, std::slice::from_ref(&kept)).await?;
+    }
+    Ok(())
+}
+
 /// The leader itself is removed: another one leads, and what was the leader acknowledges nothing more.
 pub async fn a_removed_leader_acknowledges_nothing_more(s: Stage) -> Ended {
     let old = s.leader().await?;

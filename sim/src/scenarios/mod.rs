@@ -86,6 +86,7 @@ pub const ALL: &[Scenario] = &[
     scenario!(crashes::a_full_disk_refuses_and_a_failed_sync_stops),
     scenario!(members::an_isolated_leader_cannot_remove_the_others),
     scenario!(members::a_machine_that_comes_first_waits_for_the_group),
+    scenario!(members::two_that_are_to_join_do_not_wait_for_each_other, |plan| plan.machines = 5),
     scenario!(members::a_removed_leader_acknowledges_nothing_more),
     scenario!(members::an_empty_disk_under_an_old_id_is_not_counted),
     scenario!(members::half_of_an_even_group_is_no_majority, |plan| plan.machines = 4),
