@@ -85,6 +85,10 @@ fn checkpoint_error(error: CheckpointError) -> NodeError {
 
 fn raft_config(timings: &RaftTimings, may_elect: bool) -> Result<openraft::Config, NodeError> {
     let ms = |d: Duration| d.as_millis() as u64;
+    // The keyspace is in memory: a leader that restarts has to be elected again.
+    let leader_restored = false;
+    #[cfg(madsim)]
+    let leader_restored = leader_restored || mutants::on(Mutant::LeaderRestored);
     openraft::Config {
         heartbeat_interval: ms(timings.heartbeat),
         election_timeout_min: ms(timings.election_min),
@@ -93,8 +97,7 @@ fn raft_config(timings: &RaftTimings, may_elect: bool) -> Result<openraft::Confi
         snapshot_policy: SnapshotPolicy::Never,
         max_in_snapshot_log_to_keep: u64::MAX,
         enable_pre_vote: Some(true),
-        // The keyspace is in memory: a leader that restarts has to be elected again.
-        enable_leader_restore: Some(false),
+        enable_leader_restore: Some(leader_restored),
         // openraft would hand over by itself, and lease reads must have stopped before that.
         removed_leader_step_down: StepDownPolicy::Never,
         enable_elect: may_elect,

@@ -159,8 +159,8 @@ impl Executor {
         remote: impl Fn() -> Bytes,
     ) -> Result<(), ExecError> {
         let mark = out.mark();
-        if mode == ReadMode::Local {
-            self.group.caught_up().await;
+        if mode == ReadMode::Local && !self.group.caught_up().await {
+            return Err(ExecError::NotDone("CLUSTERDOWN This member is not in the group yet; ask another one".into()));
         }
         if mode == ReadMode::Local || (mode == ReadMode::Lease && self.group.is_leader()) {
             let moment = self.run_here(out, &mut run);

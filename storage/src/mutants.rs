@@ -25,6 +25,12 @@ pub enum Mutant {
     LeaseLookedAtBefore,
     /// A snapshot is installed with the membership that was known before.
     SnapshotWithoutMembership,
+    /// A leader that restarts goes on leading in its term.
+    LeaderRestored,
+    /// A connection to another member that broke is not made again.
+    NoReconnect,
+    /// A member that restarts shows its own state before it has applied again what it had shown.
+    NoCatchUp,
 }
 
 thread_local!(static HERE: Cell<Option<Mutant>> = const { Cell::new(None) });

@@ -13,6 +13,8 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
+#[cfg(madsim)]
+use quorate_storage::mutants::{self, Mutant};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -387,6 +389,11 @@ impl Peer {
                     let why = self.carry(stream, &shared).await;
                     if !self.is_over() {
                         tracing::info!(peer = self.id, %address, %why, "the connection to a peer ended");
+                    }
+                    #[cfg(madsim)]
+                    if mutants::on(Mutant::NoReconnect) {
+                        self.stop.notified().await;
+                        break;
                     }
                 }
                 Err(error) => pause = self.note(&shared, &address, error, pause),
