@@ -223,9 +223,13 @@ impl Client {
         let op = self.begin(draft);
         let patience = self.patience();
         let Some(mut connection) = self.connection.take() else { return Outcome::Failed("no connection".into()) };
-        let mut outcome = match connection.send(&Self::commands(&op)).await {
-            Err(error) => Outcome::Unknown(error),
-            Ok(()) => self.outcome(&mut connection, &op, patience).await,
+        let mut outcome = if op.transaction && self.run.plan.mutant == Some(Mutant::SplitExec) {
+            self.in_parts(&mut connection, &op, patience).await
+        } else {
+            match connection.send(&Self::commands(&op)).await {
+                Err(error) => Outcome::Unknown(error),
+                Ok(()) => self.outcome(&mut connection, &op, patience).await,
+            }
         };
         if !matches!(&outcome, Outcome::Unknown(why) if !why.starts_with("UNKNOWN")) {
             self.keep(connection, &op);
@@ -244,6 +248,8 @@ impl Client {
     /// A read of what one member has, on a connection that says READONLY once and is kept.
     pub async fn local_read(&mut self, object: usize, key: u8) -> Outcome {
         let patience = self.patience();
+        let elsewhere = self.run.plan.mutant == Some(Mutant::LocalReadsAnywhere);
+        let kept = self.reader.take_if(|_| elsewhere).map(|(number, _)| number);
         if self.reader.is_none() || self.home.is_none() && self.chance.one_in(30) {
             let machine = self.somewhere();
             let Some(mut connection) = Connection::open(machine, Duration::from_millis(500)).await else {
@@ -254,7 +260,7 @@ impl Client {
                 Ok(Reply::Simple(_)) if said.is_ok() => {}
                 _ => return Outcome::Failed("READONLY was not answered".into()),
             }
-            self.reader = Some((self.run.next_connection(), connection));
+            self.reader = Some((kept.unwrap_or_else(|| self.run.next_connection()), connection));
         }
         let Some((number, mut connection)) = self.reader.take() else { return Outcome::Failed("no connection".into()) };
         let draft = workload::Draft { object, cmds: vec![Cmd { key, act: Act::Get }], transaction: false };
@@ -282,6 +288,23 @@ impl Client {
             return Outcome::Unknown(error);
         }
         self.outcome(&mut connection, op, patience).await
+    }
+
+    /// For a mutant: the commands of a transaction one after the other.
+    async fn in_parts(&mut self, connection: &mut Connection, op: &Op, patience: Duration) -> Outcome {
+        let mut rets = Vec::new();
+        for cmd in &op.cmds {
+            let part = Op { cmds: vec![cmd.clone()], transaction: false, ..op.clone() };
+            if let Err(error) = connection.send(&Self::commands(&part)).await {
+                return Outcome::Unknown(error);
+            }
+            match self.outcome(connection, &part, patience).await {
+                Outcome::Done(part) => rets.extend(part),
+                first if rets.is_empty() => return first,
+                _ => return Outcome::Unknown("half of it".into()),
+            }
+        }
+        Outcome::Done(rets)
     }
 
     /// Reads all replies of one operation.
@@ -412,12 +435,9 @@ impl Client {
                     sleep(Duration::from_millis(50)).await;
                     continue;
                 }
-                self.one(draft.clone()).await;
-                let said = self.run.history.lock().last().map(|op| op.outcome.clone());
-                match said {
-                    Some(Outcome::Done(_)) => break,
-                    Some(other) => last = other.to_string(),
-                    None => {}
+                match self.one(draft.clone()).await {
+                    Outcome::Done(_) => break,
+                    other => last = other.to_string(),
                 }
                 sleep(Duration::from_millis(20)).await;
             }

@@ -277,6 +277,7 @@ impl Machine {
     /// An empty disk in place of the old one.
     pub fn empty_disk(&self) {
         self.begins.store(false, Relaxed);
+        self.run.oracles.elections.forget(self.number);
         *self.disk.lock() = MemDisk::new();
         *self.rows.lock() = MemRows::new();
     }
@@ -333,7 +334,7 @@ impl Machine {
             ("heartbeat-ms", tuning.heartbeat_ms.to_string()),
             ("election-timeout-ms", tuning.election_ms.to_string()),
             ("write-timeout", tuning.write_timeout_ms.to_string()),
-            ("read-mode", tuning.read_mode.to_owned()),
+            ("read-mode", if self.has(Mutant::LocalReads) { "local" } else { tuning.read_mode }.to_owned()),
             ("follower-mode", tuning.follower_mode.to_owned()),
             ("shutdown-timeout", "3".into()),
             ("enable-debug-command", "yes".into()),

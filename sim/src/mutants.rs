@@ -17,11 +17,11 @@ use quorate_storage::memdisk::MemDisk;
 pub use quorate_storage::mutants::Mutant as Inside;
 
 use crate::invariants::{
-    definite_errors, durability, known_members, linearizability, log_matching, membership, one_reply, read_freshness,
-    state_machine, survival,
+    convergence, definite_errors, durability, election_safety, expiry, known_members, linearizability, log_matching,
+    membership, one_reply, read_freshness, state_machine, survival, transactions,
 };
 use crate::plan::{Fault, Plan, Tuning};
-use crate::run;
+use crate::scenarios;
 
 /// A deliberate fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +38,9 @@ pub enum Mutant {
     OrderLost,
     RetriedAfterUnknown,
     FailureThatHappened,
+    SplitExec,
+    LocalReadsAnywhere,
+    CoarseClock,
     Inside(Inside),
 }
 
@@ -53,7 +56,7 @@ pub struct Deliberate {
     pub oracles: &'static [&'static str],
     /// The only faults that happen: those under which it shows. One that is named twice is as often.
     faults: &'static [Fault],
-    /// What else it needs to show.
+    /// What else it needs to show. Only circumstances: the fault itself is there without them, as in a scenario.
     needs: fn(&mut Plan),
 }
 
@@ -123,8 +126,7 @@ pub const ROWS: &[Deliberate] = &[
         mutant: Mutant::Inside(Inside::VoteForgotten),
         words: "a member that restarts does not know for whom it voted",
         within: 10,
-        // openraft's own assertion: what is committed would be cut off.
-        oracles: &[run::NO_PANIC, log_matching::NAME, log_matching::COMPLETENESS, state_machine::NAME],
+        oracles: &[election_safety::NAME],
         faults: &[Fault::Turncoats],
         needs: |plan| plan.fault_every = Duration::from_millis(250),
     },
@@ -192,7 +194,7 @@ pub const ROWS: &[Deliberate] = &[
         within: 5,
         oracles: LINEAR,
         faults: &[Fault::Partition, Fault::Pause],
-        needs: |plan| plan.tuning.read_mode = "local",
+        needs: nothing,
     },
     Deliberate {
         mutant: Mutant::LocalClockInApply,
@@ -275,6 +277,54 @@ pub const ROWS: &[Deliberate] = &[
         within: 5,
         oracles: &[definite_errors::NAME],
         faults: LOSSES,
+        needs: nothing,
+    },
+    Deliberate {
+        mutant: Mutant::Inside(Inside::LeaderRestored),
+        words: "a leader that restarts goes on leading in its term",
+        within: 5,
+        oracles: &[election_safety::NAME],
+        faults: &[Fault::Kill, Fault::Blackout],
+        needs: |plan| plan.fault_every = Duration::from_millis(600),
+    },
+    Deliberate {
+        mutant: Mutant::Inside(Inside::NoReconnect),
+        words: "a connection between members that broke is not made again",
+        within: 5,
+        oracles: &[convergence::NAME],
+        faults: &[Fault::Kill],
+        needs: nothing,
+    },
+    Deliberate {
+        mutant: Mutant::Inside(Inside::NoCatchUp),
+        words: "a member that restarts shows its own state at once, without the end of its log",
+        within: 1,
+        oracles: &[scenarios::NAME],
+        faults: &[],
+        needs: |plan| plan.play("a_restart_never_shows_an_empty_store"),
+    },
+    Deliberate {
+        mutant: Mutant::SplitExec,
+        words: "the commands of a transaction are applied one by one",
+        within: 5,
+        oracles: &[transactions::NAME],
+        faults: &[Fault::Transfer],
+        needs: |plan| plan.think = Duration::from_millis(2),
+    },
+    Deliberate {
+        mutant: Mutant::LocalReadsAnywhere,
+        words: "local reads of one connection are answered by one member now and by another one then",
+        within: 10,
+        oracles: &[read_freshness::LOCAL],
+        faults: &[Fault::Partition, Fault::Pause],
+        needs: nothing,
+    },
+    Deliberate {
+        mutant: Mutant::CoarseClock,
+        words: "the time in an entry is that of a clock which moves every two seconds",
+        within: 5,
+        oracles: &[expiry::NAME],
+        faults: &[Fault::Transfer],
         needs: nothing,
     },
 ];

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use crate::mutants::Mutant;
-use crate::scenarios::Scenario;
+use crate::scenarios::{self, Scenario};
 
 /// A small generator of its own, so that a plan does not depend on what the run draws.
 pub struct Chance(u64);
@@ -172,6 +172,13 @@ impl Plan {
     pub fn latency(&self) -> (Duration, Duration) {
         let (from, to) = self.latency_ms;
         (Duration::from_micros(from * 1000 + 100), Duration::from_micros(to * 1000 + 200))
+    }
+
+    /// A script in place of all that was drawn.
+    pub fn play(&mut self, name: &str) {
+        if let Some(scenario) = scenarios::ALL.iter().find(|scenario| scenario.name == name) {
+            *self = Self { mutant: self.mutant, ..scenario.plan() };
+        }
     }
 
     /// Three machines without anything unusual, and no clients: where scripts begin.

@@ -14,11 +14,11 @@ use crate::client::Client;
 use crate::faults;
 use crate::history::Op;
 use crate::invariants::{
-    Oracles, convergence, definite_errors, durability, linearizability, read_freshness, transactions,
+    Oracles, calm, convergence, definite_errors, durability, expiry, linearizability, read_freshness, transactions,
 };
 use crate::machine::Machine;
 use crate::mutants::Mutant;
-use crate::plan::Plan;
+use crate::plan::{Fault, Plan};
 use crate::story::{Event, Kind, Lane, Mark, Story, Told, Violation, fingerprint};
 
 /// No assertion of the server, or of what it stands on, fails.
@@ -262,7 +262,7 @@ async fn begin(run: &Arc<Run>) {
         machine.build();
         sleep(Duration::from_millis(20)).await;
     }
-    let deadline = run.story.now() + Duration::from_secs(20);
+    let deadline = run.story.now() + convergence::TOGETHER;
     loop {
         sleep(Duration::from_millis(50)).await;
         let ready = run.machines().iter().all(|machine| {
@@ -275,7 +275,7 @@ async fn begin(run: &Arc<Run>) {
             break;
         }
         if run.story.now() > deadline {
-            run.story.broken(convergence::NAME, "the group did not come together within 20 s, without any fault");
+            run.story.broken(convergence::NAME, "the group did not come together in time, without any fault");
             break;
         }
     }
@@ -309,7 +309,7 @@ async fn look(run: &Run) {
 
 /// Everything is healed: the group has to come back.
 async fn end(run: &Arc<Run>) {
-    let deadline = run.story.now() + Duration::from_secs(20);
+    let deadline = run.story.now() + convergence::BACK;
     let mut looks = Vec::new();
     for machine in run.machines() {
         let number = machine.number;
@@ -320,14 +320,14 @@ async fn end(run: &Arc<Run>) {
     }
     for (number, look) in looks {
         if let Ok(Err(last)) = look.await {
-            let text = format!("machine {number} did not serve within 20 s after the faults; it said last: {last}");
+            let text = format!("machine {number} did not serve in time after the faults; it said last: {last}");
             run.story.broken(convergence::NAME, text);
             return;
         }
     }
     while let Err(why) = converged(run).await {
         if run.story.now() > deadline {
-            run.story.broken(convergence::NAME, format!("the members differ 20 s after the faults: {why}"));
+            run.story.broken(convergence::NAME, format!("the members still differ after the faults: {why}"));
             return;
         }
         sleep(Duration::from_millis(50)).await;
@@ -362,6 +362,11 @@ fn judge(run: &Run) -> (Figures, Vec<Op>) {
     run.oracles.members.lock().check(&run.oracles.elections.reigns(), &run.story);
     ops.extend(local_reads.into_iter().map(|(_, op)| op));
     definite_errors::check(&ops, &run.story);
+    let right = run.plan.scenario.is_none() && !run.plan.faults.contains(&Fault::Clock);
+    expiry::check(&ops, right, &run.story);
+    if run.plan.scenario.is_none() && run.plan.faults.is_empty() {
+        calm::check(&ops, run.oracles.elections.count(), &run.story);
+    }
     let count = |wanted: fn(&crate::history::Outcome) -> bool| ops.iter().filter(|op| wanted(&op.outcome)).count();
     use crate::history::Outcome;
     let figures = Figures {

@@ -152,6 +152,13 @@ impl Story {
         told.events.iter().filter(|event| event.lane == lane && event.text.contains(words)).count()
     }
 
+    /// The lines of a lane that have these words in them, and when they were told.
+    pub fn found(&self, lane: Lane, words: &str) -> Vec<(Duration, String)> {
+        let told = self.inner.told.lock();
+        let found = told.events.iter().filter(|event| event.lane == lane && event.text.contains(words));
+        found.map(|event| (event.at, event.text.clone())).collect()
+    }
+
     pub fn mark(&self, lane: Lane, mark: Mark) {
         let at = self.now();
         self.inner.told.lock().marks.push((at, lane, mark));

@@ -91,6 +91,8 @@ impl World for SimWorld {
             if let Some((file, offset)) = recovered.cut {
                 machine.tell(Kind::Life, format!("cut a torn tail of its log off: {file} at {offset}"));
             }
+            let (vote, story) = (wal.group(1).vote(), &machine.run.story);
+            machine.run.oracles.elections.wakes(machine.number, vote.as_deref(), story);
             *machine.wal.lock() = Some(wal.clone());
             tokio::spawn(drive(machine.clone(), wal.clone(), driver, work));
             let rows = machine.rows.lock().clone();
@@ -128,24 +130,31 @@ async fn drive(machine: Arc<Machine>, wal: Wal, mut driver: WalDriver, work: Arc
         }
         sleep(machine.sync_time()).await;
         while driver.run_once() {}
+        if let Some(vote) = wal.group(1).vote().filter(|_| wal.failed().is_none()) {
+            machine.run.oracles.elections.voted(machine.number, &vote, &machine.run.story);
+        }
     }
 }
 
 async fn watch(machine: Arc<Machine>, group: Group) {
     let mut events = group.events();
     let lane = Lane::Member(machine.number);
+    let life = (machine.number, machine.life());
     // A group's first leader leads before anybody can listen.
     if group.is_leader() {
         let term = group.status().await.term;
         machine.run.story.mark(lane, Mark::Leads(term));
-        machine.run.oracles.elections.leads(term, group.member_id());
+        machine.run.oracles.elections.leads((term, group.member_id()), life, &machine.run.story);
     }
     while let Some(event) = events.next().await {
         let story = &machine.run.story;
+        if let Event::BecameLeader { term } | Event::LostLeadership { term } | Event::LeaderIs { term, .. } = &event {
+            machine.run.oracles.elections.acts(machine.number, *term, story);
+        }
         match &event {
             Event::BecameLeader { term } => {
                 story.mark(lane, Mark::Leads(*term));
-                machine.run.oracles.elections.leads(*term, group.member_id());
+                machine.run.oracles.elections.leads((*term, group.member_id()), life, story);
                 machine.run.oracles.logs.lock().leads(&machine, (*term, group.member_id()), story);
             }
             Event::Failed(why) => machine.note_failure(why),

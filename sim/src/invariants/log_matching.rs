@@ -2,7 +2,8 @@
 //! figure 3 and section 5.3); leader completeness: a committed entry is in the logs of all later leaders (section 5.4).
 //!
 //! Looks into the log of every running member now and then. What one of them calls committed is canonical from then on:
-//! bytes at a committed index never differ from it, on any member, at any time.
+//! bytes at a committed index never differ from it, on any member, at any time. Of what is not committed, every entry that
+//! was seen is remembered by its index and leader: under the same ones there is never another.
 
 use std::collections::BTreeMap;
 
@@ -21,6 +22,8 @@ pub const COMPLETENESS: &str = "leader completeness";
 pub struct Logs {
     /// Digest and leader of every committed entry that was seen, by index.
     committed: BTreeMap<u64, (u128, Reign)>,
+    /// Digest of every entry that was seen, committed or not.
+    seen: BTreeMap<(u64, Reign), u128>,
     /// The first entry of a member's log that was not compared yet, by machine and life.
     compared: BTreeMap<(usize, u64), u64>,
 }
@@ -55,10 +58,17 @@ impl Logs {
         let Some(wal) = machine.wal.lock().clone() else { return };
         let log = wal.group(1);
         let from = self.compared.get(&(machine.number, machine.life())).copied().unwrap_or(0);
-        let Ok(entries) = log.read(from..=committed) else { return };
+        let last = log.last_index().unwrap_or(committed).max(committed);
+        let Ok(entries) = log.read(from..=last) else { return };
         for (index, bytes) in entries {
             let digest = digest_of(&bytes);
             let Some(reign) = reign_of(&bytes) else { continue };
+            if *self.seen.entry((index, reign)).or_insert(digest) != digest {
+                story.broken(NAME, format!("machine {} has another entry {index} of {reign:?}", machine.number));
+            }
+            if index > committed {
+                continue;
+            }
             if let Some((_, before)) = index.checked_sub(1).and_then(|before| self.committed.get(&before)) {
                 elections.follows(index, *before, reign, story);
             }

@@ -3,11 +3,13 @@
 //!
 //! An oracle only looks. It must never change what a member or a client does.
 
+pub mod calm;
 pub mod convergence;
 pub mod definite_errors;
 pub mod durability;
 pub mod election_safety;
 pub mod evidence;
+pub mod expiry;
 pub mod known_members;
 pub mod linearizability;
 pub mod log_matching;

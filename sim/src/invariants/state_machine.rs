@@ -146,7 +146,14 @@ impl Onlooker {
 
 impl StateMachine for Onlooker {
     fn encode_batch(&self, units: &[Bytes], out: &mut BytesMut) {
+        let at = out.len() + 1;
         self.engine.encode_batch(units, out);
+        if self.machine.has(Mutant::CoarseClock)
+            && let Some(Ok(time)) = out.get_mut(at..at + 8).map(<&mut [u8; 8]>::try_from)
+        {
+            let ms = u64::from_le_bytes(*time);
+            *time = (ms - ms % 2000).to_le_bytes();
+        }
     }
 
     fn apply(&self, entry: &Bytes, want_replies: bool) -> Result<Vec<Bytes>, ApplyError> {

@@ -2,14 +2,19 @@
 
 use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use quorate_storage::disk::Disk;
 
 use crate::history::{Act, Outcome};
 use crate::machine::Machine;
+use crate::story::Lane;
 
 use super::Ended;
 use super::script::{NOTES, Stage, expect};
+
+/// Bytes of a snapshot that holds nearly all of what was written.
+const LARGE: u64 = 400_000;
 
 /// The leader may not find another entry at a committed index of a follower that restarts.
 pub async fn a_follower_that_restarts_keeps_what_is_committed(s: Stage) -> Ended {
@@ -72,11 +77,21 @@ pub async fn a_snapshot_slower_than_any_timeout_arrives(s: Stage) -> Ended {
     s.wait(1500).await;
     let began = s.run.story.now();
     s.start(behind)?;
-    while s.told(behind, "installed a snapshot") == 0 {
+    let large = |number: usize, words: &str| {
+        let told = s.run.story.found(Lane::Member(number), words);
+        let bytes = |text: &str| text.split(' ').filter_map(|word| word.parse::<u64>().ok()).max().unwrap_or(0);
+        told.into_iter().filter(|(at, text)| *at > began && bytes(text) > LARGE).map(|(at, _)| at).collect::<Vec<_>>()
+    };
+    while large(behind, "installed a snapshot").is_empty() {
         writer.write(NOTES).await?;
         s.wait(30).await;
         expect((s.run.story.now() - began).as_secs() < 100, "it was not there after 100 s")?;
     }
+    let took = large(behind, "installed a snapshot")[0] - began;
+    let patience = Duration::from_millis(2 * s.run.plan.tuning.election_ms);
+    expect(took > patience, format!("it took only {took:?}, and an election {patience:?}"))?;
+    let sent = large(leader, "sent a snapshot").len();
+    expect(sent <= 2, format!("it was sent {sent} times"))?;
     let kept = writer.write(NOTES).await?;
     s.serves(behind).await?;
     s.hand_over(behind).await?;
@@ -105,12 +120,43 @@ pub async fn a_power_cut_at_any_step_of_a_checkpoint_loses_nothing(s: Stage) -> 
         s.start(number)?;
         s.serves(number).await?;
     }
-    let done = s.run.story.count(crate::story::Lane::Run, "answered: done");
+    let done = s.run.story.count(Lane::Run, "answered: done");
     expect((3..22).contains(&done), format!("{done} of 24 checkpoints were complete before the power went"))?;
     for machine in s.numbers() {
         s.client(machine).must_find(NOTES, &kept).await?;
     }
     Ok(())
+}
+
+/// The power goes at every operation of the rows that a received snapshot is written to.
+pub async fn a_power_cut_while_a_snapshot_is_installed_loses_nothing(s: Stage) -> Ended {
+    let mut kept = Vec::new();
+    let mut before = 0;
+    for step in 0..16u64 {
+        let leader = s.leader().await?;
+        let behind = s.others(leader)[step as usize % 2];
+        let machine = s.machine(behind)?;
+        s.kill(behind)?;
+        let checkpoints = s.told(leader, "checkpoint up to");
+        for _ in 0..12 {
+            kept.push(s.client(leader).write(NOTES).await?);
+            s.wait(60).await;
+        }
+        s.until("the log is cut", || s.told(leader, "checkpoint up to") >= checkpoints + 2).await?;
+        let installed = s.told(behind, "installed a snapshot");
+        machine.rows.lock().cut_power_after(step * 3);
+        s.start(behind)?;
+        // It gets it, or ends by itself when the rows fail.
+        s.until("a snapshot comes", || machine.failure().is_some() || s.told(behind, "installed") > installed).await?;
+        s.wait(5 * (step % 4)).await;
+        before += usize::from(machine.failure().is_some());
+        s.cut_power(behind)?;
+        s.start(behind)?;
+        s.serves(behind).await?;
+        s.hand_over(behind).await?;
+        s.client(behind).must_find(NOTES, &kept).await?;
+    }
+    expect(before >= 4, format!("the power went in the middle of {before} of 16 snapshots"))
 }
 
 /// What the disk was writing when the power went was never acknowledged: the member goes on without it.

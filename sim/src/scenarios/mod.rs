@@ -65,6 +65,7 @@ pub const ALL: &[Scenario] = &[
     // Long promises and short pauses between them: a voter that forgets its own has all the time to do harm.
     scenario!(reads::a_restarted_voter_keeps_the_lease_that_it_granted, |plan| plan.tuning.election_ms = 600),
     scenario!(reads::a_restart_never_shows_an_empty_store),
+    scenario!(reads::a_change_with_a_crash_never_shows_an_empty_store),
     scenario!(reads::what_has_expired_stays_gone_under_a_slower_clock),
     scenario!(reads::local_reads_never_go_back_while_a_snapshot_comes, with_snapshots),
     scenario!(crashes::a_follower_that_restarts_keeps_what_is_committed, |plan| plan.clients = 4),
@@ -78,6 +79,7 @@ pub const ALL: &[Scenario] = &[
         plan.tuning.snapshot_frame_bytes = 512;
     }),
     scenario!(crashes::a_power_cut_at_any_step_of_a_checkpoint_loses_nothing, with_snapshots),
+    scenario!(crashes::a_power_cut_while_a_snapshot_is_installed_loses_nothing, with_snapshots),
     scenario!(crashes::a_torn_tail_is_cut_off, |plan| plan.clients = 4),
     scenario!(crashes::a_flipped_bit_is_refused),
     scenario!(crashes::a_leader_that_cannot_read_its_log_sends_nothing_wrong, |plan| {
@@ -85,6 +87,7 @@ pub const ALL: &[Scenario] = &[
     }),
     scenario!(crashes::a_full_disk_refuses_and_a_failed_sync_stops),
     scenario!(members::an_isolated_leader_cannot_remove_the_others),
+    scenario!(members::a_leader_that_was_removed_while_alone_has_no_power),
     scenario!(members::a_machine_that_comes_first_waits_for_the_group),
     scenario!(members::two_that_are_to_join_do_not_wait_for_each_other, |plan| plan.machines = 5),
     scenario!(members::a_removed_leader_acknowledges_nothing_more),

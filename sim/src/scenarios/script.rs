@@ -29,10 +29,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// An object for scripts: a text that is only ever appended to. There are three.
 pub const NOTES: usize = crate::workload::SCRIPTED;
-/// A counter.
-pub const COUNTER: usize = NOTES + 3;
 /// A key that expires.
-pub const EXPIRING: usize = NOTES + 4;
+pub const EXPIRING: usize = NOTES + 3;
 
 /// `Err` with these words unless it holds.
 pub fn expect(holds: bool, words: impl Into<String>) -> Ended {

@@ -4,6 +4,8 @@
 pub mod election_safety;
 #[path = "../../src/invariants/evidence.rs"]
 pub mod evidence;
+#[path = "../../src/invariants/expiry.rs"]
+pub mod expiry;
 #[path = "../../src/invariants/linearizability.rs"]
 pub mod linearizability;
 #[path = "../../src/invariants/membership.rs"]

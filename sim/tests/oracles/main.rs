@@ -14,6 +14,7 @@ mod invariants;
 #[allow(dead_code, reason = "the simulator uses the rest")]
 mod story;
 
+mod expiry;
 mod freshness;
 mod members;
 mod second_opinion;
