@@ -41,6 +41,7 @@ pub enum Mutant {
     SplitExec,
     LocalReadsAnywhere,
     CoarseClock,
+    TimeLost,
     Inside(Inside),
 }
 
@@ -326,6 +327,14 @@ pub const ROWS: &[Deliberate] = &[
         oracles: &[expiry::NAME],
         faults: &[Fault::Transfer],
         needs: nothing,
+    },
+    Deliberate {
+        mutant: Mutant::TimeLost,
+        words: "a snapshot or checkpoint does not hold the group's time",
+        within: 5,
+        oracles: &[state_machine::TIME],
+        faults: &[Fault::Partition],
+        needs: small_log,
     },
 ];
 

@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
@@ -51,6 +52,8 @@ pub struct Onlooker {
     machine: Arc<Machine>,
     /// Where this member may be: more than one where entries left the state as it was.
     at: Mutex<Vec<usize>>,
+    /// The group's time when it was looked at last.
+    now_ms: AtomicU64,
     /// For a mutant: the view that was taken before the last one.
     before: Mutex<Option<Arc<dyn View>>>,
 }
@@ -93,7 +96,15 @@ fn digest(engine: &Engine) -> (u128, u64) {
 
 impl Onlooker {
     pub fn new(engine: Arc<Engine>, machine: Arc<Machine>) -> Self {
-        Self { engine, machine, at: Mutex::new(vec![0]), before: Mutex::new(None) }
+        Self { engine, machine, at: Mutex::new(vec![0]), now_ms: AtomicU64::new(0), before: Mutex::new(None) }
+    }
+
+    /// Whatever a process applies or installs, what has expired for it once has expired for good.
+    fn passes(&self, now_ms: u64) {
+        let before = self.now_ms.swap(now_ms, Relaxed);
+        if before > now_ms {
+            self.broken(TIME, format!("the group's time went from {before} back to {now_ms}"));
+        }
     }
 
     fn broken(&self, invariant: &'static str, text: String) {
@@ -103,6 +114,7 @@ impl Onlooker {
     fn applied(&self, entry: &Bytes) {
         let entry = view::digest_of(entry);
         let (digest, now_ms) = digest(&self.engine);
+        self.passes(now_ms);
         let mut canon = self.machine.run.oracles.states.lock();
         let mut at = self.at.lock();
         let found = at.iter().copied().filter(|at| canon.places.get(*at).is_some_and(|p| p.entry == entry)).collect();
@@ -130,7 +142,8 @@ impl Onlooker {
     }
 
     fn installed(&self) {
-        let (digest, _) = digest(&self.engine);
+        let (digest, now_ms) = digest(&self.engine);
+        self.passes(now_ms);
         let canon = self.machine.run.oracles.states.lock();
         let mut found = canon.by_digest.get(&digest).cloned().unwrap_or_default();
         if found.is_empty() && self.engine.with(|keyspace| keyspace.view().revision()) == 0 {
@@ -194,6 +207,11 @@ impl StateMachine for Onlooker {
         {
             // The order of keys is a function of this secret of the group.
             *byte ^= 1;
+        }
+        if self.machine.has(Mutant::TimeLost) {
+            // Behind the secret a number that is no matter here, and the time: seven bits in each byte but the last.
+            let time = header.iter_mut().skip(SECRET_AT + 16).skip_while(|byte| **byte >= 0x80).skip(1);
+            time.take_while(|byte| **byte >= 0x80).for_each(|byte| *byte = 0x80);
         }
         self.engine.restore(&header, fast)
     }
