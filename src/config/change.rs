@@ -45,13 +45,13 @@ impl Settings {
         let mut found: Vec<usize> = Vec::with_capacity(pairs.len());
         let mut refused = None;
         // As Redis: an unknown name is told before anything else is.
-        for (name, wished) in pairs {
+        for (name, _) in pairs {
             let index = std::str::from_utf8(name).ok().and_then(|name| self.index(name));
             let Some(index) = index else {
                 return Err(SetError::Unknown(String::from_utf8_lossy(name).into_owned()));
             };
             if refused.is_none() {
-                let problem = self.refusal(index, wished).or(found.contains(&index).then_some("duplicate parameter"));
+                let problem = self.refusal(index).or(found.contains(&index).then_some("duplicate parameter"));
                 refused = problem.map(|problem| SetError::Failed {
                     name: String::from_utf8_lossy(name).into_owned(),
                     problem: problem.to_owned(),
@@ -67,7 +67,9 @@ impl Settings {
             let spec = self.spec_at(index);
             let failed = |problem: String| SetError::Failed { name: spec.name.to_owned(), problem };
             let wished = std::str::from_utf8(wished).map_err(|_| failed("argument must be text".to_owned()))?;
-            if spec.has(PINNED) && !spec.has(FIXED) {
+            if spec.has(PINNED) {
+                // Redis can change some of these: its checks of the value come first.
+                self.check_pinned(index, wished).map_err(failed)?;
                 continue;
             }
             let value = spec.read(&self.text_at(index), wished).map_err(failed)?;
@@ -81,7 +83,7 @@ impl Settings {
     }
 
     /// Why this setting cannot change at all.
-    fn refusal(&self, index: usize, wished: &[u8]) -> Option<&'static str> {
+    fn refusal(&self, index: usize) -> Option<&'static str> {
         let spec = self.spec_at(index);
         if spec.has(FIXED) {
             return Some("can't set immutable config");
@@ -89,13 +91,17 @@ impl Settings {
         if spec.has(PROTECTED) {
             return Some("can't set protected config");
         }
-        let same = || {
-            let wished = String::from_utf8_lossy(wished);
-            let read = spec.read(&self.text_at(index), &wished);
-            self.get(spec.name).is_some_and(|shown| shown == wished)
-                || read.is_ok_and(|value| *value.text == *self.text_at(index))
-        };
-        if spec.has(PINNED) && !same() { Some("can't set immutable config") } else { None }
+        None
+    }
+
+    /// What cannot change while the process runs may be set to what it is.
+    fn check_pinned(&self, index: usize, wished: &str) -> Result<(), String> {
+        let (spec, present) = (self.spec_at(index), self.text_at(index));
+        if self.get(spec.name).is_some_and(|shown| shown == wished) {
+            return Ok(());
+        }
+        let value = spec.kind.read(&present, wished)?;
+        if *value.text == *present { Ok(()) } else { Err("can't set immutable config".to_owned()) }
     }
 
     /// Makes the member's own part of a change. When a hook refuses, everything is as it was.

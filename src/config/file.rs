@@ -7,26 +7,26 @@ use thiserror::Error;
 use toml_edit::{DocumentMut, Item, Value as TomlValue};
 
 use super::settings::Settings;
-use super::spec::{FACT, Kind, REPLICATED, Spec};
+use super::spec::{FACT, Kind, REPLICATED, SENSITIVE, Spec};
 
 /// Why the file cannot be used.
 #[derive(Debug, Error)]
 pub enum FileError {
     /// It cannot be read.
-    #[error("{path}: {source}", path = .path.display())]
+    #[error("{path}: {why}", path = .path.display())]
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
-        source: std::io::Error,
+        /// Why. No source of this error: its text would be told twice.
+        why: std::io::Error,
     },
     /// It is not TOML.
-    #[error("{path}: {source}", path = .path.display())]
+    #[error("{path}: {why}", path = .path.display())]
     Syntax {
         /// The file.
         path: PathBuf,
         /// Where and why.
-        source: Box<toml_edit::TomlError>,
+        why: Box<toml_edit::TomlError>,
     },
     /// A value of a kind that no setting has.
     #[error("{path}: {key} must be a string, a number, true, false, or an array of those", path = .path.display())]
@@ -50,13 +50,16 @@ pub enum RewriteError {
     /// Somebody has made the file unreadable since the start.
     #[error("ERR Rewriting config file: it is no longer valid TOML")]
     Syntax,
+    /// A secret set at run time would be told to everybody who may read the file.
+    #[error("ERR Rewriting config file: others may read it, and {0} would stand in it: let only its owner read it")]
+    Readable(&'static str),
 }
 
 /// Names and values of a file, in its order.
 pub(super) fn read(path: &Path) -> Result<Vec<(String, String)>, FileError> {
-    let text = std::fs::read_to_string(path).map_err(|source| FileError::Read { path: path.to_path_buf(), source })?;
+    let text = std::fs::read_to_string(path).map_err(|why| FileError::Read { path: path.to_path_buf(), why })?;
     let document: DocumentMut =
-        text.parse().map_err(|source| FileError::Syntax { path: path.to_path_buf(), source: Box::new(source) })?;
+        text.parse().map_err(|why| FileError::Syntax { path: path.to_path_buf(), why: Box::new(why) })?;
     document
         .iter()
         .map(|(key, item)| match item.as_value().and_then(as_text) {
@@ -82,7 +85,7 @@ fn as_text(value: &TomlValue) -> Option<String> {
 impl Settings {
     /// CONFIG REWRITE: writes the values in force into the file and leaves its comments, order and everything else
     /// alone. A setting that is not in the file is added if it was given and is not at its default. Settings of the
-    /// group are not the file's business. The file is replaced as a whole, or not at all.
+    /// group are not the file's business, and secrets that flags have given are not either. The file is replaced as a whole, or not at all.
     pub fn rewrite(&self) -> Result<(), RewriteError> {
         let path = self.file().ok_or(RewriteError::NoFile)?;
         let _one_at_a_time = self.inner.changing.lock();
@@ -99,8 +102,15 @@ impl Settings {
             }
             let value = self.text_at(index);
             let key = [spec.name, spec.alias].into_iter().find(|name| !name.is_empty() && document.contains_key(name));
+            let secret = spec.has(SENSITIVE);
+            if secret && self.is_by_flag(index) {
+                continue;
+            }
             match key {
                 Some(key) => replace(&mut document[key], spec, &value),
+                None if secret && *value != *spec.default_value().text && others_may_read(path) => {
+                    return Err(RewriteError::Readable(spec.name));
+                }
                 None if self.is_given(index) && *value != *spec.default_value().text => {
                     document[spec.name] = toml_edit::value(as_toml(spec, &value));
                 }
@@ -135,6 +145,12 @@ fn as_toml(spec: &Spec, text: &str) -> TomlValue {
         (Kind::Int(..) | Kind::Memory(..) | Kind::Millis(..), Ok(number)) => TomlValue::from(number),
         _ => TomlValue::from(text),
     }
+}
+
+/// A file that is not there yet is made for its owner alone.
+fn others_may_read(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::metadata(path).is_ok_and(|meta| meta.permissions().mode() & 0o044 != 0)
 }
 
 /// The file may hold secrets: the new one is readable to no more than the old one was.

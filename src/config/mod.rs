@@ -22,7 +22,9 @@ pub use check::Unsafe;
 pub use file::{FileError, RewriteError};
 pub use settings::{LoadError, Settings, specs};
 pub use shapes::BufferLimit;
-pub use spec::{FACT, FIXED, HIDDEN, INERT, Kind, PINNED, PROTECTED, REPLICATED, SENSITIVE, Spec, Value, WORDS};
+pub use spec::{
+    FACT, FIXED, HIDDEN, INERT, Kind, PINNED, PROTECTED, REPLICATED, SENSITIVE, Spec, UNTOLD, Value, WORDS,
+};
 pub use table::Id;
 pub use typed::{Allowance, Appendfsync, FollowerMode, LogFormat, LogLevel, ReadMode};
 

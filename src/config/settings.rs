@@ -12,7 +12,7 @@ use thiserror::Error;
 use super::accepted::INERT_SETTINGS;
 use super::check::Unsafe;
 use super::file::{self, FileError};
-use super::spec::{HIDDEN, INERT, SENSITIVE, Spec, Value};
+use super::spec::{HIDDEN, INERT, SENSITIVE, Spec, UNTOLD, Value};
 use super::table::{Id, LIVE};
 
 /// Why the settings given at the start cannot be used.
@@ -81,6 +81,8 @@ struct Slot {
     text: RwLock<Arc<str>>,
     /// Said in the file, by a flag or by CONFIG SET.
     given: AtomicBool,
+    /// Last said by a flag.
+    by_flag: AtomicBool,
 }
 
 /// All settings, those that do something first.
@@ -116,6 +118,7 @@ impl Settings {
                     number: AtomicI64::new(value.number),
                     text: RwLock::new(value.text.into()),
                     given: AtomicBool::new(false),
+                    by_flag: AtomicBool::new(false),
                 }
             })
             .collect();
@@ -146,7 +149,8 @@ impl Settings {
             }
         }
         for (name, value) in flags {
-            settings.give("flag", name, value)?;
+            let index = settings.give("flag", name, value)?;
+            settings.inner.slots[index].by_flag.store(true, Ordering::Relaxed);
         }
         settings.check()?;
         Ok(settings)
@@ -158,7 +162,7 @@ impl Settings {
         Self::load(None, &flags)
     }
 
-    fn give(&self, origin: &str, name: &str, value: &str) -> Result<(), LoadError> {
+    fn give(&self, origin: &str, name: &str, value: &str) -> Result<usize, LoadError> {
         let index =
             self.index(name).ok_or_else(|| LoadError::Unknown { origin: origin.to_owned(), name: name.to_owned() })?;
         let spec = self.inner.slots[index].spec;
@@ -169,7 +173,7 @@ impl Settings {
             problem,
         })?;
         self.store(index, value);
-        Ok(())
+        Ok(index)
     }
 
     /// The configuration file, if there is one.
@@ -198,11 +202,12 @@ impl Settings {
     }
 
     /// CONFIG GET: names and values of what matches any of the patterns, each once. A name without a pattern in it is
-    /// answered as it was asked for.
+    /// answered as it was asked for. The secret and the admin token are not told.
     pub fn matching(&self, patterns: &[&[u8]]) -> Vec<(String, String)> {
         let mut found: Vec<(String, usize)> = Vec::new();
         let mut add = |name: &str, index: usize| {
-            if !found.iter().any(|(known, _)| known.eq_ignore_ascii_case(name)) {
+            let untold = self.inner.slots[index].spec.has(UNTOLD);
+            if !untold && !found.iter().any(|(known, _)| known.eq_ignore_ascii_case(name)) {
                 found.push((name.to_owned(), index));
             }
         };
@@ -273,6 +278,10 @@ impl Settings {
         self.inner.slots[index].given.load(Ordering::Relaxed)
     }
 
+    pub(super) fn is_by_flag(&self, index: usize) -> bool {
+        self.inner.slots[index].by_flag.load(Ordering::Relaxed)
+    }
+
     pub(super) fn count(&self) -> usize {
         self.inner.slots.len()
     }
@@ -283,6 +292,7 @@ impl Settings {
         slot.number.store(value.number, Ordering::Relaxed);
         *text = value.text.into();
         slot.given.store(true, Ordering::Relaxed);
+        slot.by_flag.store(false, Ordering::Relaxed);
         drop(text);
         self.inner.generation.fetch_add(1, Ordering::AcqRel);
     }

@@ -42,6 +42,9 @@ pub const WORDS: u32 = 1 << 7;
 /// Known to Redis, kept and shown, without any effect here.
 pub const INERT: u32 = 1 << 8;
 
+/// CONFIG GET never shows it, whoever asks: a client of the data is not an operator of the group.
+pub const UNTOLD: u32 = 1 << 9;
+
 /// What values a setting takes.
 #[derive(Clone, Copy, Debug)]
 pub enum Kind {
@@ -102,7 +105,7 @@ impl Spec {
 }
 
 impl Kind {
-    fn read(&self, present: &str, wished: &str) -> Result<Value, String> {
+    pub(super) fn read(&self, present: &str, wished: &str) -> Result<Value, String> {
         match *self {
             Kind::Bool => match wished.to_ascii_lowercase().as_str() {
                 "yes" => Ok(Value { number: 1, text: "yes".into() }),

@@ -1,7 +1,7 @@
 //! The settings that do something, in one table: flags, file, CONFIG and `--help` all read it.
 
 use super::shapes;
-use super::spec::{FACT, FIXED, Kind, PINNED, PROTECTED, REPLICATED, SENSITIVE, Spec, WORDS};
+use super::spec::{FACT, FIXED, Kind, PINNED, PROTECTED, REPLICATED, SENSITIVE, Spec, UNTOLD, WORDS};
 
 macro_rules! settings {
     ($( $id:ident $name:literal $(or $alias:literal)?, $kind:expr, $default:literal, $flags:expr, $help:literal; )*) => {
@@ -53,9 +53,9 @@ settings! {
     Requirepass "requirepass", Kind::Text, "", SENSITIVE, "Password that clients have to give with AUTH";
     ProtectedMode "protected-mode", Kind::Bool, "yes", NONE,
         "Without a password, serve only clients of this machine";
-    Secret "secret", Kind::Text, "", PINNED | SENSITIVE,
+    Secret "secret", Kind::Text, "", PINNED | SENSITIVE | UNTOLD,
         "What members prove to each other to know; the same on all of them";
-    AdminToken "admin-token", Kind::Text, "", PINNED | SENSITIVE, "Bearer token that admin HTTP asks for";
+    AdminToken "admin-token", Kind::Text, "", PINNED | SENSITIVE | UNTOLD, "Bearer token that admin HTTP asks for";
     EnableDebugCommand "enable-debug-command", Kind::Enum(ALLOWANCES), "no", FIXED,
         "Who may use DEBUG: nobody, all, or clients of this machine";
 
@@ -121,7 +121,8 @@ settings! {
     Logfile "logfile", Kind::Text, "", FIXED, "File for the log; empty: standard error";
     LogFormat "log-format", Kind::Enum(LOG_FORMATS), "human", PINNED, "Log lines for people or for programs";
     SlowlogLogSlowerThan "slowlog-log-slower-than", Kind::Int(-1, ANY), "10000", NONE,
-        "Microseconds after which a command is in the slow log; -1: none is";
+        "Microseconds after which a command is in the slow log, the wait for the log and the other members included; \
+         -1: none is";
     SlowlogMaxLen "slowlog-max-len", Kind::Int(0, ANY), "128", NONE, "Commands that the slow log keeps";
     LatencyMonitorThreshold "latency-monitor-threshold", Kind::Int(0, ANY), "0", NONE,
         "Milliseconds after which the latency monitor notes an event; 0: off";

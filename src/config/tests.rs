@@ -53,6 +53,9 @@ fn refusals_read_as_those_of_redis() {
         ("maxmemory-clients", "x", "argument must be a memory or percent value"),
         ("protected-mode", "maybe", "argument must be 'yes' or 'no'"),
         ("daemonize", "yes", "can't set immutable config"),
+        ("appendonly", "maybe", "argument must be 'yes' or 'no'"),
+        ("appendonly", "no", "can't set immutable config"),
+        ("port", "x", "argument couldn't be parsed into an integer"),
         ("databases", "16", "can't set immutable config"),
         ("port", "1", "can't set immutable config"),
         ("dir", "/tmp", "can't set protected config"),
@@ -82,6 +85,9 @@ fn refusals_read_as_those_of_redis() {
         Err("ERR Unknown option or number of arguments for CONFIG SET - 'nonsense'".into())
     );
     assert_eq!(set(&settings, &[("maxmemory", "1"), ("MAXMEMORY", "2")]), failed("MAXMEMORY", "duplicate parameter"));
+    assert_eq!(set(&settings, &[("port", "1"), ("port", "2")]), failed("port", "duplicate parameter"));
+    let port = get(&settings, "port");
+    assert_eq!(set(&settings, &[("port", &port), ("timeout", "0")]), Ok(()));
 }
 
 #[test]
@@ -267,6 +273,10 @@ fn mistakes_in_a_file_are_told_with_their_place() {
     assert!(hidden.contains("HOST:PORT"));
     let missing = Settings::load(Some(std::path::Path::new("/nonexistent/q.toml")), &[]).unwrap_err();
     assert!(missing.to_string().starts_with("/nonexistent/q.toml: "));
+    let (_dir, broken) = file_with("port = ");
+    for error in [missing, Settings::load(Some(&broken), &[]).unwrap_err()] {
+        assert!(std::error::Error::source(&error).is_none(), "what is wrong is told once: {error}");
+    }
 }
 
 #[test]
@@ -303,6 +313,40 @@ fn a_rewrite_keeps_the_file_as_private_as_it_was() {
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "requirepass = \"b\"\n");
     let none = Settings::default().rewrite().unwrap_err().to_string();
     assert_eq!(none, "ERR The server is running without a config file");
+}
+
+#[test]
+fn a_rewrite_tells_no_secret_to_those_who_may_read_the_file() {
+    use std::os::unix::fs::PermissionsExt;
+    let (_dir, path) = file_with("timeout = 5\n");
+    let mode = |mode| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+    mode(0o644);
+    let flags = [("secret", "s1"), ("admin-token", "t1"), ("requirepass", "p1")];
+    let settings = Settings::load(Some(&path), &flags.map(|(name, value)| (name.into(), value.into()))).unwrap();
+    set(&settings, &[("timeout", "6")]).unwrap();
+    settings.rewrite().unwrap();
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "timeout = 6\n", "the flags will say them again");
+    // Set at run time it must come back after a restart, but not in the open.
+    set(&settings, &[("requirepass", "p2"), ("timeout", "7")]).unwrap();
+    let refused = settings.rewrite().unwrap_err().to_string();
+    assert!(refused.starts_with("ERR Rewriting config file: others may read it, and requirepass"), "{refused}");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "timeout = 6\n");
+    mode(0o600);
+    settings.rewrite().unwrap();
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "timeout = 7\nrequirepass = \"p2\"\n");
+}
+
+#[test]
+fn config_get_tells_neither_the_secret_nor_the_admin_token() {
+    let settings = Settings::of(&[("secret", "s1"), ("admin-token", "t1")]).unwrap();
+    let shown = settings.matching(&[b"*", b"secret", b"SECRET", b"admin-token", b"secre?"]);
+    assert!(
+        shown.len() > 50
+            && shown
+                .iter()
+                .all(|(name, value)| { name != "secret" && name != "admin-token" && value != "s1" && value != "t1" })
+    );
+    assert!(settings.matching(&[b"secret"]).is_empty());
 }
 
 #[test]
