@@ -277,6 +277,11 @@ impl Group {
         })
     }
 
+    /// Whether this member has heard that it was removed from the group. It stays so: ids are never used again.
+    pub fn is_removed(&self) -> bool {
+        self.inner.removed.load(SeqCst)
+    }
+
     /// Whether this member believes that it leads. A hint.
     pub fn is_leader(&self) -> bool {
         self.inner.raft.is_leader()
@@ -548,6 +553,7 @@ impl Inner {
             snapshot_bytes_received: counters.snapshot_bytes_received.load(Relaxed),
             check: self.check_status(),
             damaged: counters.damaged.load(Relaxed),
+            removed: self.removed.load(SeqCst),
             failed: self.failure.lock().clone(),
         }
     }

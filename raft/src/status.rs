@@ -141,6 +141,8 @@ pub struct GroupStatus {
     pub check: CheckStatus,
     /// What this member holds was found not to be what the log says.
     pub damaged: bool,
+    /// This member was removed from the group, and hears nothing any more.
+    pub removed: bool,
     /// Why the group has failed, if it has.
     pub failed: Option<String>,
 }
@@ -184,6 +186,7 @@ impl GroupStatus {
             snapshot_bytes_received: 0,
             check: CheckStatus::default(),
             damaged: false,
+            removed: false,
             failed: None,
         }
     }

@@ -45,7 +45,7 @@ impl AdminService {
         checks.push(Check { name: "running", failure: self.stopping().then(|| "an orderly stop is under way".into()) });
         let loading = self.backend().loading().then(|| "the data is not loaded yet".to_owned());
         checks.push(Check { name: "loading", failure: loading });
-        let leader = status.leader.is_none().then(|| "no leader is known".to_owned());
+        let leader = no_leader(&status);
         checks.push(Check { name: "leader", failure: leader });
         let behind = status.committed.unwrap_or(0).saturating_sub(status.applied.unwrap_or(0));
         checks.push(Check {
@@ -59,6 +59,9 @@ impl AdminService {
     }
 
     async fn check_read(&self, status: &GroupStatus) -> Option<String> {
+        if status.removed {
+            return no_leader(status);
+        }
         let result = if status.role == Role::Leader {
             match tokio::time::timeout(BARRIER_PATIENCE, self.backend().barrier()).await {
                 Ok(result) => result.map_err(|error| error.to_string()),
@@ -75,6 +78,15 @@ impl AdminService {
             }
         };
         result.err()
+    }
+}
+
+/// Why nobody leads this member.
+fn no_leader(status: &GroupStatus) -> Option<String> {
+    match status.leader {
+        _ if status.removed => Some("this member was removed from its group".to_owned()),
+        None => Some("no leader is known".to_owned()),
+        Some(_) => None,
     }
 }
 
@@ -214,6 +226,15 @@ mod tests {
         let told = report("readyz", &checks(), false, &[]);
         assert!(!told.healthy);
         assert_eq!(told.text, "[+]disk ok\n[-]leader failed: no leader is known\nreadyz check failed\n");
+    }
+
+    #[test]
+    fn a_removed_member_has_no_leader_whoever_it_remembers() {
+        let mut status = crate::admin::service::tests::quiet_status(1);
+        status.leader = Some(2);
+        assert_eq!(no_leader(&status), None);
+        status.removed = true;
+        assert_eq!(no_leader(&status).as_deref(), Some("this member was removed from its group"));
     }
 
     #[test]

@@ -94,6 +94,7 @@ pub(crate) fn quiet_status(id: MemberId) -> GroupStatus {
         snapshot_bytes_received: 0,
         check: CheckStatus::default(),
         damaged: false,
+        removed: false,
         failed: None,
     }
 }

@@ -49,6 +49,10 @@ impl ExecError {
         Self::Unknown(format!("UNKNOWN The outcome is unknown: the write may have been done or may still be: {why}"))
     }
 
+    fn removed() -> Self {
+        Self::NotDone("CLUSTERDOWN This member was removed from its group; connect to another one".into())
+    }
+
     fn no_leader() -> Self {
         Self::NotDone("CLUSTERDOWN No leader was found in time; nothing was done".into())
     }
@@ -131,6 +135,7 @@ impl Executor {
 
     /// Has a unit applied; returns the replies of its commands.
     pub async fn write(&self, unit: Bytes) -> Result<Bytes, ExecError> {
+        self.check_membership()?;
         let began = Instant::now();
         let deadline = self.deadline();
         loop {
@@ -158,6 +163,7 @@ impl Executor {
         mut run: impl FnMut(&Keyspace, &Moment, &mut ReplyBuf),
         remote: impl Fn() -> Bytes,
     ) -> Result<(), ExecError> {
+        self.check_membership()?;
         let mark = out.mark();
         if mode == ReadMode::Local && !self.group.caught_up().await {
             return Err(ExecError::NotDone("CLUSTERDOWN This member is not in the group yet; ask another one".into()));
@@ -206,6 +212,7 @@ impl Executor {
 
     /// The revisions of keys, as WATCH remembers them; 0 for a key that is not there.
     pub async fn revisions(&self, keys: &[(u16, Bytes)]) -> Result<Vec<u64>, ExecError> {
+        self.check_membership()?;
         let deadline = self.deadline();
         loop {
             let attempt = match self.leader_elsewhere() {
@@ -229,6 +236,7 @@ impl Executor {
     /// Has the leader run a server command whose answer depends on the newest keys. `None`: this member leads, with a
     /// barrier taken, and the caller is to run it here.
     pub async fn shell_on_leader(&self, proto: Proto, db: u16, args: &[Bytes]) -> Result<Option<Bytes>, ExecError> {
+        self.check_membership()?;
         let deadline = self.deadline();
         loop {
             let attempt = match self.leader_elsewhere() {
@@ -258,7 +266,13 @@ impl Executor {
         self.group.leader().map(|(id, _)| id).filter(|id| *id != self.group.member_id())
     }
 
+    /// A member that was removed hears nothing any more: its clients must not wait for ever, or read what is old.
+    fn check_membership(&self) -> Result<(), ExecError> {
+        if self.group.is_removed() { Err(ExecError::removed()) } else { Ok(()) }
+    }
+
     async fn pause_before_retry(&self, deadline: Instant) -> Result<(), ExecError> {
+        self.check_membership()?;
         if Instant::now() + LOOK_AGAIN >= deadline {
             return Err(ExecError::no_leader());
         }

@@ -142,6 +142,26 @@ fn a_removed_member_cannot_disturb_the_rest() {
 }
 
 #[test]
+fn clients_of_a_removed_member_are_told_to_go_elsewhere() {
+    let cluster = three_members();
+    let (leader, removed) = (cluster.leader(), cluster.follower());
+    let member = &cluster.members[removed];
+    let mut conn = member.conn();
+    assert_eq!(conn.cmd("SET k v").unwrap(), Value::ok());
+    assert!(remove(&cluster, leader, member.id()).is_ok());
+    let gone = "CLUSTERDOWN This member was removed from its group; connect to another one";
+    wait_until("it has heard of it", || (conn.cmd("GET k").ok()?.error()? == gone).then_some(()));
+    for line in ["SET k w", "MEMORY USAGE k", "WATCH k", "CONFIG SET hash-max-listpack-value 70"] {
+        assert_eq!(conn.cmd(line).unwrap().error(), Some(gone), "{line}");
+    }
+    assert_eq!(conn.cmd("READONLY").unwrap(), Value::ok());
+    assert_eq!(conn.cmd("GET k").unwrap().error(), Some(gone), "what it has is old, and older every day");
+    assert_eq!(conn.cmd("PING").unwrap(), Value::Simple("PONG".into()));
+    let ready = http::get(member.admin, "/readyz?verbose").unwrap();
+    assert!(ready.body.contains("[-]leader failed: this member was removed from its group"), "{}", ready.body);
+}
+
+#[test]
 fn a_removal_that_would_cost_the_quorum_is_refused_with_the_reason() {
     let mut cluster = three_members();
     let leader = cluster.leader();
