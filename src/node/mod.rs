@@ -473,7 +473,6 @@ fn server_facts(
         executable: std::env::current_exe().map(|path| path.display().to_string()).unwrap_or_default(),
         config_file: settings.file().map(|path| path.display().to_string()).unwrap_or_default(),
         databases: settings.databases(),
-        redirects: settings.follower_mode() == crate::config::FollowerMode::Redirect,
     }
 }
 

@@ -57,6 +57,10 @@ impl Stop {
     }
 }
 
+/// How long CONFIG SET waits until this member has applied what the group has decided.
+const APPLIED_HERE: Duration = Duration::from_secs(1);
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
+
 /// What the views are made of.
 pub(super) struct Parts {
     pub(super) node: Node,
@@ -157,6 +161,18 @@ impl View {
     fn parts(&self) -> &Parts {
         &self.factory.parts
     }
+
+    /// A follower applies a moment after the leader has answered: who has set a setting must find it so here. Not for
+    /// ever: another client may have set it again meanwhile.
+    async fn until_applied(&self, name: &str, value: i64) {
+        let applied = || self.parts().engine.with(|keyspace| keyspace.get_setting(name)) == Some(value);
+        let wait = async {
+            while !applied() {
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        };
+        let _ = tokio::time::timeout(APPLIED_HERE, wait).await;
+    }
 }
 
 fn refused(error: &ChangeError) -> CmdError {
@@ -238,6 +254,7 @@ impl ShellCx for View {
                 let value = text.parse().map_err(|_| CmdError::NOT_INTEGER)?;
                 let done = self.parts().executor.write(encode_setting_unit(name, value)).await;
                 done.map_err(|error| CmdError::new(error.to_string()))?;
+                self.until_applied(name, value).await;
                 settings.set_replicated(name, text);
             }
             settings.apply(&change).map_err(|error| CmdError::new(error.to_string()))

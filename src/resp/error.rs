@@ -36,9 +36,13 @@ pub enum ProtocolError {
 }
 
 impl ProtocolError {
-    /// The whole error line, without the leading `-` and without the line end.
-    pub fn reply(&self) -> String {
-        format!("ERR Protocol error: {self}")
+    /// The whole error line, without the leading `-` and without the line end. Bytes: what was sent is shown as it was.
+    pub fn reply(&self) -> Vec<u8> {
+        let text = format!("ERR Protocol error: {self}");
+        match self {
+            Self::ExpectedDollar(byte @ 0x80..) => [&text.as_bytes()[..text.len() - 3], &[*byte, b'\'']].concat(),
+            _ => text.into_bytes(),
+        }
     }
 }
 

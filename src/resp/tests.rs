@@ -34,7 +34,10 @@ fn words(command: &[Bytes]) -> Vec<String> {
 
 fn error_of(input: &[u8], limits: &Limits) -> String {
     let (_, error) = parse_pieces(&[input], limits);
-    error.map_or_else(|| format!("no error for {:?}", input.escape_ascii().to_string()), |error| error.reply())
+    error.map_or_else(
+        || format!("no error for {:?}", input.escape_ascii().to_string()),
+        |error| String::from_utf8_lossy(&error.reply()).into_owned(),
+    )
 }
 
 #[test]

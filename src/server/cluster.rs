@@ -20,7 +20,7 @@ use super::help::help;
 const SLOTS: i64 = 16_384;
 
 fn enabled(cx: &dyn ShellCx) -> Result<(), CmdError> {
-    if cx.server().redirects {
+    if cx.redirects() {
         return Ok(());
     }
     Err(CmdError::fixed("ERR This instance has cluster support disabled"))

@@ -129,6 +129,10 @@ pub trait ShellCx: Send + Sync {
 
     /// The value of one setting, in the form CONFIG GET shows.
     fn setting(&self, name: &str) -> Option<String>;
+    /// `-MOVED` to clients, instead of serving them through the leader: a cluster, to clients. May change at any time.
+    fn redirects(&self) -> bool {
+        self.setting("follower-mode").is_some_and(|mode| mode == "redirect")
+    }
     /// Names and values of the settings that match any of the glob patterns, each once.
     fn settings_matching(&self, patterns: &[&[u8]]) -> Vec<(String, String)>;
     /// Sets all pairs or none (CONFIG SET). Settings that replicate go through the log.

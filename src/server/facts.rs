@@ -27,8 +27,6 @@ pub struct ServerFacts {
     pub config_file: String,
     /// Number of databases.
     pub databases: u16,
-    /// `-MOVED` to clients, instead of serving them through the leader.
-    pub redirects: bool,
 }
 
 /// The connection that sent the command.

@@ -105,7 +105,7 @@ fn server(facts: &Facts<'_>, out: &mut String) {
         "redis_git_sha1" => "00000000",
         "redis_git_dirty" => 0,
         "redis_build_id" => "0000000000000000",
-        "redis_mode" => if server.redirects { "cluster" } else { "standalone" },
+        "redis_mode" => if facts.cx.redirects() { "cluster" } else { "standalone" },
         "os" => format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
         "arch_bits" => usize::BITS,
         "monotonic_clock" => "POSIX clock_gettime",
@@ -461,7 +461,7 @@ fn latencystats(facts: &Facts<'_>, out: &mut String) {
 }
 
 fn cluster(facts: &Facts<'_>, out: &mut String) {
-    fields!(out, "cluster_enabled" => u8::from(facts.cx.server().redirects));
+    fields!(out, "cluster_enabled" => u8::from(facts.cx.redirects()));
 }
 
 fn keyspace(facts: &Facts<'_>, out: &mut String) {

@@ -49,7 +49,6 @@ impl Fake {
             executable: "/bin/quorate".to_owned(),
             config_file: String::new(),
             databases: 16,
-            redirects: false,
         };
         let settings = [
             ("enable-debug-command", "yes"),
@@ -680,11 +679,15 @@ async fn debug_protocol_replies_as_redis_does() {
 #[tokio::test]
 async fn a_cluster_is_shown_only_where_clients_are_redirected() {
     let mut fake = Fake::new();
+    assert!(fake.text("info cluster").await.contains("cluster_enabled:0"));
     for sub in ["info", "slots", "nodes", "myid", "keyslot a", "help", "shards"] {
         let error = fake.text(&format!("cluster {sub}")).await;
         assert_eq!(error, "ERR This instance has cluster support disabled", "{sub}");
     }
-    fake.server.redirects = true;
+    // It may change at run time.
+    fake.settings.lock().push(("follower-mode".to_owned(), "redirect".to_owned()));
+    assert!(fake.text("info cluster").await.contains("cluster_enabled:1"));
+    assert!(fake.text("info server").await.contains("redis_mode:cluster"));
     fake.write(&["mset", "{t}a", "1", "{t}b", "2"]);
     assert!(fake.text("cluster info").await.starts_with("cluster_state:ok\r\n"));
     let id = fake.text("cluster myid").await;

@@ -103,8 +103,6 @@ impl Filter {
                 filter.user = Some(value.clone());
             } else if is(name, "skipme") {
                 filter.skip_me = parse_yes_no(value, "yes", "no")?;
-            } else if is(name, "maxage") {
-                parse_int(value).filter(|age| *age > 0).ok_or(CmdError::NOT_INTEGER)?;
             } else {
                 return Err(CmdError::SYNTAX);
             }
@@ -186,6 +184,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
                 ));
             }
             SessionOp::ClientUnblock => {
+                if args.get(1).is_some_and(|reason| !is(reason, "timeout") && !is(reason, "error")) {
+                    return Err(CmdError::fixed("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR"));
+                }
                 parse_id(&args[0]).map_err(|_| CmdError::NOT_INTEGER)?;
                 // No command of this server blocks a client.
                 self.out.int(0);

@@ -65,8 +65,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
     /// Whether the client is to be sent to the leader (`follower-mode redirect`).
     pub(super) fn must_redirect(&self, class: Class) -> bool {
         self.shared.settings.follower_mode() == FollowerMode::Redirect
-            && !(self.state.read_only && class == Class::Read)
+            && !(self.state.read_only && class != Class::Write)
+            && self.shared.is_loaded()
             && !self.shared.executor().group().is_leader()
+    }
+
+    /// Has answered with `-MOVED`, where the client is to ask the leader. A transaction in the making is spoilt by it.
+    pub(super) fn sends_away(&mut self, command: &Command, found: &Found) -> bool {
+        let sent = self.must_redirect(found.class) && self.redirect(std::slice::from_ref(command), &[Ok(*found)]);
+        if sent && let Some(multi) = &mut self.state.multi {
+            multi.broken = true;
+        }
+        sent
     }
 
     /// Refuses a run with a command that may need more memory while `maxmemory` is used up. The figure is this member's,

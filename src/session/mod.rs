@@ -146,8 +146,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
                 if let Some(error) = broken
                     && !self.state.closing
                 {
-                    self.out.error(&error);
-                    self.shared.metrics.error_reply(error.as_bytes());
+                    self.out.raw(&[b"-", &error[..], b"\r\n"].concat());
+                    self.shared.metrics.error_reply(&error);
                     self.state.closing = true;
                 }
                 self.flush().await?;
@@ -162,7 +162,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
     }
 
     /// Takes complete commands out of the input, up to the size of a batch. A protocol error comes back as its reply.
-    fn parse(&mut self, parser: &mut Parser, input: &mut BytesMut, batch: &mut Vec<Command>) -> Option<String> {
+    fn parse(&mut self, parser: &mut Parser, input: &mut BytesMut, batch: &mut Vec<Command>) -> Option<Vec<u8>> {
         let mut bytes = 0;
         while batch.len() < BATCH_COMMANDS && bytes < BATCH_BYTES {
             let limits = Limits {
@@ -340,6 +340,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
             return self.queue(command, found);
         }
         match found.class {
+            // MEMORY USAGE and WATCH name keys too.
+            Class::Shell if self.sends_away(command, found) => {}
             Class::Shell => self.local(command, found).await,
             class => {
                 let found = Ok(*found);

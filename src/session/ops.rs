@@ -15,9 +15,12 @@ use crate::server::{REDIS_VERSION, SessionOp};
 
 const WRONG_PASSWORD: CmdError = CmdError::fixed("WRONGPASS invalid username-password pair or user is disabled.");
 
+const NOT_AN_INT: CmdError =
+    CmdError::fixed("ERR value is out of range, value must between -2147483648 and 2147483647");
+
 /// The number of a database that exists, or SELECT's refusal.
 pub(super) fn parse_db(arg: &[u8], databases: u16) -> Result<u16, CmdError> {
-    let db = parse_int(arg).ok_or(CmdError::NOT_INTEGER)?;
+    let db = i32::try_from(parse_int(arg).ok_or(CmdError::NOT_INTEGER)?).map_err(|_| NOT_AN_INT)?;
     u16::try_from(db).ok().filter(|db| *db < databases).ok_or(CmdError::DB_RANGE)
 }
 
@@ -75,6 +78,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
                 self.state.watches.clear();
                 self.out.ok();
                 Ok(())
+            }
+            SessionOp::ClientPause | SessionOp::ClientUnblock if args.len() > 2 => {
+                let sub = String::from_utf8_lossy(&command[1]);
+                Err(CmdError::new(format!(
+                    "ERR unknown subcommand or wrong number of arguments for '{sub}'. Try CLIENT HELP."
+                )))
             }
             SessionOp::ClientInfo | SessionOp::ClientList => {
                 self.publish_view(&found.entry.full_name);

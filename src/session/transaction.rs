@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
 use super::found::{Class, Found, find};
-use super::state::{Multi, Queued};
+use super::state::{Multi, Queued, ReplyMode};
 use super::{Session, Slices, slices, split_replies};
 use crate::executor::ExecError;
 use crate::resp::Command;
@@ -24,14 +24,8 @@ const UNKNOWN_REVISION: u64 = u64::MAX;
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
     /// Keeps a command for EXEC.
     pub(super) fn queue(&mut self, command: &Command, found: &Found) {
-        if found.class != Class::Shell && self.must_redirect(found.class) {
-            let found = Ok(*found);
-            if self.redirect(std::slice::from_ref(command), std::slice::from_ref(&found)) {
-                if let Some(multi) = &mut self.state.multi {
-                    multi.broken = true;
-                }
-                return;
-            }
+        if self.sends_away(command, found) {
+            return;
         }
         let databases = self.shared.settings.databases();
         if let Some(multi) = &mut self.state.multi {
@@ -178,10 +172,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         let mut answered = split_replies(body);
         self.out.array(plan.queued.len());
         for (queued, found) in plan.queued.iter().zip(plan.found) {
+            let (mark, silent) = (self.out.mark(), self.state.reply == ReplyMode::Off);
             if found.class == Class::Shell {
                 Box::pin(self.local(&queued.command, found)).await;
             } else {
                 self.out.raw(answered.next().unwrap_or(b"-ERR a reply is missing\r\n"));
+            }
+            // After a CLIENT REPLY OFF nothing more is said, as in Redis: what is left is an array too short.
+            if silent && self.state.reply == ReplyMode::Off {
+                self.out.truncate(mark);
             }
         }
         Ok(())

@@ -286,11 +286,39 @@ fn a_redirecting_member_names_the_leader_and_reads_on_request() {
     // 7629 is the slot of "k".
     assert_eq!(moved.error(), Some(format!("MOVED 7629 {}", cluster.members[leader].client).as_str()));
     assert!(conn.cmd("SET k w").unwrap().error().is_some_and(|text| text.starts_with("MOVED 7629 ")));
+    for line in ["MEMORY USAGE k", "WATCH k", "WATCH k other", "OBJECT ENCODING k"] {
+        let reply = conn.cmd(line).unwrap();
+        assert!(reply.error().is_some_and(|text| text.starts_with("MOVED 7629 ")), "{line}: {reply:?}");
+    }
+    // It is a cluster in whatever it says, though it was started as none.
+    let text = |value: Value| value.as_text().expect("text");
+    assert!(text(conn.cmd("INFO server").unwrap()).contains("redis_mode:cluster"));
+    assert!(text(conn.cmd("INFO cluster").unwrap()).contains("cluster_enabled:1"));
+    assert_eq!(conn.cmd("CLUSTER SLOTS").unwrap().items().len(), 1);
+    assert_eq!(conn.cmd("MULTI").unwrap(), Value::ok());
+    assert!(conn.cmd("MEMORY USAGE k").unwrap().error().is_some_and(|text| text.starts_with("MOVED 7629 ")));
+    assert!(conn.cmd("EXEC").unwrap().error().is_some_and(|text| text.starts_with("EXECABORT")));
     assert_eq!(conn.cmd("READONLY").unwrap(), Value::ok());
     wait_until("the follower has applied the write", || (conn.cmd("GET k").ok()? == Value::bulk("v")).then_some(()));
     assert!(conn.cmd("SET k w").unwrap().error().is_some_and(|text| text.starts_with("MOVED ")), "writes go on");
     assert_eq!(conn.cmd("READWRITE").unwrap(), Value::ok());
     assert!(conn.cmd("GET k").unwrap().error().is_some_and(|text| text.starts_with("MOVED ")));
     assert_eq!(conn.cmd("CONFIG SET follower-mode proxy").unwrap(), Value::ok());
+    assert!(text(conn.cmd("INFO cluster").unwrap()).contains("cluster_enabled:0"));
+    assert!(conn.cmd("CLUSTER SLOTS").unwrap().error().is_some());
     assert_eq!(conn.cmd("GET k").unwrap(), Value::bulk("v"));
+}
+
+#[test]
+fn who_sets_a_setting_of_the_group_finds_it_set() {
+    let cluster = three_members();
+    let mut conn = cluster.members[cluster.follower()].conn();
+    for value in 100..150 {
+        let set = format!("CONFIG SET hash-max-listpack-value {value} hash-max-listpack-entries {value}");
+        assert_eq!(conn.cmd(&set).unwrap(), Value::ok());
+        for name in ["hash-max-listpack-value", "hash-max-listpack-entries"] {
+            let shown = conn.cmd(&format!("CONFIG GET {name}")).unwrap();
+            assert_eq!(shown.items()[1], Value::bulk(value.to_string()), "{name}");
+        }
+    }
 }

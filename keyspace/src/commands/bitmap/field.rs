@@ -189,17 +189,18 @@ pub(super) fn bitfield(cx: &mut WriteCx<'_>, args: &mut Args<'_>, out: &mut Repl
         reply_reads(old, &operations, out);
         return Ok(());
     }
-    // It grows first, and counts as written even where every number fails to fit.
-    match old.len() {
-        length if length < needed => cx.write_string(key, needed - 1, &[0]),
-        length => cx.write_string(key, length, &[]),
+    // It grows first, and counts as written then even where every number fails to fit.
+    if old.len() < needed {
+        cx.write_string(key, needed - 1, &[0]);
     }
     out.array(operations.len());
     for operation in &operations {
-        match operation.outcome(cx.string(key)?.unwrap_or_default()) {
+        let string = cx.string(key)?.unwrap_or_default();
+        match operation.outcome(string) {
             Some((reply, new)) => {
                 out.int(reply);
-                if let Some(new) = new {
+                // What changes nothing must not make watchers fail.
+                if let Some(new) = new.filter(|new| *new != read(string, operation.offset, operation.kind)) {
                     write(cx, key, operation.offset, operation.kind, new)?;
                 }
             }
