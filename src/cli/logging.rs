@@ -24,9 +24,14 @@ pub(super) fn init(settings: &Settings) -> anyhow::Result<()> {
         }
         None => (BoxMakeWriter::new(std::io::stderr), std::io::stderr().is_terminal()),
     };
+    // A log that cannot be written (its reader has gone) is no reason to stop: complaining about it would panic.
     let lines: Box<dyn Layer<Registry> + Send + Sync> = match settings.log_format() {
-        LogFormat::Human => fmt::layer().with_writer(writer).with_ansi(colour).with_target(false).boxed(),
-        LogFormat::Json => fmt::layer().with_writer(writer).json().flatten_event(true).boxed(),
+        LogFormat::Human => {
+            fmt::layer().with_writer(writer).with_ansi(colour).with_target(false).log_internal_errors(false).boxed()
+        }
+        LogFormat::Json => {
+            fmt::layer().with_writer(writer).json().flatten_event(true).log_internal_errors(false).boxed()
+        }
     };
     let (filter, handle) = reload::Layer::new(directives(settings.loglevel())?);
     tracing_subscriber::registry().with(lines.with_filter(filter)).try_init()?;

@@ -70,8 +70,8 @@ struct Wait {
 }
 
 impl Wait {
-    fn follow(&self, client: &Client, id: u64, votes: bool) -> Result<(), Problem> {
-        if self.no_wait { Ok(()) } else { progress::follow(client, id, votes, Duration::from_secs(self.wait)) }
+    fn follow(&self, client: &Client, id: u64, votes: bool, runs: bool) -> Result<(), Problem> {
+        if self.no_wait { Ok(()) } else { progress::follow(client, id, votes, runs, Duration::from_secs(self.wait)) }
     }
 }
 
@@ -91,7 +91,7 @@ impl MemberCommand {
             Action::Add(add) => add.run(&client, json)?,
             Action::Promote { id, wait } => {
                 let answer = client.post(&format!("/v1/members/{id}/promote"), &serde_json::json!({}))?;
-                wait.follow(&client, *id, true)?;
+                wait.follow(&client, *id, true, true)?;
                 done(json, &answer, &format!("Member {id} votes."));
             }
             Action::Remove { id } => {
@@ -132,7 +132,7 @@ impl Add {
             println!("Member {} has its place in the group. If it does not run yet, start it:\n", added.id);
             println!("  {}\n", start_command(&wish, client.base()));
         }
-        self.wait.follow(client, added.id, !self.learner)?;
+        self.wait.follow(client, added.id, !self.learner, false)?;
         if json {
             http::print_json(&answer);
         }

@@ -19,6 +19,7 @@ mod serve;
 mod status;
 mod table;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -114,7 +115,8 @@ fn report(result: anyhow::Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("quorate: {error:#}");
+            // Perhaps nobody reads it any more.
+            let _ = writeln!(std::io::stderr(), "quorate: {error:#}");
             ExitCode::FAILURE
         }
     }

@@ -11,11 +11,16 @@ const LOOK_AGAIN: Duration = Duration::from_millis(200);
 /// A line that is rewritten more often only flickers.
 const REWRITE_EVERY: Duration = Duration::from_millis(50);
 const ELSEWHERE: Duration = Duration::from_secs(5);
+/// What is said to run and is not heard of for so long, doesn't.
+const SILENCE: Duration = Duration::from_secs(30);
 
 /// Waits until member `id` has caught up (and votes, if it is to), showing how far it is. What goes wrong on the way
 /// is shown and tried again: members and leaders may come and go meanwhile.
-pub(super) fn follow(client: &Client, id: u64, votes: bool, patience: Duration) -> Result<(), Problem> {
+///
+/// `runs`: it is expected to run already, so that one that stays silent is an error before all patience is used up.
+pub(super) fn follow(client: &Client, id: u64, votes: bool, runs: bool, patience: Duration) -> Result<(), Problem> {
     let begun = Instant::now();
+    let mut heard = begun;
     let mut line = Line::new();
     loop {
         let view = client.get("/v1/members").and_then(|answer| http::view::<MembersView>(client, answer));
@@ -25,7 +30,15 @@ pub(super) fn follow(client: &Client, id: u64, votes: bool, patience: Duration) 
                     line.end(&format!("member {id} has caught up{}", if votes { " and votes" } else { "" }));
                     return Ok(());
                 }
-                Some(member) => describe(member, votes),
+                Some(member) => {
+                    if !is_silent(member) {
+                        heard = Instant::now();
+                    } else if runs && heard.elapsed() >= SILENCE {
+                        line.end("");
+                        return Err(silent(id));
+                    }
+                    describe(member, votes)
+                }
                 None => {
                     line.end("");
                     return Err(Problem::Refused(ApiError::new(
@@ -52,6 +65,25 @@ pub(super) fn follow(client: &Client, id: u64, votes: bool, patience: Duration) 
     }
 }
 
+fn is_silent(member: &MemberView) -> bool {
+    member.progress.is_none() && matches!(member.health.as_str(), "unreachable" | "unknown")
+}
+
+fn silent(id: u64) -> Problem {
+    Problem::Refused(ApiError::new(
+        0,
+        "unreachable",
+        format!(
+            "member {id} has not answered the leader for {} s: it is not running, or cannot be reached",
+            SILENCE.as_secs()
+        ),
+        format!(
+            "start it, or see to its peer address and its log, and promote it again; 'quorate member remove {id}' takes \
+             it out of the group"
+        ),
+    ))
+}
+
 fn is_ready(member: &MemberView, votes: bool) -> bool {
     member.health == "ok" && member.progress.is_none() && (member.voter || !votes)
 }
@@ -63,7 +95,7 @@ fn describe(member: &MemberView, votes: bool) -> String {
             format!("{percent:>3} % of a snapshot of {}", bytes(progress.total))
         }
         (Some(progress), _, _) => format!("{} of a snapshot", bytes(progress.bytes)),
-        (None, "unreachable" | "unknown", _) => "waiting for it to start".to_owned(),
+        _ if is_silent(member) => "waiting for it to start".to_owned(),
         (None, _, Some(lag)) if lag > 0 => format!("{lag} entries behind"),
         (None, "ok", _) if votes && !member.voter => "caught up, waiting for its vote".to_owned(),
         (None, health, _) => health.to_owned(),

@@ -1,5 +1,6 @@
 //! `quorate serve`: one member.
 
+use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::Context;
@@ -45,10 +46,11 @@ impl Serve {
     pub(super) fn run(self, run: impl FnOnce(Settings, Start, Leash) -> anyhow::Result<()>) -> anyhow::Result<()> {
         let settings = Settings::load(self.config.as_deref(), &self.settings.0)?;
         if self.check_config {
+            let mut out = std::io::stdout().lock();
             for name in settings.without_effect() {
-                println!("warning: '{name}' is a setting of Redis that has no effect here");
+                let _ = writeln!(out, "warning: '{name}' is a setting of Redis that has no effect here");
             }
-            println!("the settings are valid");
+            let _ = writeln!(out, "the settings are valid");
             return Ok(());
         }
         logging::init(&settings).context("the log cannot be written")?;

@@ -126,7 +126,8 @@ fn a_member_is_left_dead_on_request() {
         assert_eq!(Conn::open(other).unwrap().cmd("INCR n").unwrap(), Value::Int(number));
     }
     assert_eq!(dev.pid(leader), None, "it stays dead");
-    dev.interrupt();
+    let said = dev.interrupt();
+    assert!(said.contains("All have stopped. ") && !said.contains("with an error"), "its end was told before: {said}");
 }
 
 #[test]

@@ -217,6 +217,8 @@ impl Group {
                 let pause = Duration::from_secs(self.options.restart_after);
                 child.restart_at = (!self.options.no_restart && !give_up).then(|| Instant::now() + pause);
                 let pid = child.pid();
+                // Its end is told now. It is no error of the stop, later.
+                child.failed = false;
                 let log = child.slot.log_path();
                 self.tell(|story, now| story.ended(number, pid, &end.to_string(), now));
                 if give_up {
