@@ -88,7 +88,7 @@ impl Directory {
         if from == me.member {
             return Err((Refusal::NotMe, format!("member {from} is this very member: two processes use one identity")));
         }
-        self.judge_member(from, hello.from_incarnation)
+        self.judge_member(from, hello.party.incarnation)
     }
 
     /// Whether a member may stay connected; asked again whenever the directory changes.

@@ -4,8 +4,9 @@
 //! length u32 · kind u8 · group u64 · request u64 · body      (the length counts what follows it)
 //! ```
 //!
-//! Whoever dialled sends requests; the other side answers with the same request number. A frame that
-//! is too long, or of a kind that is not known, ends the connection.
+//! Both sides send requests, whoever dialled, and each numbers its own; an answer carries the number of the request, so
+//! kinds below 32 speak of their sender's numbers and the others of their receiver's. A frame that is too long, or of a
+//! kind that is not known, ends the connection.
 
 use std::io;
 

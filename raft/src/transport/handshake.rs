@@ -1,19 +1,25 @@
 //! Who is at the other end: asked before anything else, and in bounds of time and size.
 //!
 //! ```text
-//! dialler → magic, version, group uuid, its id and incarnation, whom it wants and which incarnation, nonce
+//! dialler → magic, version, group uuid, its id, incarnation and life, whom it wants and which incarnation,
+//!           the last connection that it accepted from there, nonce
 //! acceptor → version, nonce
 //! dialler → proof
-//! acceptor → verdict, proof (only if the dialler's was right), and words if the verdict is a refusal
+//! acceptor → verdict, its life and incarnation, proof (only if the dialler's was right), and words if the verdict is a
+//!           refusal
 //! ```
 //!
 //! A proof is an HMAC-SHA256 with the shared secret over everything that was said and a word for the
 //! direction. An empty secret runs the same exchange. A stranger without the secret learns the version
 //! and nothing else.
+//!
+//! A life is one run of a process. With the last connection that the dialler knows of it tells the acceptor whether
+//! two connections cross, or the one that it has is lost (see `peer`).
 
 use std::io;
 use std::time::Duration;
 
+use bytes::Buf;
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -24,8 +30,10 @@ use crate::runtime::random_u128;
 use crate::types::MemberId;
 
 const MAGIC: [u8; 4] = *b"QRMP";
-const VERSION: u16 = 2;
-const HELLO_BYTES: usize = 4 + 2 + 16 + 8 + 16 + 8 + 16 + 32;
+const VERSION: u16 = 3;
+/// Magic and version: what is read of a dialler before it is known to speak the same language.
+const GREETING_BYTES: usize = 4 + 2;
+const HELLO_BYTES: usize = GREETING_BYTES + 16 + 8 + 16 + 16 + 8 + 16 + 16 + 32;
 const MAX_WORDS: usize = 512;
 /// All of it must be done within this time.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
@@ -48,12 +56,14 @@ pub(crate) enum Refusal {
     Unknown = 6,
     /// Too much is going on.
     Busy = 7,
+    /// There is a connection already, which the dialler has not seen yet.
+    Crossed = 8,
 }
 
 impl Refusal {
     pub(crate) fn from_u8(n: u8) -> Option<Refusal> {
         use Refusal::*;
-        [Secret, Cluster, NotMe, Removed, Incarnation, Unknown, Busy].into_iter().find(|r| *r as u8 == n)
+        [Secret, Cluster, NotMe, Removed, Incarnation, Unknown, Busy, Crossed].into_iter().find(|r| *r as u8 == n)
     }
 }
 
@@ -68,14 +78,26 @@ pub(crate) enum HandshakeError {
     Protocol(String),
 }
 
-/// What the dialler said.
+/// Who is at the other end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Party {
+    /// One run of a process.
+    pub(crate) life: u128,
+    pub(crate) incarnation: Uuid,
+    /// The connection's name: its dialler's, at random.
+    pub(crate) name: u128,
+}
+
+/// What the dialler says.
 #[derive(Clone, Debug)]
 pub(crate) struct Hello {
     pub(crate) cluster: Uuid,
     pub(crate) from: MemberId,
-    pub(crate) from_incarnation: Uuid,
     pub(crate) to: MemberId,
     pub(crate) to_incarnation: Uuid,
+    /// The last connection that it accepted from the other side in this life.
+    pub(crate) seen: u128,
+    pub(crate) party: Party,
     bytes: [u8; HELLO_BYTES],
 }
 
@@ -87,7 +109,7 @@ fn nonce() -> [u8; 32] {
 }
 
 impl Hello {
-    fn new(me: &Identity, to: MemberId, to_incarnation: Uuid) -> Self {
+    pub(crate) fn new(me: &Identity, life: u128, to: MemberId, to_incarnation: Uuid, seen: u128) -> Self {
         let mut bytes = [0; HELLO_BYTES];
         let mut at = 0;
         let mut put = |part: &[u8]| {
@@ -99,31 +121,30 @@ impl Hello {
         put(me.cluster.as_bytes());
         put(&me.member.to_be_bytes());
         put(me.incarnation.as_bytes());
+        put(&life.to_be_bytes());
         put(&to.to_be_bytes());
         put(to_incarnation.as_bytes());
+        put(&seen.to_be_bytes());
         put(&nonce());
-        Self { cluster: me.cluster, from: me.member, from_incarnation: me.incarnation, to, to_incarnation, bytes }
+        Self::parse(bytes)
     }
 
-    fn parse(bytes: [u8; HELLO_BYTES]) -> Result<Self, String> {
-        let part = |at: usize, n: usize| &bytes[at..at + n];
-        if part(0, 4) != MAGIC {
-            return Err("these are not the words of a peer".into());
-        }
-        let uuid = |at| Uuid::from_slice(part(at, 16)).unwrap_or(Uuid::nil());
-        let id = |at| part(at, 8).iter().fold(0u64, |n, b| n << 8 | u64::from(*b));
-        Ok(Self {
-            cluster: uuid(6),
-            from: id(22),
-            from_incarnation: uuid(30),
-            to: id(46),
-            to_incarnation: uuid(54),
+    fn parse(bytes: [u8; HELLO_BYTES]) -> Self {
+        let mut rest = &bytes[GREETING_BYTES..];
+        Self {
+            cluster: Uuid::from_u128(rest.get_u128()),
+            from: rest.get_u64(),
+            party: {
+                let (incarnation, life) = (Uuid::from_u128(rest.get_u128()), rest.get_u128());
+                // The nonce comes last, and its first half is the name.
+                let mut nonce = &bytes[HELLO_BYTES - 32..];
+                Party { life, incarnation, name: nonce.get_u128() }
+            },
+            to: rest.get_u64(),
+            to_incarnation: Uuid::from_u128(rest.get_u128()),
+            seen: rest.get_u128(),
             bytes,
-        })
-    }
-
-    fn version(&self) -> u16 {
-        u16::from_be_bytes([self.bytes[4], self.bytes[5]])
+        }
     }
 }
 
@@ -138,15 +159,12 @@ fn mac(secret: &str, direction: &[u8], hello: &Hello, nonce: &[u8; 32]) -> Hmac<
 const DIALLER: &[u8] = b"quorate peer: dialler";
 const ACCEPTOR: &[u8] = b"quorate peer: acceptor";
 
-/// The dialler's side.
+/// The dialler's side; says who answered.
 pub(crate) async fn dial<S: AsyncRead + AsyncWrite + Unpin>(
     io: &mut S,
-    me: &Identity,
+    hello: &Hello,
     secret: &str,
-    to: MemberId,
-    to_incarnation: Uuid,
-) -> Result<(), HandshakeError> {
-    let hello = Hello::new(me, to, to_incarnation);
+) -> Result<Party, HandshakeError> {
     io.write_all(&hello.bytes).await?;
     io.flush().await?;
     let version = io.read_u16().await?;
@@ -157,20 +175,27 @@ pub(crate) async fn dial<S: AsyncRead + AsyncWrite + Unpin>(
             "it speaks version {version} of the peer protocol and this member {VERSION}"
         )));
     }
-    io.write_all(&mac(secret, DIALLER, &hello, &nonce).finalize().into_bytes()).await?;
+    io.write_all(&mac(secret, DIALLER, hello, &nonce).finalize().into_bytes()).await?;
     io.flush().await?;
 
     let verdict = io.read_u8().await?;
     if verdict == Refusal::Secret as u8 {
         return Err(HandshakeError::Refused(Refusal::Secret, "the shared secrets differ".into()));
     }
+    let mut said = [0; 32];
+    io.read_exact(&mut said).await?;
     let mut proof = [0; 32];
     io.read_exact(&mut proof).await?;
-    if mac(secret, ACCEPTOR, &hello, &nonce).verify_slice(&proof).is_err() {
+    let mut expected = mac(secret, ACCEPTOR, hello, &nonce);
+    expected.update(&[verdict]);
+    expected.update(&said);
+    if expected.verify_slice(&proof).is_err() {
         return Err(HandshakeError::Protocol("it could not prove that it knows the shared secret".into()));
     }
     if verdict == 0 {
-        return Ok(());
+        let mut said = &said[..];
+        let (life, incarnation) = (said.get_u128(), Uuid::from_u128(said.get_u128()));
+        return Ok(Party { life, incarnation, name: hello.party.name });
     }
     let refusal = Refusal::from_u8(verdict).ok_or_else(|| HandshakeError::Protocol(format!("verdict {verdict}")))?;
     let n = usize::from(io.read_u16().await?).min(MAX_WORDS);
@@ -179,26 +204,34 @@ pub(crate) async fn dial<S: AsyncRead + AsyncWrite + Unpin>(
     Err(HandshakeError::Refused(refusal, String::from_utf8_lossy(&words).into_owned()))
 }
 
-/// The acceptor's side. `judge` is asked only when the proof was right.
-pub(crate) async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
-    io: &mut S,
-    secret: &str,
-    judge: impl FnOnce(&Hello) -> Result<(), (Refusal, String)>,
-) -> Result<Hello, HandshakeError> {
+/// A dialler that has proven that it knows the secret, and waits for the verdict.
+pub(crate) struct Heard {
+    pub(crate) hello: Hello,
+    nonce: [u8; 32],
+}
+
+/// The acceptor's side, up to the dialler's proof.
+pub(crate) async fn hear<S: AsyncRead + AsyncWrite + Unpin>(io: &mut S, secret: &str) -> Result<Heard, HandshakeError> {
     let mut bytes = [0; HELLO_BYTES];
-    io.read_exact(&mut bytes).await?;
-    let hello = Hello::parse(bytes).map_err(HandshakeError::Protocol)?;
+    let (greeting, rest) = bytes.split_at_mut(GREETING_BYTES);
+    io.read_exact(greeting).await?;
+    if greeting[..4] != MAGIC {
+        return Err(HandshakeError::Protocol("these are not the words of a peer".into()));
+    }
+    let version = u16::from_be_bytes([greeting[4], greeting[5]]);
     let nonce = nonce();
+    if version == VERSION {
+        io.read_exact(rest).await?;
+    }
     io.write_u16(VERSION).await?;
     io.write_all(&nonce).await?;
     io.flush().await?;
-    if hello.version() != VERSION {
+    if version != VERSION {
         return Err(HandshakeError::Protocol(format!(
-            "member {} speaks version {} of the peer protocol and this member {VERSION}",
-            hello.from,
-            hello.version()
+            "it speaks version {version} of the peer protocol and this member {VERSION}"
         )));
     }
+    let hello = Hello::parse(bytes);
     let mut proof = [0; 32];
     io.read_exact(&mut proof).await?;
     if mac(secret, DIALLER, &hello, &nonce).verify_slice(&proof).is_err() {
@@ -209,27 +242,35 @@ pub(crate) async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
             format!("whoever calls itself member {} has another shared secret", hello.from),
         ));
     }
-    let verdict = judge(&hello);
-    let ours = mac(secret, ACCEPTOR, &hello, &nonce).finalize().into_bytes();
-    match verdict {
-        Ok(()) => {
-            io.write_u8(0).await?;
-            io.write_all(&ours).await?;
-            io.flush().await?;
-            Ok(hello)
+    Ok(Heard { hello, nonce })
+}
+
+impl Heard {
+    /// Tells the dialler whether it is in.
+    pub(crate) async fn answer<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        io: &mut S,
+        secret: &str,
+        life: u128,
+        incarnation: Uuid,
+        refused: Option<(Refusal, &str)>,
+    ) -> io::Result<()> {
+        let verdict = refused.map_or(0, |(refusal, _)| refusal as u8);
+        let mut said = [0; 32];
+        said[..16].copy_from_slice(&life.to_be_bytes());
+        said[16..].copy_from_slice(incarnation.as_bytes());
+        let mut proof = mac(secret, ACCEPTOR, &self.hello, &self.nonce);
+        proof.update(&[verdict]);
+        proof.update(&said);
+        io.write_u8(verdict).await?;
+        io.write_all(&said).await?;
+        io.write_all(&proof.finalize().into_bytes()).await?;
+        if let Some((_, words)) = refused {
+            let words = &words[..words.floor_char_boundary(MAX_WORDS)];
+            io.write_u16(words.len() as u16).await?;
+            io.write_all(words.as_bytes()).await?;
         }
-        Err((refusal, words)) => {
-            let mut cut = words.len().min(MAX_WORDS);
-            while !words.is_char_boundary(cut) {
-                cut -= 1;
-            }
-            io.write_u8(refusal as u8).await?;
-            io.write_all(&ours).await?;
-            io.write_u16(cut as u16).await?;
-            io.write_all(&words.as_bytes()[..cut]).await?;
-            io.flush().await?;
-            Err(HandshakeError::Refused(refusal, words))
-        }
+        io.flush().await
     }
 }
 
@@ -237,29 +278,28 @@ pub(crate) async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
 mod tests {
     use super::*;
 
-    fn me() -> Identity {
-        Identity { cluster: Uuid::from_u128(1), member: 5, incarnation: Uuid::from_u128(50) }
+    const THERE: Uuid = Uuid::from_u128(90);
+
+    fn hello() -> Hello {
+        let me = Identity { cluster: Uuid::from_u128(1), member: 5, incarnation: Uuid::from_u128(50) };
+        Hello::new(&me, 7, 9, THERE, 8)
     }
 
     async fn meet(
         dialler_secret: &'static str,
         acceptor_secret: &'static str,
-        verdict: Result<(), (Refusal, String)>,
-    ) -> (Result<(), HandshakeError>, Result<Hello, HandshakeError>) {
+        refused: Option<(Refusal, &'static str)>,
+    ) -> (Result<Party, HandshakeError>, Result<Hello, HandshakeError>) {
         let (mut a, mut b) = tokio::io::duplex(1024);
         let dialler = async move {
-            let result = dial(&mut a, &me(), dialler_secret, 9, Uuid::from_u128(90)).await;
+            let result = dial(&mut a, &hello(), dialler_secret).await;
             drop(a);
             result
         };
         let acceptor = async move {
-            accept(&mut b, acceptor_secret, |hello| {
-                assert_eq!((hello.from, hello.to), (5, 9));
-                assert_eq!((hello.cluster, hello.from_incarnation), (Uuid::from_u128(1), Uuid::from_u128(50)));
-                assert_eq!(hello.to_incarnation, Uuid::from_u128(90));
-                verdict
-            })
-            .await
+            let heard = hear(&mut b, acceptor_secret).await?;
+            heard.answer(&mut b, acceptor_secret, 70, THERE, refused).await?;
+            Ok(heard.hello)
         };
         tokio::join!(dialler, acceptor)
     }
@@ -267,22 +307,26 @@ mod tests {
     #[tokio::test]
     async fn peers_with_the_same_secret_meet() {
         for secret in ["", "hunter2"] {
-            let (dialled, accepted) = meet(secret, secret, Ok(())).await;
-            dialled.unwrap();
-            assert_eq!(accepted.unwrap().from, 5);
+            let (dialled, accepted) = meet(secret, secret, None).await;
+            let (there, here) = (dialled.unwrap(), accepted.unwrap());
+            assert_eq!((there.life, there.incarnation), (70, THERE));
+            assert_eq!((here.party.life, here.party.incarnation), (7, Uuid::from_u128(50)));
+            assert_eq!(there.name, here.party.name, "both call the connection the same");
+            assert_eq!((here.from, here.to, here.cluster), (5, 9, Uuid::from_u128(1)));
+            assert_eq!((here.to_incarnation, here.seen), (THERE, 8));
         }
     }
 
     #[tokio::test]
     async fn another_secret_is_refused_before_anything_is_judged() {
-        let (dialled, accepted) = meet("a", "b", Ok(())).await;
+        let (dialled, accepted) = meet("a", "b", None).await;
         assert!(matches!(dialled, Err(HandshakeError::Refused(Refusal::Secret, _))));
         assert!(matches!(accepted, Err(HandshakeError::Refused(Refusal::Secret, _))));
     }
 
     #[tokio::test]
     async fn a_refusal_comes_with_its_words() {
-        let (dialled, _) = meet("s", "s", Err((Refusal::Removed, "you were removed".into()))).await;
+        let (dialled, _) = meet("s", "s", Some((Refusal::Removed, "you were removed"))).await;
         let Err(HandshakeError::Refused(Refusal::Removed, words)) = dialled else { panic!("{dialled:?}") };
         assert_eq!(words, "you were removed");
     }
@@ -291,6 +335,14 @@ mod tests {
     async fn garbage_is_an_error() {
         let (mut a, mut b) = tokio::io::duplex(1024);
         a.write_all(&[b'G'; 300]).await.unwrap();
-        assert!(matches!(accept(&mut b, "", |_| Ok(())).await, Err(HandshakeError::Protocol(_))));
+        assert!(matches!(hear(&mut b, "").await, Err(HandshakeError::Protocol(_))));
+    }
+
+    #[tokio::test]
+    async fn a_peer_of_another_version_is_told_ours_whatever_the_rest_of_its_words() {
+        let (mut a, mut b) = tokio::io::duplex(1024);
+        a.write_all(b"QRMP\x00\x02").await.unwrap();
+        assert!(matches!(hear(&mut b, "").await, Err(HandshakeError::Protocol(_))));
+        assert_eq!(a.read_u16().await.unwrap(), VERSION);
     }
 }

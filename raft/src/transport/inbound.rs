@@ -1,58 +1,35 @@
-//! Connections that others dialled: judge them, read their requests, answer.
+//! What others want: who may come in, and what their requests start.
 //!
-//! Every connection is one task that reads and one that writes. Requests run in tasks of their own, so
-//! that none holds up another; only the entries of one append stream, the pieces of one snapshot and the
-//! beginnings of calls keep their order. Whoever sends more than was agreed loses the connection.
+//! Requests run in tasks of their own, so that none holds up another; only the entries of one append stream, the pieces
+//! of one snapshot and the beginnings of calls keep their order. Whoever sends more than was agreed loses the connection.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::Buf;
 use futures_util::StreamExt;
-use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc};
 
-use super::frame::{self, Frame, FrameReader, Kind};
-use super::handshake::{self, Hello, Refusal};
+use super::frame::{self, Frame, Kind};
+use super::handshake::{self, Heard};
+use super::lanes::Lanes;
 use super::rpc::{Append, put_append_answer, put_vote_response, read_append, read_transfer, read_vote_request};
 use super::{Shared, code, snapshot};
 use crate::group::Port;
 use crate::types::MemberId;
-use uuid::Uuid;
 
 /// Strangers that may be in the handshake at a time.
 const STRANGERS: usize = 64;
-/// Connections that one member may hold at a time: the one in use, and one that is dying.
-const PER_MEMBER: usize = 3;
+/// How long one who dials is kept waiting while this node dials him.
+const CROSSING: Duration = Duration::from_millis(250);
 /// Requests that one append stream may have under way. The sender keeps well below it.
 const STREAM_DEPTH: usize = 64;
 /// Append streams and snapshots that one connection may have open.
 const OPEN_STREAMS: usize = 256;
-/// Calls of one peer that may run at a time.
+/// Calls of one peer that may run at a time, or have an answer that has not left yet.
 const CALLS: usize = 1024;
-const WRITE_BYTES: usize = 256 << 10;
-
-/// For closing a connection from outside.
-pub(super) struct Handle {
-    pub(super) from: MemberId,
-    pub(super) incarnation: Uuid,
-    answers: mpsc::UnboundedSender<Bytes>,
-    close: Arc<Notify>,
-}
-
-impl Handle {
-    pub(super) fn say_goodbye(&self, refusal: Refusal, words: &str) {
-        let _ = self.answers.send(frame::encode_failure(Kind::Goodbye, 0, 0, refusal as u8, words));
-        // The writer ends behind an empty frame.
-        let _ = self.answers.send(Bytes::new());
-    }
-
-    pub(super) fn close(&self) {
-        self.close.notify_one();
-    }
-}
 
 pub(super) async fn accept_loop(listener: TcpListener, shared: Arc<Shared>) {
     let strangers = Arc::new(Semaphore::new(STRANGERS));
@@ -67,7 +44,7 @@ pub(super) async fn accept_loop(listener: TcpListener, shared: Arc<Shared>) {
             Err(error) => {
                 // Out of file descriptors, mostly: wait for some to come free.
                 tracing::warn!(%error, "cannot accept a peer");
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             }
         };
@@ -77,19 +54,18 @@ pub(super) async fn accept_loop(listener: TcpListener, shared: Arc<Shared>) {
         };
         let shared = shared.clone();
         tokio::spawn(async move {
-            if let Some((hello, stream)) = greet(stream, &address.to_string(), &shared).await {
-                drop(permit);
-                serve(hello, stream, &shared).await;
+            if let Some((heard, stream)) = greet(stream, &address.to_string(), &shared).await {
+                welcome(heard, stream, &address.to_string(), &shared).await;
             }
+            drop(permit);
         });
     }
 }
 
-async fn greet(mut stream: TcpStream, address: &str, shared: &Shared) -> Option<(Hello, TcpStream)> {
+async fn greet(mut stream: TcpStream, address: &str, shared: &Shared) -> Option<(Heard, TcpStream)> {
     let _ = stream.set_nodelay(true);
-    let judged = handshake::accept(&mut stream, &shared.secret, |hello| shared.directory.judge(hello));
-    match tokio::time::timeout(handshake::PATIENCE, judged).await {
-        Ok(Ok(hello)) => Some((hello, stream)),
+    match tokio::time::timeout(handshake::PATIENCE, handshake::hear(&mut stream, &shared.secret)).await {
+        Ok(Ok(heard)) => Some((heard, stream)),
         Ok(Err(error)) => {
             tracing::warn!(%address, reason = %error, "a connection to the peer port was refused");
             None
@@ -101,106 +77,59 @@ async fn greet(mut stream: TcpStream, address: &str, shared: &Shared) -> Option<
     }
 }
 
-async fn serve(hello: Hello, stream: TcpStream, shared: &Arc<Shared>) {
-    let (from, incarnation) = (hello.from, hello.from_incarnation);
-    let (reader, writer) = tokio::io::split(stream);
-    let (answers, answers_rx) = mpsc::unbounded_channel();
-    let close = Arc::new(Notify::new());
-    let number = shared.next_inbound.fetch_add(1, Relaxed);
+/// Decides about one who has proven that he knows the secret, and tells him.
+async fn welcome(heard: Heard, mut stream: TcpStream, address: &str, shared: &Arc<Shared>) {
+    let (me, hello) = (shared.directory.me(), &heard.hello);
+    let mut taken = shared.directory.judge(hello);
+    // This node's own dial would win: only if it leads to nothing is his of use.
+    if taken.is_ok()
+        && me.member < hello.from
+        && let Some(peer) = shared.known(hello.from)
     {
-        let mut inbound = shared.inbound.lock();
-        let older: Vec<u64> = inbound.iter().filter(|(_, h)| h.from == from).map(|(n, _)| *n).collect();
-        if let Some(oldest) = older.first().filter(|_| older.len() >= PER_MEMBER)
-            && let Some(handle) = inbound.remove(oldest)
-        {
-            handle.close();
+        let _ = tokio::time::timeout(CROSSING, peer.has_dialled()).await;
+        taken = shared.directory.judge(hello);
+    }
+    let taken = taken.and_then(|()| shared.take_in(hello));
+    let refused = taken.as_ref().err().map(|(refusal, words)| (*refusal, &words[..]));
+    if let Some((refusal, words)) = refused {
+        if refusal == handshake::Refusal::Crossed {
+            tracing::debug!(peer = hello.from, "a connection crossed another");
+        } else {
+            tracing::warn!(%address, reason = %words, "a connection to the peer port was refused");
         }
-        inbound.insert(number, Handle { from, incarnation, answers: answers.clone(), close: close.clone() });
     }
-    // The directory may have changed since the handshake.
-    if shared.stopped.load(SeqCst) || shared.directory.judge_member(from, incarnation).is_err() {
-        close.notify_one();
+    let answer = heard.answer(&mut stream, &shared.secret, shared.life, me.incarnation, refused);
+    let answered = tokio::time::timeout(handshake::PATIENCE, answer).await;
+    let Ok(adopted) = taken else { return };
+    if !matches!(answered, Ok(Ok(()))) {
+        adopted.connection.break_off("it went away in the handshake");
     }
-    let mut session = Session {
-        from,
-        shared: shared.clone(),
-        answers,
-        streams: BTreeMap::new(),
-        snapshots: BTreeMap::new(),
-        calls: Arc::new(Semaphore::new(CALLS)),
-    };
-    let mut frames = FrameReader::new(reader, shared.frame_limit);
-    let reading = async {
-        loop {
-            match frames.next().await {
-                Ok(Some(frame)) => {
-                    if let Err(why) = session.take(frame) {
-                        return Some(why);
-                    }
-                }
-                Ok(None) => return None,
-                Err(error) => return Some(error.to_string()),
-            }
-        }
-    };
-    let why = tokio::select! {
-        biased;
-        () = close.notified() => None,
-        why = reading => why,
-        () = write_answers(writer, answers_rx) => None,
-    };
-    shared.inbound.lock().remove(&number);
-    if let Some(why) = why {
-        tracing::warn!(peer = from, %why, "the connection of a peer was closed");
-    }
+    shared.carry(adopted, stream);
 }
 
-async fn write_answers<W: AsyncWrite + Unpin>(mut writer: W, mut answers: mpsc::UnboundedReceiver<Bytes>) {
-    let mut batch = BytesMut::new();
-    while let Some(first) = answers.recv().await {
-        let mut next = Some(first);
-        let mut last = false;
-        while let Some(answer) = next.take() {
-            last = answer.is_empty();
-            batch.extend_from_slice(&answer);
-            if !last && batch.len() < WRITE_BYTES {
-                next = answers.try_recv().ok();
-            }
-        }
-        let written = async {
-            writer.write_all(&batch).await?;
-            writer.flush().await
-        };
-        if written.await.is_err() || last {
-            let _ = writer.shutdown().await;
-            return;
-        }
-        batch.clear();
-    }
-}
-
-/// What one connection has open.
-struct Session {
+/// What the other side has open on one connection.
+pub(super) struct Session {
     from: MemberId,
     shared: Arc<Shared>,
-    answers: mpsc::UnboundedSender<Bytes>,
+    answers: Lanes,
     streams: BTreeMap<u64, mpsc::Sender<Append>>,
     snapshots: BTreeMap<u64, mpsc::Sender<Frame>>,
     calls: Arc<Semaphore>,
 }
 
 impl Session {
+    pub(super) fn new(from: MemberId, shared: Arc<Shared>, answers: Lanes) -> Self {
+        let calls = Arc::new(Semaphore::new(CALLS));
+        Self { from, shared, answers, streams: BTreeMap::new(), snapshots: BTreeMap::new(), calls }
+    }
+
     fn fail(&self, frame: &Frame, code: u8, words: &str) {
-        let _ = self.answers.send(frame::encode_failure(Kind::Failure, frame.group, frame.request, code, words));
+        self.answers.answer(frame::encode_failure(Kind::Failure, frame.group, frame.request, code, words));
     }
 
     /// Takes one frame in; an error ends the connection.
-    fn take(&mut self, frame: Frame) -> Result<(), String> {
+    pub(super) fn take(&mut self, frame: Frame) -> Result<(), String> {
         match frame.kind {
-            Kind::Ping => {
-                let _ = self.answers.send(frame::encode(Kind::Reply, frame.group, frame.request, |_| {}));
-                Ok(())
-            }
             Kind::AppendEnd => {
                 self.streams.remove(&frame.request);
                 Ok(())
@@ -222,7 +151,7 @@ impl Session {
                     _ => self.elect(port, frame),
                 }
             }
-            Kind::Reply | Kind::Failure | Kind::Goodbye => {
+            Kind::Ping | Kind::Reply | Kind::Failure | Kind::Goodbye => {
                 Err(format!("a frame of kind {:?} came where only requests belong", frame.kind))
             }
         }
@@ -253,7 +182,7 @@ impl Session {
                 if !request.entries.is_empty() && !port.has_reserve() {
                     // An error ends the stream: what is behind this request can't be taken without it.
                     let words = "the disk of this member has no room for the log";
-                    let _ = answers.send(frame::encode_failure(Kind::Failure, group, number, code::NO_ROOM, words));
+                    answers.answer(frame::encode_failure(Kind::Failure, group, number, code::NO_ROOM, words));
                     return None;
                 }
                 Some((request, (rx, refusal)))
@@ -266,7 +195,7 @@ impl Session {
                     }),
                     Err(fatal) => frame::encode_failure(Kind::Failure, group, number, code::RAFT, &fatal.to_string()),
                 };
-                if answers.send(bytes).is_err() {
+                if !answers.answer(bytes) {
                     return;
                 }
             }
@@ -311,7 +240,7 @@ impl Session {
             let bytes = reply.unwrap_or_else(|words| {
                 frame::encode_failure(Kind::Failure, frame.group, frame.request, code::RAFT, &words)
             });
-            let _ = answers.send(bytes);
+            answers.answer(bytes);
         });
         Ok(())
     }
@@ -365,8 +294,7 @@ impl Session {
             } else {
                 frame::encode(Kind::Reply, frame.group, frame.request, |out| out.extend_from_slice(&body))
             };
-            let _ = answers.send(bytes);
-            drop(permit);
+            answers.answer_call(bytes, permit);
         });
         Ok(())
     }

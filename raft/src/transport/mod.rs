@@ -1,39 +1,51 @@
-//! Between peers: one connection from each node to each other, that carries everything.
+//! Between peers: one connection for each pair of nodes, that carries everything both ask and answer.
 //!
 //! It moves frames and checks who is at the other end. It decides nothing about Raft: requests go to
 //! the group they name, answers to whoever asked. Whatever comes in malformed ends the connection that
 //! it came on, with one line in the log, and touches nothing else.
+//!
+//! `peer` has the rules by which two that dial each other end with one connection, `connection` what goes on on it,
+//! `lanes` the order in which things leave, and `inbound` what the other side's requests start.
 
+mod connection;
 mod directory;
 pub(crate) mod frame;
 mod handshake;
 mod inbound;
+mod lanes;
 mod peer;
 pub(crate) mod rpc;
 pub(crate) mod snapshot;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
+pub(crate) use connection::{Exchange, Lost};
 pub(crate) use directory::{Directory, GroupView};
 pub(crate) use frame::Kind;
 pub(crate) use handshake::Refusal;
-pub(crate) use peer::{Exchange, Lane, Lost, Peer};
+pub(crate) use lanes::Lane;
+pub(crate) use peer::Peer;
 pub(crate) use snapshot::{Partials, put_begin, put_end, put_piece, read_resume};
 
+use self::connection::Connection;
+use self::handshake::Hello;
+use self::lanes::Queues;
 use crate::api::Service;
 use crate::error::CallError;
 use crate::group::Port;
-use crate::runtime::Spawner;
+use crate::runtime::{Spawner, random_u128};
 use crate::types::{GroupId, Member, MemberId};
 
 /// Codes of failures between peers.
@@ -67,20 +79,32 @@ pub(crate) type OnRefused = Box<dyn Fn(MemberId, Refusal, &str) + Send + Sync>;
 /// Who answers the calls of a service, and where that runs.
 type Answering = (Spawner, Arc<dyn Service>);
 
+/// A connection that its peer has adopted, and that nobody carries yet.
+struct Adopted {
+    peer: Arc<Peer>,
+    connection: Arc<Connection>,
+    queues: Queues,
+}
+
 /// What all connections of a node share.
 pub(crate) struct Shared {
     pub(crate) directory: Directory,
     pub(crate) secret: String,
     pub(crate) frame_limit: usize,
+    /// This run of the process.
+    life: u128,
     /// Where connections live.
     home: Spawner,
     groups: Mutex<BTreeMap<GroupId, Arc<Port>>>,
     services: Mutex<BTreeMap<u8, Answering>>,
+    /// Members, and whoever else is connected or held.
     peers: Mutex<BTreeMap<MemberId, Arc<Peer>>>,
-    /// How many hold each connection, whether or not the directory knows the peer. Locked before `peers`.
+    /// How many hold each peer, whether or not the directory knows it. Locked before `peers`.
     holders: Mutex<BTreeMap<MemberId, usize>>,
-    inbound: Mutex<BTreeMap<u64, inbound::Handle>>,
-    next_inbound: AtomicU64,
+    /// The name of the last connection that was accepted from each.
+    seen: Mutex<BTreeMap<MemberId, u128>>,
+    /// Connections that are carried.
+    carried: AtomicUsize,
     on_refused: Mutex<Vec<OnRefused>>,
     stopped: AtomicBool,
     stop: Notify,
@@ -93,15 +117,85 @@ impl Shared {
         }
     }
 
-    /// Lets go the connections to whoever is no member and is held by nobody.
-    fn drop_strangers(&self, others: &BTreeMap<MemberId, Member>) {
+    fn is_stopped(&self) -> bool {
+        self.stopped.load(SeqCst)
+    }
+
+    /// The name of the last connection that was accepted from there in this life; 0 if there was none.
+    fn seen(&self, id: MemberId) -> u128 {
+        self.seen.lock().get(&id).copied().unwrap_or(0)
+    }
+
+    fn known(&self, id: MemberId) -> Option<Arc<Peer>> {
+        self.peers.lock().get(&id).cloned()
+    }
+
+    /// That peer; from now on there is one.
+    fn peer_in(self: &Arc<Self>, peers: &mut BTreeMap<MemberId, Arc<Peer>>, id: MemberId) -> Arc<Peer> {
+        let make = || {
+            let peer = Arc::new(Peer::new(id, self.directory.me().member));
+            // Whoever asks first, the connection lives where the others do.
+            self.home.spawn(peer.clone().run(self.clone()));
+            peer
+        };
+        peers.entry(id).or_insert_with(make).clone()
+    }
+
+    /// Takes in one who has dialled and was judged.
+    fn take_in(self: &Arc<Self>, hello: &Hello) -> Result<Adopted, (Refusal, String)> {
+        let mut peers = self.peers.lock();
+        let me = self.directory.me().member;
+        if self.is_stopped() {
+            return Err((Refusal::Busy, format!("member {me} is stopping")));
+        }
+        let peer = self.peer_in(&mut peers, hello.from);
+        let (connection, queues) = Connection::new(hello.party, false);
+        if !peer.gives_way_to(hello) {
+            return Err((Refusal::Crossed, format!("member {me} is connected already")));
+        }
+        self.seen.lock().insert(hello.from, hello.party.name);
+        if !peer.adopt(&connection) {
+            return Err((Refusal::Busy, format!("member {me} is stopping")));
+        }
+        Ok(Adopted { peer, connection, queues })
+    }
+
+    /// Has a connection that was adopted carried, and looks whether it may stay: the directory may have changed since the
+    /// handshake, and one who was dialled was not judged at all.
+    fn carry(self: &Arc<Self>, adopted: Adopted, stream: TcpStream) {
+        let Adopted { peer, connection, queues } = adopted;
+        self.home.spawn(connection.carry(queues, stream, peer, self.clone()));
+        self.settle();
+    }
+
+    /// Looks who is wanted, says goodbye to whoever is no member any more, and lets go of whoever is neither wanted nor
+    /// connected.
+    fn settle(&self) {
+        let others = self.directory.others();
         let holders = self.holders.lock();
         self.peers.lock().retain(|id, peer| {
-            let stays = others.contains_key(id) || holders.contains_key(id);
-            if !stays {
-                peer.retire();
+            let held = holders.contains_key(id);
+            let wanted = held || others.contains_key(id);
+            peer.want(wanted);
+            let Some(connection) = peer.connection() else {
+                if !wanted {
+                    peer.stop();
+                }
+                return wanted;
+            };
+            match self.directory.judge_member(*id, connection.party.incarnation) {
+                // On its way in or out: it may stay until that is decided.
+                Ok(()) | Err((Refusal::Unknown, _)) => true,
+                // Consensus has not let it go yet.
+                Err(_) if held => true,
+                Err((refusal, words)) => {
+                    peer.part(refusal, &words);
+                    if !wanted {
+                        peer.stop();
+                    }
+                    wanted
+                }
             }
-            stays
         });
     }
 
@@ -141,7 +235,7 @@ impl Drop for HeldPeer {
             }
         };
         if last {
-            self.shared.drop_strangers(&self.shared.directory.others());
+            self.shared.settle();
         }
     }
 }
@@ -166,13 +260,14 @@ impl Transport {
             directory,
             secret,
             frame_limit,
+            life: random_u128(),
             home: Spawner::current(),
             groups: Mutex::default(),
             services: Mutex::default(),
             peers: Mutex::default(),
             holders: Mutex::default(),
-            inbound: Mutex::default(),
-            next_inbound: AtomicU64::new(0),
+            seen: Mutex::default(),
+            carried: AtomicUsize::new(0),
             on_refused: Mutex::default(),
             stopped: AtomicBool::new(false),
             stop: Notify::new(),
@@ -201,21 +296,18 @@ impl Transport {
         self.shared.services.lock().insert(service, (Spawner::current(), handler));
     }
 
-    /// The connection to a peer; made if there is none yet.
+    /// A peer; it is dialled from now on.
     pub(crate) fn peer(&self, id: MemberId, member: &Member) -> Arc<Peer> {
         let mut peers = self.shared.peers.lock();
-        if let Some(peer) = peers.get(&id) {
-            peer.set_address(&member.peer);
-            return peer.clone();
-        }
-        let peer = Arc::new(Peer::new(id, member.peer.clone()));
-        if self.shared.stopped.load(SeqCst) {
+        let peer = if self.shared.is_stopped() {
+            let peer = Arc::new(Peer::new(id, self.shared.directory.me().member));
             peer.stop();
+            peer
         } else {
-            peers.insert(id, peer.clone());
-            // Whoever asks first, the connection lives where the others do.
-            self.shared.home.spawn(peer.clone().run(self.shared.clone()));
-        }
+            self.shared.peer_in(&mut peers, id)
+        };
+        peer.set_address(&member.peer);
+        peer.want(true);
         peer
     }
 
@@ -237,14 +329,7 @@ impl Transport {
         for (id, member) in &others {
             self.peer(*id, member);
         }
-        self.shared.drop_strangers(&others);
-        for handle in self.shared.inbound.lock().values() {
-            match self.shared.directory.judge_member(handle.from, handle.incarnation) {
-                // On its way in or out: it may stay until that is decided.
-                Ok(()) | Err((Refusal::Unknown, _)) => {}
-                Err((refusal, words)) => handle.say_goodbye(refusal, &words),
-            }
-        }
+        self.shared.settle();
     }
 
     pub(crate) async fn call(
@@ -282,38 +367,8 @@ impl Transport {
         for peer in std::mem::take(&mut *self.shared.peers.lock()).into_values() {
             peer.stop();
         }
-        for handle in std::mem::take(&mut *self.shared.inbound.lock()).into_values() {
-            handle.close();
-        }
         self.shared.groups.lock().clear();
         self.shared.services.lock().clear();
         self.shared.on_refused.lock().clear();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::Identity;
-    use uuid::Uuid;
-
-    #[tokio::test]
-    async fn a_connection_that_is_held_stays_although_the_directory_does_not_know_the_peer() {
-        let me = Identity { cluster: Uuid::from_u128(1), member: 1, incarnation: Uuid::from_u128(2) };
-        let transport = Transport::listen(Directory::new(me), "127.0.0.1:0", String::new(), 1 << 20).await.unwrap();
-        let member = Member { peer: "127.0.0.1:1".into(), ..Member::default() };
-        // openraft makes two clients of a member that joins before its entry is applied here.
-        let (one, two) = (transport.hold(2, &member), transport.hold(2, &member));
-        transport.refresh();
-        assert!(!one.is_stopped());
-        drop(one);
-        transport.refresh();
-        assert!(!two.is_stopped());
-        let peer = two.peer.clone();
-        drop(two);
-        assert!(peer.is_stopped(), "nobody needs it any more");
-        let again = transport.hold(2, &member);
-        assert!(!again.is_stopped(), "and whoever needs it again gets a new one");
-        transport.stop();
     }
 }

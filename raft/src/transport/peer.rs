@@ -1,295 +1,131 @@
-//! One outgoing connection to one peer, which carries everything this node asks of it.
+//! One peer, and the one connection to it.
 //!
-//! A task dials, shakes hands, and keeps the connection until it breaks, then dials again after a
-//! pause. Requests go into three queues: what Raft's clocks wait for overtakes the log, and the log
-//! overtakes snapshots and calls. A request that is still in a queue when the connection breaks was
-//! certainly not sent; the others are told that nobody knows.
+//! Both sides may dial: one may be reachable from one side only, and who has just started must not wait for the other.
+//! While there is a connection nobody dials; two that cross end as one. The rules, for whoever is dialled:
+//!
+//! * A dialler dials only when it has no connection, so what the acceptor has of it is lost, and the new one takes its
+//!   place. That may be half open, from an earlier life of the dialler, or cut in one direction: nothing waits for it.
+//! * Unless the two cross: the acceptor has just dialled too, and the dialler, when it began, could not know. It says
+//!   which connection it has accepted last: another than the acceptor has, in the same life, shows that. Then the one
+//!   that the smaller id dialled is the one: it refuses the other's, and who has the greater id takes the smaller's in
+//!   whatever it has or does itself.
+//!
+//! Both sides come to the same end in either order, and what broke goes to whoever asked, as when any connection breaks.
+//! A dialled one that is replaced had hardly begun: who has the smaller id keeps the other waiting while it dials.
 
-use std::collections::BTreeMap;
-use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use parking_lot::Mutex;
 #[cfg(madsim)]
 use quorate_storage::mutants::{self, Mutant};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::Notify;
 
-use super::frame::{self, Frame, FrameReader, Kind};
-use super::handshake::{self, HandshakeError, Refusal};
-use super::{Shared, words_of};
+use super::connection::{Answer, Connection, Exchange, Lost};
+use super::frame::Kind;
+use super::handshake::{self, HandshakeError, Hello, Party, Refusal};
+use super::lanes::Lane;
+use super::{Adopted, Shared};
 use crate::runtime::Instant;
 use crate::types::MemberId;
 
 /// The first pause before dialling again, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_millis(400);
+/// Whose dial would win goes first.
+const GREATER_WAITS: u32 = 3;
+/// A connection that ended sooner counts as a failure to connect.
+const LASTING: Duration = Duration::from_secs(2);
 /// A pause after a refusal: it will not be otherwise a moment later.
-const REFUSED_PAUSE: Duration = Duration::from_secs(1);
-const PING_EVERY: Duration = Duration::from_millis(500);
-/// Nothing heard for so long although something was asked: the connection is dead.
-const SILENCE: Duration = Duration::from_secs(3);
-/// How long a peer that is no member any more may take for its last answers.
-const LAST_ANSWERS: Duration = Duration::from_secs(10);
-/// What one write takes together.
-const WRITE_BYTES: usize = 256 << 10;
-/// Bytes that may wait in the queues, in units of 1 KiB.
-const BUDGET_KIB: usize = 128 << 10;
-
+const REFUSED_PAUSE: Duration = Duration::from_millis(500);
 /// How long a request waits for a connection that is being made.
 const CONNECT_PATIENCE: Duration = Duration::from_millis(50);
 
-/// Which queue a frame goes to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Lane {
-    Urgent,
-    Log,
-    Bulk,
+/// When to dial next.
+struct Rest {
+    until: Instant,
+    pause: Duration,
 }
 
-/// Why a request has no answer.
-#[derive(Clone, Debug, thiserror::Error)]
-pub(crate) enum Lost {
-    /// It never left this node.
-    #[error("not sent: {0}")]
-    NotSent(String),
-    /// It may have arrived.
-    #[error("{0}")]
-    Broken(String),
-    /// The other side answered that it could not, before it did anything.
-    #[error("{1}")]
-    Failed(u8, String),
-}
-
-type Answer = Result<Bytes, Lost>;
-
-enum Waiting {
-    Once(oneshot::Sender<Answer>, Arc<AtomicBool>),
-    Many(mpsc::UnboundedSender<Answer>),
-}
-
-struct Outgoing {
-    frame: Bytes,
-    taken: Option<Arc<AtomicBool>>,
-    _budget: Option<OwnedSemaphorePermit>,
-}
-
-/// A live connection.
-pub(crate) struct Connection {
-    urgent: mpsc::UnboundedSender<Outgoing>,
-    log: mpsc::UnboundedSender<Outgoing>,
-    bulk: mpsc::UnboundedSender<Outgoing>,
-    budget: Arc<Semaphore>,
-    waiting: Mutex<Option<BTreeMap<u64, Waiting>>>,
-    next_request: AtomicU64,
-    heard_at: AtomicU64,
-    closed: AtomicBool,
-    close: Notify,
-}
-
-impl Connection {
-    /// Marks it as broken and tells everybody who waits.
-    fn fail(&self, why: &str) {
-        self.closed.store(true, SeqCst);
-        self.close.notify_waiters();
-        self.close.notify_one();
-        let waiting = self.waiting.lock().take();
-        for (_, one) in waiting.into_iter().flatten() {
-            match one {
-                Waiting::Once(tx, taken) => {
-                    let lost =
-                        if taken.load(SeqCst) { Lost::Broken(why.to_owned()) } else { Lost::NotSent(why.to_owned()) };
-                    let _ = tx.send(Err(lost));
-                }
-                Waiting::Many(tx) => {
-                    let _ = tx.send(Err(Lost::Broken(why.to_owned())));
-                }
-            }
-        }
-    }
-
-    fn push(&self, lane: Lane, outgoing: Outgoing) -> Result<(), Lost> {
-        let queue = match lane {
-            Lane::Urgent => &self.urgent,
-            Lane::Log => &self.log,
-            Lane::Bulk => &self.bulk,
-        };
-        queue.send(outgoing).map_err(|_| Lost::NotSent("the connection is closed".into()))
-    }
-
-    async fn budget(&self, lane: Lane, bytes: usize) -> Result<Option<OwnedSemaphorePermit>, Lost> {
-        if lane == Lane::Urgent {
-            return Ok(None);
-        }
-        let kib = (bytes / 1024 + 1).min(BUDGET_KIB) as u32;
-        let permit = self.budget.clone().acquire_many_owned(kib).await;
-        permit.map(Some).map_err(|_| Lost::NotSent("the connection is closed".into()))
-    }
-
-    fn answer(&self, frame: Frame) -> Result<(), String> {
-        let answer = match frame.kind {
-            Kind::Reply => Ok(frame.body),
-            Kind::Failure => {
-                let (code, words) = words_of(&frame.body);
-                Err(Lost::Failed(code, words))
-            }
-            Kind::Goodbye => return Err(words_of(&frame.body).1),
-            kind => return Err(format!("it sent a frame of kind {kind:?} where only answers belong")),
-        };
-        let mut waiting = self.waiting.lock();
-        let Some(waiting) = waiting.as_mut() else { return Ok(()) };
-        // An answer that nobody waits for any more is no error: its asker gave up.
-        match waiting.get(&frame.request) {
-            Some(Waiting::Many(tx)) => {
-                let _ = tx.send(answer);
-            }
-            Some(Waiting::Once(..)) => {
-                if let Some(Waiting::Once(tx, _)) = waiting.remove(&frame.request) {
-                    let _ = tx.send(answer);
-                }
-            }
-            None => {}
-        }
-        Ok(())
-    }
-
-    /// Whether somebody waits for an answer to a single question.
-    fn is_asked(&self) -> bool {
-        let waiting = self.waiting.lock();
-        waiting.as_ref().is_some_and(|w| w.values().any(|one| matches!(one, Waiting::Once(..))))
-    }
-
-    fn quiet_for(&self) -> Duration {
-        Duration::from_nanos(Instant::now().as_nanos().saturating_sub(self.heard_at.load(Relaxed)))
-    }
-}
-
-/// A request whose answers come one by one. Dropped, it is forgotten here.
-pub(crate) struct Exchange {
-    connection: Arc<Connection>,
-    pub(crate) group: u64,
-    pub(crate) request: u64,
-    answers: mpsc::UnboundedReceiver<Answer>,
-    end: Option<Kind>,
-}
-
-impl Exchange {
-    /// Sends one more frame of this exchange.
-    pub(crate) async fn send(&self, lane: Lane, kind: Kind, body: impl FnOnce(&mut BytesMut)) -> Result<(), Lost> {
-        let frame = frame::encode(kind, self.group, self.request, body);
-        let budget = self.connection.budget(lane, frame.len()).await?;
-        self.connection.push(lane, Outgoing { frame, taken: None, _budget: budget })
-    }
-
-    /// The next answer.
-    pub(crate) async fn answer(&mut self) -> Answer {
-        match self.answers.recv().await {
-            Some(answer) => answer,
-            None => Err(Lost::Broken("the connection is closed".into())),
-        }
-    }
-
-    /// What to tell the other side when this exchange is dropped.
-    pub(crate) fn at_end(&mut self, kind: Option<Kind>) {
-        self.end = kind;
-    }
-}
-
-impl Drop for Exchange {
-    fn drop(&mut self) {
-        if let Some(waiting) = self.connection.waiting.lock().as_mut() {
-            waiting.remove(&self.request);
-        }
-        if let Some(kind) = self.end {
-            let lane = if kind == Kind::AppendEnd { Lane::Log } else { Lane::Bulk };
-            let frame = frame::encode(kind, self.group, self.request, |_| {});
-            let _ = self.connection.push(lane, Outgoing { frame, taken: None, _budget: None });
-        }
-    }
-}
-
-/// One peer, for as long as it is a member.
+/// One peer, for as long as it is a member, or connected.
 pub(crate) struct Peer {
-    id: MemberId,
-    address: Mutex<String>,
+    pub(super) id: MemberId,
+    /// This node's own id.
+    me: MemberId,
+    /// Not known of one who dialled before the group said who it is.
+    address: Mutex<Option<String>>,
+    /// Whether this node has anything to say to it: if not it is not dialled.
+    wanted: AtomicBool,
     connection: Mutex<Option<Arc<Connection>>>,
-    changed: Notify,
+    dialling: AtomicBool,
+    rest: Mutex<Rest>,
     stopped: AtomicBool,
-    stop: Notify,
-    retiring: AtomicBool,
-    retire: Notify,
+    changed: Notify,
     trouble: Mutex<Option<String>>,
 }
 
 impl Peer {
-    pub(crate) fn new(id: MemberId, address: String) -> Self {
+    pub(super) fn new(id: MemberId, me: MemberId) -> Self {
         Self {
             id,
-            address: Mutex::new(address),
+            me,
+            address: Mutex::new(None),
+            wanted: AtomicBool::new(false),
             connection: Mutex::new(None),
-            changed: Notify::new(),
+            dialling: AtomicBool::new(false),
+            rest: Mutex::new(Rest { until: Instant::now(), pause: FIRST_PAUSE }),
             stopped: AtomicBool::new(false),
-            stop: Notify::new(),
-            retiring: AtomicBool::new(false),
-            retire: Notify::new(),
+            changed: Notify::new(),
             trouble: Mutex::new(None),
         }
     }
 
     /// Its address has changed, perhaps.
-    pub(crate) fn set_address(&self, address: &str) {
-        let mut now = self.address.lock();
-        if *now != address {
-            *now = address.to_owned();
-            if let Some(connection) = &*self.connection.lock() {
-                connection.close.notify_one();
+    pub(super) fn set_address(&self, address: &str) {
+        let before = {
+            let mut now = self.address.lock();
+            if now.as_deref() == Some(address) {
+                return;
             }
+            now.replace(address.to_owned())
+        };
+        let old = self.connection.lock().clone().filter(|old| before.is_some() && old.dialled_here);
+        if let Some(old) = old {
+            old.break_off("its address has changed");
+        }
+        self.changed.notify_waiters();
+    }
+
+    pub(super) fn want(&self, wanted: bool) {
+        if self.wanted.swap(wanted, SeqCst) != wanted {
+            self.changed.notify_waiters();
         }
     }
 
-    pub(crate) fn stop(&self) {
+    /// Lets it go.
+    pub(super) fn stop(&self) {
         self.stopped.store(true, SeqCst);
-        self.stop.notify_one();
-        if let Some(connection) = &*self.connection.lock() {
-            connection.closed.store(true, SeqCst);
-            connection.close.notify_one();
+        if let Some(connection) = self.connection.lock().clone() {
+            connection.break_off("it was closed here");
         }
         self.changed.notify_waiters();
-    }
-
-    /// It is no member any more: ends when what was asked has its answer, or after a while. A leader that was asked
-    /// to remove itself still has to say that it did.
-    pub(crate) fn retire(&self) {
-        self.retiring.store(true, SeqCst);
-        self.stop.notify_one();
-        self.retire.notify_one();
-        self.changed.notify_waiters();
-    }
-
-    fn is_over(&self) -> bool {
-        self.stopped.load(SeqCst) || self.retiring.load(SeqCst)
     }
 
     /// Whether it was let go.
-    #[cfg(test)]
-    pub(crate) fn is_stopped(&self) -> bool {
-        self.is_over()
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stopped.load(SeqCst)
     }
 
-    async fn retired_and_idle(&self, connection: &Connection) {
-        self.retire.notified().await;
-        let deadline = Instant::now() + LAST_ANSWERS;
-        while Instant::now() < deadline && connection.is_asked() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+    /// The connection, whatever its state.
+    pub(super) fn connection(&self) -> Option<Arc<Connection>> {
+        self.connection.lock().clone()
     }
 
     fn live(&self) -> Option<Arc<Connection>> {
-        self.connection.lock().clone().filter(|c| !c.closed.load(SeqCst))
+        self.connection().filter(|c| c.is_open())
     }
 
     /// Whether there is a connection now.
@@ -297,23 +133,103 @@ impl Peer {
         self.live().is_some()
     }
 
-    /// The connection, waited for at most so long.
-    async fn connected(&self, patience: Duration) -> Result<Arc<Connection>, Lost> {
-        let deadline = Instant::now() + patience;
+    fn may_dial(&self) -> bool {
+        self.wanted.load(SeqCst) && self.connection.lock().is_none() && self.address.lock().is_some()
+    }
+
+    /// Whether a dial that is under way has become useless.
+    fn dials_in_vain(&self) -> bool {
+        let served = self.id < self.me && self.connection.lock().is_some();
+        self.is_stopped() || !self.wanted.load(SeqCst) || served
+    }
+
+    async fn until(&self, is: impl Fn(&Self) -> bool) {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            if let Some(connection) = self.live() {
-                return Ok(connection);
+            if is(self) {
+                return;
             }
-            let left = deadline - Instant::now();
-            if left.is_zero() || self.is_over() {
-                let trouble = self.trouble.lock().clone().unwrap_or_else(|| "no connection".into());
-                return Err(Lost::NotSent(format!("member {}: {trouble}", self.id)));
-            }
-            let _ = tokio::time::timeout(left, changed).await;
+            changed.await;
         }
+    }
+
+    /// Returns when no dial is under way, or when it is known where it leads to.
+    pub(super) async fn has_dialled(&self) {
+        self.until(|peer| !peer.dialling.load(SeqCst) || peer.connection.lock().is_some()).await;
+    }
+
+    /// Whether a connection that it has dialled takes the place of what there is.
+    pub(super) fn gives_way_to(&self, hello: &Hello) -> bool {
+        let Some(here) = self.live() else { return true };
+        let crosses = here.dialled_here && here.party.life == hello.party.life && here.party.name != hello.seen;
+        !crosses || self.id < self.me
+    }
+
+    /// Makes it the connection; what there was breaks. False if it comes too late.
+    pub(super) fn adopt(&self, new: &Arc<Connection>) -> bool {
+        let old = {
+            let mut slot = self.connection.lock();
+            // One that came in while this node dialled: from the smaller id it is the one.
+            let served = new.dialled_here && self.id < self.me && slot.is_some();
+            if served || self.is_stopped() {
+                return false;
+            }
+            slot.replace(new.clone())
+        };
+        if let Some(old) = old {
+            old.break_off("another connection took its place");
+        }
+        self.changed.notify_waiters();
+        if self.trouble.lock().take().is_some() {
+            tracing::info!(peer = self.id, "the peer is reached again");
+        }
+        true
+    }
+
+    /// It is no member any more, as far as this connection goes.
+    pub(super) fn part(&self, refusal: Refusal, words: &str) {
+        if let Some(connection) = self.connection.lock().take() {
+            connection.part(refusal, words);
+        }
+        self.changed.notify_waiters();
+    }
+
+    /// The connection has ended.
+    pub(super) fn release(&self, ended: &Arc<Connection>) {
+        {
+            let mut slot = self.connection.lock();
+            if !slot.as_ref().is_some_and(|there| Arc::ptr_eq(there, ended)) {
+                return;
+            }
+            // What is still there is not dialled again.
+            #[cfg(madsim)]
+            if mutants::on(Mutant::NoReconnect) {
+                return;
+            }
+            *slot = None;
+            let mut rest = self.rest.lock();
+            if ended.since.elapsed() >= LASTING {
+                rest.pause = FIRST_PAUSE;
+            }
+            let pause = rest.next_pause();
+            rest.until = Instant::now() + if self.me < self.id { pause } else { pause * GREATER_WAITS };
+        }
+        self.changed.notify_waiters();
+    }
+
+    /// The connection, waited for at most so long.
+    async fn connected(&self, patience: Duration) -> Result<Arc<Connection>, Lost> {
+        if let Some(connection) = self.live() {
+            return Ok(connection);
+        }
+        let found = self.until(|peer| peer.is_connected() || peer.is_stopped());
+        let _ = tokio::time::timeout(patience, found).await;
+        self.live().ok_or_else(|| {
+            let trouble = self.trouble.lock().clone().unwrap_or_else(|| "no connection".into());
+            Lost::NotSent(format!("member {}: {trouble}", self.id))
+        })
     }
 
     /// Asks once and waits for the answer.
@@ -328,245 +244,91 @@ impl Peer {
         let deadline = Instant::now() + patience;
         // A request is not worth waiting for a peer that is down: whoever asks looks for another leader meanwhile.
         let connection = self.connected(patience.min(CONNECT_PATIENCE)).await?;
-        let request = connection.next_request.fetch_add(1, Relaxed);
-        let frame = frame::encode(kind, group, request, body);
-        let late = |left: Duration| if left.is_zero() { Duration::from_millis(1) } else { left };
-        let budget = tokio::time::timeout(late(deadline - Instant::now()), connection.budget(lane, frame.len()))
-            .await
-            .map_err(|_| Lost::NotSent("the queue to it is full".into()))??;
-        let (tx, rx) = oneshot::channel();
-        let taken = Arc::new(AtomicBool::new(false));
-        match connection.waiting.lock().as_mut() {
-            Some(waiting) => waiting.insert(request, Waiting::Once(tx, taken.clone())),
-            None => return Err(Lost::NotSent("the connection is closed".into())),
-        };
-        let guard = Forget { connection: &connection, request };
-        connection.push(lane, Outgoing { frame, taken: Some(taken.clone()), _budget: budget })?;
-        let answer = tokio::time::timeout(late(deadline - Instant::now()), rx).await;
-        drop(guard);
-        match answer {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(_)) => Err(Lost::Broken("the connection is closed".into())),
-            // In the queue still? Whoever takes it now would send what nobody wants; forbid it.
-            Err(_) if !taken.swap(true, SeqCst) => Err(Lost::NotSent("it did not leave this node in time".into())),
-            Err(_) => Err(Lost::Broken("no answer in time".into())),
-        }
+        connection.ask(lane, kind, group, deadline, body).await
     }
 
     /// Opens an exchange of many frames.
     pub(crate) async fn open(&self, group: u64, patience: Duration) -> Result<Exchange, Lost> {
-        let connection = self.connected(patience).await?;
-        let request = connection.next_request.fetch_add(1, Relaxed);
-        let (tx, answers) = mpsc::unbounded_channel();
-        match connection.waiting.lock().as_mut() {
-            Some(waiting) => waiting.insert(request, Waiting::Many(tx)),
-            None => return Err(Lost::NotSent("the connection is closed".into())),
-        };
-        Ok(Exchange { connection, group, request, answers, end: None })
+        self.connected(patience).await?.open(group)
     }
 
-    /// Dials for ever, until it is stopped.
-    pub(crate) async fn run(self: Arc<Self>, shared: Arc<Shared>) {
-        let mut pause = FIRST_PAUSE;
-        while !self.is_over() {
-            let address = self.address.lock().clone();
-            let attempt = async {
-                tokio::time::timeout(handshake::PATIENCE, self.dial(&shared, &address))
-                    .await
-                    .unwrap_or_else(|_| Err(HandshakeError::Protocol("no answer in time".into())))
-            };
-            let dialled = tokio::select! {
-                biased;
-                () = self.stop.notified() => break,
-                dialled = attempt => dialled,
-            };
-            match dialled {
-                Ok(stream) => {
-                    if self.trouble.lock().take().is_some() {
-                        tracing::info!(peer = self.id, %address, "the peer is reached again");
-                    }
-                    pause = FIRST_PAUSE;
-                    let why = self.carry(stream, &shared).await;
-                    if !self.is_over() {
-                        tracing::info!(peer = self.id, %address, %why, "the connection to a peer ended");
-                    }
-                    #[cfg(madsim)]
-                    if mutants::on(Mutant::NoReconnect) {
-                        self.stop.notified().await;
-                        break;
-                    }
-                }
-                Err(error) => pause = self.note(&shared, &address, error, pause),
+    /// Dials whenever there is no connection, until it is stopped.
+    pub(super) async fn run(self: Arc<Self>, shared: Arc<Shared>) {
+        loop {
+            self.until(|peer| peer.is_stopped() || peer.may_dial()).await;
+            if self.is_stopped() {
+                return;
             }
+            let rest = self.rest.lock().until - Instant::now();
             tokio::select! {
                 biased;
-                () = self.stop.notified() => break,
-                () = tokio::time::sleep(pause) => {}
+                () = self.until(|peer| peer.is_stopped() || !peer.may_dial()) => continue,
+                () = tokio::time::sleep(rest) => {}
             }
-            pause = (pause * 2).min(LONGEST_PAUSE);
-        }
-    }
-
-    /// Remembers why there is no connection, and says it once.
-    fn note(&self, shared: &Shared, address: &str, error: HandshakeError, pause: Duration) -> Duration {
-        let words = error.to_string();
-        let news = self.trouble.lock().replace(words.clone()).as_ref() != Some(&words);
-        match error {
-            HandshakeError::Refused(refusal, _) => {
-                if news {
-                    tracing::warn!(peer = self.id, %address, reason = %words, "a peer refuses this member");
-                    shared.refused(self.id, refusal, &words);
-                }
-                REFUSED_PAUSE / 2
-            }
-            _ => {
-                if news {
-                    tracing::info!(peer = self.id, %address, reason = %words, "a peer is not reached");
-                }
-                pause
-            }
-        }
-    }
-
-    async fn dial(&self, shared: &Shared, address: &str) -> Result<TcpStream, HandshakeError> {
-        let mut stream = TcpStream::connect(address).await?;
-        let _ = stream.set_nodelay(true);
-        let incarnation = shared.directory.incarnation_of(self.id);
-        handshake::dial(&mut stream, shared.directory.me(), &shared.secret, self.id, incarnation).await?;
-        Ok(stream)
-    }
-
-    /// Runs one connection to its end; returns why it ended.
-    async fn carry(&self, stream: TcpStream, shared: &Shared) -> String {
-        let (reader, writer) = tokio::io::split(stream);
-        let (urgent, urgent_rx) = mpsc::unbounded_channel();
-        let (log, log_rx) = mpsc::unbounded_channel();
-        let (bulk, bulk_rx) = mpsc::unbounded_channel();
-        let connection = Arc::new(Connection {
-            urgent,
-            log,
-            bulk,
-            budget: Arc::new(Semaphore::new(BUDGET_KIB)),
-            waiting: Mutex::new(Some(BTreeMap::new())),
-            next_request: AtomicU64::new(1),
-            heard_at: AtomicU64::new(Instant::now().as_nanos()),
-            closed: AtomicBool::new(false),
-            close: Notify::new(),
-        });
-        *self.connection.lock() = Some(connection.clone());
-        self.changed.notify_waiters();
-        let why = tokio::select! {
-            biased;
-            () = connection.close.notified() => "it was closed here".to_owned(),
-            why = read_answers(reader, &connection, shared, self.id) => why,
-            why = write_requests(writer, urgent_rx, log_rx, bulk_rx) => why,
-            () = self.retired_and_idle(&connection) => "it is no member any more".to_owned(),
-            () = watch(&connection) => format!("nothing was heard for {SILENCE:?}"),
-        };
-        *self.connection.lock() = None;
-        connection.fail(&why);
-        why
-    }
-}
-
-struct Forget<'a> {
-    connection: &'a Connection,
-    request: u64,
-}
-
-impl Drop for Forget<'_> {
-    fn drop(&mut self) {
-        if let Some(waiting) = self.connection.waiting.lock().as_mut() {
-            waiting.remove(&self.request);
-        }
-    }
-}
-
-async fn watch(connection: &Connection) {
-    loop {
-        tokio::time::sleep(PING_EVERY).await;
-        if connection.quiet_for() > SILENCE {
-            return;
-        }
-        let request = connection.next_request.fetch_add(1, Relaxed);
-        let frame = frame::encode(Kind::Ping, 0, request, |_| {});
-        let _ = connection.push(Lane::Urgent, Outgoing { frame, taken: None, _budget: None });
-    }
-}
-
-async fn read_answers<R: AsyncRead + Unpin>(
-    reader: R,
-    connection: &Connection,
-    shared: &Shared,
-    peer: MemberId,
-) -> String {
-    let mut frames = FrameReader::new(reader, shared.frame_limit);
-    loop {
-        match frames.next().await {
-            Ok(Some(frame)) => {
-                connection.heard_at.store(Instant::now().as_nanos(), Relaxed);
-                if frame.kind == Kind::Goodbye {
-                    let (code, words) = words_of(&frame.body);
-                    if let Some(refusal) = Refusal::from_u8(code) {
-                        shared.refused(peer, refusal, &words);
+            let Some(address) = self.address.lock().clone() else { continue };
+            self.dialling.store(true, SeqCst);
+            let attempt = tokio::time::timeout(handshake::PATIENCE, self.dial(&shared, &address));
+            let dialled = tokio::select! {
+                biased;
+                () = self.until(Self::dials_in_vain) => None,
+                dialled = attempt => Some(dialled),
+            };
+            match dialled {
+                None => {}
+                Some(Ok(Ok((stream, party)))) => {
+                    let (connection, queues) = Connection::new(party, true);
+                    if self.adopt(&connection) {
+                        shared.carry(Adopted { peer: self.clone(), connection, queues }, stream);
                     }
                 }
-                if let Err(why) = connection.answer(frame) {
-                    return why;
+                Some(Ok(Err(error))) => self.failed(&shared, &address, error),
+                Some(Err(_)) => {
+                    self.failed(&shared, &address, HandshakeError::Protocol("no answer in time".into()));
                 }
             }
-            Ok(None) => return "it closed the connection".into(),
-            Err(error) => return error.to_string(),
+            self.dialling.store(false, SeqCst);
+            self.changed.notify_waiters();
         }
     }
-}
 
-async fn write_requests<W: AsyncWrite + Unpin>(
-    mut writer: W,
-    mut urgent: mpsc::UnboundedReceiver<Outgoing>,
-    mut log: mpsc::UnboundedReceiver<Outgoing>,
-    mut bulk: mpsc::UnboundedReceiver<Outgoing>,
-) -> String {
-    let mut batch = BytesMut::new();
-    loop {
-        let first = tokio::select! {
-            biased;
-            Some(one) = urgent.recv() => one,
-            Some(one) = log.recv() => one,
-            Some(one) = bulk.recv() => one,
-            else => return "it was closed here".into(),
+    async fn dial(&self, shared: &Shared, address: &str) -> Result<(TcpStream, Party), HandshakeError> {
+        let (me, to) = (shared.directory.me(), shared.directory.incarnation_of(self.id));
+        // Before anything else: what it accepts from here on crosses this dial.
+        let hello = Hello::new(me, shared.life, self.id, to, shared.seen(self.id));
+        let mut stream = TcpStream::connect(address).await?;
+        let _ = stream.set_nodelay(true);
+        let party = handshake::dial(&mut stream, &hello, &shared.secret).await?;
+        Ok((stream, party))
+    }
+
+    /// Remembers why there is no connection, says it once, and rests.
+    fn failed(&self, shared: &Shared, address: &str, error: HandshakeError) {
+        let pause = match error {
+            HandshakeError::Refused(Refusal::Crossed, _) => FIRST_PAUSE,
+            HandshakeError::Refused(..) => REFUSED_PAUSE,
+            _ => self.rest.lock().next_pause(),
         };
-        let mut next = Some(first);
-        let mut held = Vec::new();
-        let mut large = None;
-        while let Some(one) = next.take() {
-            // A request whose asker gave up while it waited was already told that it was not sent.
-            let given_up = one.taken.as_ref().is_some_and(|taken| taken.swap(true, SeqCst));
-            if !given_up {
-                if one.frame.len() >= WRITE_BYTES {
-                    large = Some(one);
-                    break;
-                }
-                batch.extend_from_slice(&one.frame);
-                held.push(one);
-            }
-            if batch.len() < WRITE_BYTES {
-                next = urgent.try_recv().or_else(|_| log.try_recv()).or_else(|_| bulk.try_recv()).ok();
-            }
+        self.rest.lock().until = Instant::now() + pause;
+        if matches!(error, HandshakeError::Refused(Refusal::Crossed, _)) || self.is_connected() {
+            return;
         }
-        if let Err(error) = write(&mut writer, &batch, large.as_ref()).await {
-            return error.to_string();
+        let words = error.to_string();
+        if self.trouble.lock().replace(words.clone()).as_ref() == Some(&words) {
+            return;
         }
-        batch.clear();
+        if let HandshakeError::Refused(refusal, _) = error {
+            tracing::warn!(peer = self.id, %address, reason = %words, "a peer refuses this member");
+            shared.refused(self.id, refusal, &words);
+        } else {
+            tracing::info!(peer = self.id, %address, reason = %words, "a peer is not reached");
+        }
     }
 }
 
-async fn write<W: AsyncWrite + Unpin>(writer: &mut W, batch: &[u8], large: Option<&Outgoing>) -> io::Result<()> {
-    if !batch.is_empty() {
-        writer.write_all(batch).await?;
+impl Rest {
+    fn next_pause(&mut self) -> Duration {
+        let pause = self.pause;
+        self.pause = (pause * 2).min(LONGEST_PAUSE);
+        pause
     }
-    if let Some(one) = large {
-        writer.write_all(&one.frame).await?;
-    }
-    writer.flush().await
 }

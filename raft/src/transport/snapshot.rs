@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 
 use super::code;
 use super::frame::{self, Frame, Kind};
+use super::lanes::Lanes;
 use crate::api::{ApplyError, Restore};
 use crate::group::Port;
 use crate::state_machine::SnapshotData;
@@ -155,7 +156,7 @@ pub(super) async fn receive(
     group: u64,
     request: u64,
     mut frames: mpsc::Receiver<Frame>,
-    answers: mpsc::UnboundedSender<Bytes>,
+    answers: Lanes,
 ) {
     let done = run(&port, begin, which, group, request, &mut frames, &answers).await;
     // From here on what still comes of it is thrown away.
@@ -169,7 +170,7 @@ pub(super) async fn receive(
             frame::encode_failure(Kind::Failure, group, request, code::SNAPSHOT, &words)
         }
     };
-    let _ = answers.send(frame);
+    answers.answer(frame);
 }
 
 /// This member's vote, if its log holds the snapshot's last entry, and so all before it.
@@ -192,7 +193,7 @@ async fn run(
     group: u64,
     request: u64,
     frames: &mut mpsc::Receiver<Frame>,
-    answers: &mpsc::UnboundedSender<Bytes>,
+    answers: &Lanes,
 ) -> Result<Option<Vote>, String> {
     let words = |e: ApplyError| -> String { e.to_string() };
     let mut partial = match port.partial.take(&which) {
@@ -210,7 +211,7 @@ async fn run(
             Partial { restore, chunks: 0, total: 0, before: None }
         }
     };
-    let _ = answers.send(frame::encode(Kind::Reply, group, request, |out| {
+    answers.answer(frame::encode(Kind::Reply, group, request, |out| {
         out.put_u128(partial.before.map_or(0, |before| before + 1));
         out.put_u64(partial.chunks);
         out.put_u64(partial.total);
@@ -259,7 +260,7 @@ async fn run(
             // Building is work for the processor: let Raft's clocks run in between.
             tokio::task::yield_now().await;
         }
-        let _ = answers.send(frame::encode(Kind::Reply, group, request, |out| out.put_u64(total)));
+        answers.answer(frame::encode(Kind::Reply, group, request, |out| out.put_u64(total)));
     }
     if partial.chunks > 0 {
         port.partial.keep(which, partial);
@@ -345,13 +346,13 @@ mod tests {
             header: Nothing.header().into(),
         };
         let (tx, rx) = mpsc::channel(2);
-        let (answers, mut answered) = mpsc::unbounded_channel();
+        let (answers, mut answered) = Lanes::new();
         let mut sums = BytesMut::new();
         put_end(&mut sums, 0, 0);
         let end = Frame { kind: Kind::SnapshotEnd, group: 1, request: 9, body: sums.freeze() };
         assert!(tx.send(end).await.is_ok());
         receive(Arc::new(port), begin, Bytes::new(), 1, 9, rx, answers).await;
-        let kinds: Vec<u8> = std::iter::from_fn(|| answered.try_recv().ok()).map(|frame| frame[4]).collect();
+        let kinds: Vec<u8> = std::iter::from_fn(|| answered.try_next()).map(|one| one.frame[4]).collect();
         assert_eq!(kinds, [Kind::Reply as u8; 2], "the beginning and the end were answered");
         assert_eq!(group.applied_index(), None, "nothing is known to be committed, so nothing was installed");
         inner.raft.append_entries(entries(6..8)).await.unwrap();

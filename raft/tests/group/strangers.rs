@@ -20,15 +20,35 @@ async fn refused(cluster: &Cluster, change: impl FnOnce(&mut Home)) -> String {
         secret: "s3cret".into(),
     };
     change(&mut home);
-    // A raw dialler is enough: the handshake is the first thing on the wire.
+    let (verdict, mut stream) = dial(cluster, &home).await;
+    if verdict == 1 {
+        return "secret".into();
+    }
+    // Who it is, and its proof.
+    let mut said = [0; 64];
+    stream.read_exact(&mut said).await.unwrap();
+    if verdict == 0 {
+        return "welcome".into();
+    }
+    let n = stream.read_u16().await.unwrap();
+    let mut words = vec![0; usize::from(n)];
+    stream.read_exact(&mut words).await.unwrap();
+    String::from_utf8(words).unwrap()
+}
+
+/// Dials member 1 by hand, up to its verdict: the handshake is the first thing on the wire.
+async fn dial(cluster: &Cluster, home: &Home) -> (u8, TcpStream) {
     let mut stream = TcpStream::connect(&cluster.homes[&1].member.peer).await.unwrap();
     let mut hello = Vec::new();
-    hello.extend_from_slice(b"QRMP\x00\x02");
+    hello.extend_from_slice(b"QRMP\x00\x03");
     hello.extend_from_slice(home.identity.cluster.as_bytes());
     hello.extend_from_slice(&home.identity.member.to_be_bytes());
     hello.extend_from_slice(home.identity.incarnation.as_bytes());
+    // Its life.
+    hello.extend_from_slice(&[5; 16]);
     hello.extend_from_slice(&1u64.to_be_bytes());
-    hello.extend_from_slice(&[0; 16]);
+    // No matter which incarnation, no connection seen, and a nonce.
+    hello.extend_from_slice(&[0; 32]);
     hello.extend_from_slice(&[7; 32]);
     stream.write_all(&hello).await.unwrap();
     let mut head = [0; 34];
@@ -39,18 +59,7 @@ async fn refused(cluster: &Cluster, change: impl FnOnce(&mut Home)) -> String {
     hmac::Mac::update(&mut mac, &head[2..]);
     stream.write_all(&hmac::Mac::finalize(mac).into_bytes()).await.unwrap();
     let verdict = stream.read_u8().await.unwrap();
-    if verdict == 1 {
-        return "secret".into();
-    }
-    let mut proof = [0; 32];
-    stream.read_exact(&mut proof).await.unwrap();
-    if verdict == 0 {
-        return "welcome".into();
-    }
-    let n = stream.read_u16().await.unwrap();
-    let mut words = vec![0; usize::from(n)];
-    stream.read_exact(&mut words).await.unwrap();
-    String::from_utf8(words).unwrap()
+    (verdict, stream)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -81,7 +90,7 @@ async fn garbage_on_the_peer_port_closes_that_connection_and_nothing_else() {
     let leader = cluster.leader().await;
     let address = cluster.homes[&leader].member.peer.clone();
     let term = cluster.running[&leader].group.status().await.term;
-    for garbage in [&b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"[..], &[0xFF; 4096], b"QRMP\x00\x02", b""] {
+    for garbage in [&b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"[..], &[0xFF; 4096], b"QRMP\x00\x02", b"QRMP\x00\x03", b""] {
         let mut stream = TcpStream::connect(&address).await.unwrap();
         stream.write_all(garbage).await.unwrap();
         let mut answer = Vec::new();
@@ -102,26 +111,10 @@ async fn garbage_on_the_peer_port_closes_that_connection_and_nothing_else() {
 
 /// A peer that has come in honestly and then sends what it must not.
 async fn misbehave(cluster: &Cluster, frames: &[u8]) -> usize {
-    let second = cluster.homes[&2].clone();
-    let mut stream = TcpStream::connect(&cluster.homes[&1].member.peer).await.unwrap();
-    let mut hello = Vec::new();
-    hello.extend_from_slice(b"QRMP\x00\x02");
-    hello.extend_from_slice(second.identity.cluster.as_bytes());
-    hello.extend_from_slice(&2u64.to_be_bytes());
-    hello.extend_from_slice(second.identity.incarnation.as_bytes());
-    hello.extend_from_slice(&1u64.to_be_bytes());
-    hello.extend_from_slice(&[0; 48]);
-    stream.write_all(&hello).await.unwrap();
-    let mut head = [0; 34];
-    stream.read_exact(&mut head).await.unwrap();
-    let mut mac = <hmac::Hmac<sha2::Sha256> as hmac::Mac>::new_from_slice(b"s3cret").unwrap();
-    hmac::Mac::update(&mut mac, b"quorate peer: dialler");
-    hmac::Mac::update(&mut mac, &hello);
-    hmac::Mac::update(&mut mac, &head[2..]);
-    stream.write_all(&hmac::Mac::finalize(mac).into_bytes()).await.unwrap();
-    let mut verdict = [0; 33];
-    stream.read_exact(&mut verdict).await.unwrap();
-    assert_eq!(verdict[0], 0);
+    let (verdict, mut stream) = dial(cluster, &cluster.homes[&2]).await;
+    assert_eq!(verdict, 0);
+    let mut said = [0; 64];
+    stream.read_exact(&mut said).await.unwrap();
     let _ = stream.write_all(frames).await;
     let mut answer = Vec::new();
     let _ = tokio::time::timeout(LONG, stream.read_to_end(&mut answer)).await.expect("it is closed");
@@ -160,6 +153,34 @@ async fn malformed_frames_of_a_peer_close_its_connection_and_nothing_else() {
     }
     assert_eq!(cluster.add("n", 1).await.unwrap(), 2);
     cluster.agree().await;
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn every_pair_of_members_has_one_connection() {
+    let mut cluster = Cluster::new(3).await;
+    // Sockets that were accepted on a peer port; each connection has one such end.
+    let accepted = |cluster: &Cluster| {
+        let port = |home: &Home| home.member.peer.rsplit(':').next().unwrap().parse::<u16>().unwrap();
+        let ports: Vec<u16> = cluster.homes.values().map(port).collect();
+        let table = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
+        let established = table.lines().skip(1).filter(|line| line.split_whitespace().nth(3) == Some("01"));
+        let local = |line: &str| {
+            let address = line.split_whitespace().nth(1)?;
+            u16::from_str_radix(address.rsplit(':').next()?, 16).ok()
+        };
+        established.filter_map(local).filter(|port| ports.contains(port)).count()
+    };
+    eventually("one connection for each pair", || (accepted(&cluster) == 3).then_some(())).await;
+    let victim = cluster.voters(1).into_iter().find(|id| !cluster.running[id].group.is_leader()).unwrap();
+    cluster.kill(victim);
+    eventually("the connection of the two that are left", || (accepted(&cluster) == 1).then_some(())).await;
+    cluster.start(victim).await;
+    eventually("one connection for each pair again", || (accepted(&cluster) == 3).then_some(())).await;
+    for i in 1..=20 {
+        assert_eq!(cluster.add("n", 1).await.unwrap(), i);
+    }
+    assert_eq!(accepted(&cluster), 3);
 }
 
 struct Echo(Duration);
