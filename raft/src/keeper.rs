@@ -411,6 +411,10 @@ impl Inner {
 
     /// A peer has refused this member.
     pub(crate) fn was_refused(&self, by: MemberId, refusal: Refusal, words: &str) {
+        if refusal == Refusal::Busy {
+            // It has just been started. The next attempt tells.
+            return;
+        }
         self.counters.emit(Event::Refused { by, reason: words.to_owned() });
         if refusal == Refusal::Removed {
             self.was_removed();

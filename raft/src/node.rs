@@ -186,6 +186,14 @@ impl Node {
                     }
                 })?
         };
+        let (of, mine) = (adapter.applied().system.cluster, config.identity.cluster);
+        if !of.is_nil() && of != mine {
+            return Err(NodeError::Damaged(format!(
+                "the checkpoint in {} is one of group {of}, and this member belongs to group {mine}: put back what belongs \
+                 together",
+                config.dir.display()
+            )));
+        }
         if let Some((cut, _)) = log.purged()
             && durable.index() < Some(cut)
         {

@@ -133,8 +133,8 @@ pub fn rehearse(path: &Path) -> Result<Facts, FileError> {
         .output()
         .map_err(|error| failed(error.to_string()))?;
     if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        return Err(failed(format!("{} ({})", said.trim(), output.status)));
+        let said = [output.stderr, output.stdout].concat();
+        return Err(failed(format!("{} ({})", String::from_utf8_lossy(&said).trim(), output.status)));
     }
     serde_json::from_slice(&output.stdout).map_err(|error| failed(error.to_string()))
 }

@@ -3,8 +3,11 @@
 //! The identity is on disk before the member promises anything under it. What it must never do: begin a group anew, or
 //! go on under an id whose log is gone.
 
+use std::io;
+
 use anyhow::{Context, bail};
 use quorate_raft::{Identity, Member, NodeError, Start as GroupStart};
+use quorate_storage::disk::{read_file, write_file_atomically};
 use quorate_storage::identity::{DataDir, Identity as Stored};
 use uuid::Uuid;
 
@@ -23,6 +26,10 @@ pub(super) const LOG_DIR: &str = "wal";
 /// A group of one that waits to take the place of what is in the directory.
 pub(super) const NEW_GROUP: &str = "new-group";
 const INCARNATION: &str = "incarnation";
+/// In the folder of the log: whose it is.
+const OWNER: &str = "OWNER";
+/// What a member leaves in its directory once it has taken part in its group.
+const BEGUN: &str = "group-1.begun";
 
 /// What is known of this member before its group is opened.
 pub(super) struct Found {
@@ -71,6 +78,11 @@ impl Found {
         }
     }
 
+    /// What stands in [`OWNER`].
+    fn owner(&self) -> String {
+        format!("member {} of group {}, incarnation {}", self.member, self.cluster, self.incarnation)
+    }
+
     fn from_stored(stored: &Stored) -> anyhow::Result<Self> {
         let incarnation = stored
             .notes
@@ -114,6 +126,7 @@ pub(super) async fn find_or_make(
         }
         return Ok(found);
     }
+    check_empty(dir)?;
     let found = match start {
         Start::Bootstrap => Found { cluster: new_uuid(env), member: 1, incarnation: new_uuid(env), flags: BEGINNING },
         Start::Join(urls) | Start::Rebuild(urls) => {
@@ -142,30 +155,63 @@ pub(super) async fn find_or_make(
     Ok(found)
 }
 
-/// Remembers that the log exists now.
+/// Remembers that the log exists now, and writes into it whose it is.
 pub(super) fn settle(dir: &DataDir, found: &Found) -> anyhow::Result<()> {
+    let owner = dir.path().join(LOG_DIR).join(OWNER);
+    if dir.disk().open(&owner).is_err() {
+        write_file_atomically(&**dir.disk(), &owner, format!("{}\n", found.owner()).as_bytes())
+            .with_context(|| format!("cannot write {}", owner.display()))?;
+    }
     if found.flags != SETTLED {
         dir.save(&Stored { flags: SETTLED, ..found.stored() })?;
     }
     Ok(())
 }
 
-/// A member whose log is gone has forgotten its votes and what it acknowledged: under its old id it could make the
-/// group lose acknowledged writes.
-fn check_log(dir: &DataDir, found: &Found) -> anyhow::Result<()> {
-    if found.flags & SETTLED == 0 {
-        return Ok(());
-    }
-    let log = dir.path().join(LOG_DIR);
-    let there = dir.disk().list(&log).is_ok_and(|names| !names.is_empty());
-    if !there {
-        return Err(anyhow::Error::new(NodeError::Damaged(format!(
-            "the log of member {} is gone from {}: it must not go on under this id. Remove it from the group \
-             (quorate member remove {}), empty the directory, and let it join again with --join",
-            found.member,
-            log.display(),
-            found.member
-        ))));
+fn damaged(words: String) -> anyhow::Error {
+    anyhow::Error::new(NodeError::Damaged(words))
+}
+
+fn has_log(dir: &DataDir) -> bool {
+    let names = dir.disk().list(&dir.path().join(LOG_DIR)).unwrap_or_default();
+    names.iter().any(|name| name.ends_with(".wal"))
+}
+
+/// A directory without an identity in which there is a log was a member's. Under a new name that log would pass for the
+/// new member's own.
+fn check_empty(dir: &DataDir) -> anyhow::Result<()> {
+    if has_log(dir) || dir.disk().open(&dir.path().join(BEGUN)).is_ok() {
+        return Err(damaged(format!(
+            "{0} holds the log of a member, and the file IDENTITY, which says whose, is missing: put it back, or empty the \
+             directory to begin anew",
+            dir.path().display(),
+        )));
     }
     Ok(())
+}
+
+/// A member whose log is gone has forgotten its votes and what it acknowledged, and with the log of another member it
+/// has that one's: under its old id it could make the group lose acknowledged writes.
+pub(super) fn check_log(dir: &DataDir, found: &Found) -> anyhow::Result<()> {
+    let log = dir.path().join(LOG_DIR);
+    if found.flags & SETTLED != 0 && !has_log(dir) {
+        return Err(damaged(format!(
+            "the log of member {0} is gone from {1}: it must not go on under this id. Remove it from the group \
+             (quorate member remove {0}), empty the directory, and let it join again with --join",
+            found.member,
+            log.display(),
+        )));
+    }
+    match read_file(&**dir.disk(), &log.join(OWNER)) {
+        // An older version wrote none.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", log.join(OWNER).display())),
+        Ok(owner) if String::from_utf8_lossy(&owner).trim() == found.owner() => Ok(()),
+        Ok(owner) => Err(damaged(format!(
+            "{} belongs to {}, and the log in it to {}: they come from two directories; put back what belongs together",
+            dir.path().display(),
+            found.owner(),
+            String::from_utf8_lossy(&owner).trim(),
+        ))),
+    }
 }

@@ -129,7 +129,12 @@ pub async fn serve(settings: Settings, start: Start, world: &dyn World, stop: Ar
         if tries > REBUILDS || !(rebuild::is_damage(&error) || rebuild::is_forgotten(&error)) {
             return Err(error);
         }
-        rebuild::rebuild(&settings, urls, &addresses(&settings), &format!("{error:#}")).await?;
+        let (why, me) = (format!("{error:#}"), addresses(&settings));
+        tokio::select! {
+            biased;
+            () = stop.requested() => break None,
+            rebuilt = rebuild::rebuild(&settings, urls, &me, &why) => rebuilt?,
+        }
     };
     let Some(running) = up else {
         tracing::info!("stopped before the data was loaded");

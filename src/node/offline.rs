@@ -86,13 +86,20 @@ fn place(dir: &Path) -> Place {
 /// # Errors
 /// If the file can't be loaded, the directory is in use, or the disk says no; in words for an operator.
 pub fn restore(file: &Path, dir: &Path) -> anyhow::Result<(Made, Facts)> {
-    let lock = DataDir::open(Arc::new(OsDisk), dir)?;
-    let taken = PARTS.iter().chain(&[NEW_GROUP]).find(|name| dir.join(name).exists());
-    if let Some(name) = taken {
-        bail!("{} is not empty: there is {name} in it. Give a directory that no member was in", dir.display());
-    }
     // Before anything is written: a file that can't be loaded must not become a group.
-    let facts = backup::rehearse(file)?;
+    let facts = backup::verify(file)?;
+    let lock = DataDir::open(Arc::new(OsDisk), dir)?;
+    // What a restore that was broken off has left is written anew.
+    let ours = ["LOCK".to_owned(), format!("{NEW_GROUP}.part")];
+    for entry in fs::read_dir(dir).with_context(|| format!("cannot list {}", dir.display()))? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if !ours.contains(&name) {
+            bail!(
+                "{} is not empty: there is {name} in it. Give a directory that is empty or does not exist",
+                dir.display()
+            );
+        }
+    }
     let open = || File::open(file).map(|file| BufReader::with_capacity(1 << 20, file));
     let mut reader = Reader::open(open()?)?;
     let head = reader.head().clone();
@@ -116,8 +123,9 @@ pub fn restore(file: &Path, dir: &Path) -> anyhow::Result<(Made, Facts)> {
 /// # Errors
 /// If it holds no member, or is in use or damaged; in words for an operator.
 pub fn examine(dir: &Path) -> anyhow::Result<Report> {
-    let (_lock, found) = member_of(dir)?;
-    Ok(report(dir, &found, &look(dir)?))
+    let (lock, found) = member_of(dir)?;
+    let wrong = log_problem(&lock, &found);
+    Ok(report(dir, &found, &look(dir)?, wrong))
 }
 
 /// Makes a group of one out of what a member's directory holds.
@@ -125,9 +133,10 @@ pub fn examine(dir: &Path) -> anyhow::Result<Report> {
 /// # Errors
 /// As [`examine`].
 pub fn recover(dir: &Path) -> anyhow::Result<(Made, Report)> {
-    let (_lock, old) = member_of(dir)?;
+    let (lock, old) = member_of(dir)?;
+    let wrong = log_problem(&lock, &old);
     let survey = look(dir)?;
-    let report = report(dir, &old, &survey);
+    let report = report(dir, &old, &survey, wrong);
     let found = identity::of_new_group(old.member);
     let others = survey.members.iter().map(|(id, ..)| *id).filter(|id| *id != old.member);
     let own = survey.members.iter().find(|(id, ..)| *id == old.member);
@@ -161,6 +170,21 @@ pub fn resume(dir: &Path) -> anyhow::Result<Option<PathBuf>> {
     Ok(Some(move_in(dir)?.unwrap_or_else(|| dir.to_owned())))
 }
 
+/// Why the member of a directory would not start, although log and checkpoint may be sound in themselves.
+pub fn problems(dir: &DataDir) -> Vec<String> {
+    let wrong = match identity::read(dir) {
+        Ok(Some(found)) => identity::check_log(dir, &found).err(),
+        Ok(None) => Some(anyhow::anyhow!("the file IDENTITY, which says whose directory it is, is missing")),
+        Err(error) => Some(error),
+    };
+    let marked = damage_noted(dir.path()).map(|words| format!("this member has stopped itself for good: {words}"));
+    wrong.map(|error| format!("{error:#}")).into_iter().chain(marked).collect()
+}
+
+fn damage_noted(dir: &Path) -> Option<String> {
+    fs::read_to_string(dir.join(DAMAGED)).ok().map(|words| words.trim().to_owned())
+}
+
 fn member_of(dir: &Path) -> anyhow::Result<(DataDir, Found)> {
     if !dir.exists() {
         bail!("there is no directory {}", dir.display());
@@ -173,11 +197,23 @@ fn member_of(dir: &Path) -> anyhow::Result<(DataDir, Found)> {
 fn look(dir: &Path) -> anyhow::Result<Survey> {
     let metrics = Arc::new(Metrics::new(catalog().names()));
     let engine = Arc::new(Engine::new(Keyspace::new(1, [0, 0]), Arc::new(SystemEnv), metrics));
-    let found = survey(&place(dir), GROUP, engine)?;
+    let found = survey(&place(dir), GROUP, engine).with_context(|| {
+        format!(
+            "look for another directory of the group first. If this is the last one, move {} elsewhere, and what the \
+             checkpoint holds can be recovered",
+            dir.join(LOG_DIR).display()
+        )
+    })?;
     found.with_context(|| format!("{} holds a member that never got anything from its group", dir.display()))
 }
 
-fn report(dir: &Path, found: &Found, survey: &Survey) -> Report {
+/// Looked for before the log is opened: that makes one where there is none.
+fn log_problem(dir: &DataDir, found: &Found) -> Option<String> {
+    let error = identity::check_log(dir, found).err()?;
+    Some(format!("{error:#}. What is told here is what the checkpoint holds, and what else is found"))
+}
+
+fn report(dir: &Path, found: &Found, survey: &Survey, wrong: Option<String>) -> Report {
     let (last_term, _, last_index) = survey.last;
     Report {
         group: found.cluster.to_string(),
@@ -186,7 +222,7 @@ fn report(dir: &Path, found: &Found, survey: &Survey) -> Report {
         last_term,
         committed: survey.committed,
         checkpoint: survey.checkpoint,
-        damaged: fs::read_to_string(dir.join(DAMAGED)).ok().map(|words| words.trim().to_owned()),
+        damaged: wrong.or_else(|| damage_noted(dir)),
         keys: engine::keys_by_database(&*survey.view).iter().sum(),
         members: survey.members.iter().map(|(id, member, votes)| (*id, member.peer.clone(), *votes)).collect(),
     }

@@ -4,6 +4,8 @@ use crate::{BINARY, three_members};
 use quorate_testkit::load::Load;
 use quorate_testkit::{Cluster, ClusterOptions, Member, Value};
 use std::fs;
+use std::path::Path;
+use std::process::Command;
 
 /// Starts a member that must refuse to run; gives what it printed.
 fn refused(member: &mut Member) -> String {
@@ -135,4 +137,51 @@ fn a_member_starts_again_without_any_flag_that_says_where_its_group_is() {
     }
     cluster.wait_settled();
     assert_eq!(cluster.members[2].conn().cmd("GET k").unwrap(), Value::bulk("v"));
+}
+
+fn log_tool(tool: &str, dir: &Path) -> (Option<i32>, String) {
+    let output = Command::new(BINARY).args(["log", tool, "--dir"]).arg(dir).output().expect("it runs");
+    (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// What was in the directory of a stopped member, with something done to it: the member refuses it, the tool that looks
+/// at it says so too, and with everything back in its place the member goes on.
+fn does_not_go_on(cluster: &mut Cluster, at: usize, what: &str, says: &str) {
+    let (code, found) = log_tool("verify", &cluster.members[at].dir);
+    assert!(code == Some(1) && found.contains(says), "{what}: {code:?} {found}");
+    let said = refused(&mut cluster.members[at]);
+    assert!(said.contains(says), "{what}: {said}");
+}
+
+#[test]
+fn parts_of_two_directories_do_not_make_a_member() {
+    let one = || {
+        let mut cluster = Cluster::start(ClusterOptions::new(BINARY).members(1));
+        // Until its UUID is in the log, which is a moment after its first leader was elected.
+        loop {
+            assert_eq!(cluster.members[0].conn().cmd("SET whose mine").unwrap(), Value::ok());
+            assert!(cluster.members[0].stop().success(), "with a checkpoint");
+            if log_tool("dump", &cluster.members[0].dir).1.contains("begins with member") {
+                return cluster;
+            }
+            cluster.members[0].start();
+            cluster.wait_settled();
+        }
+    };
+    let (mut cluster, other) = (one(), one());
+    let (mine, others) = (cluster.members[0].dir.clone(), other.members[0].dir.clone());
+    for (part, says) in [("wal", "belongs to"), ("checkpoint", "checkpoint"), ("IDENTITY", "belongs to")] {
+        fs::rename(mine.join(part), mine.join("aside")).unwrap();
+        fs::rename(others.join(part), mine.join(part)).unwrap();
+        does_not_go_on(&mut cluster, 0, part, says);
+        fs::rename(mine.join(part), others.join(part)).unwrap();
+        fs::rename(mine.join("aside"), mine.join(part)).unwrap();
+    }
+    // Without an identity it would begin a new group over the old log.
+    fs::rename(mine.join("IDENTITY"), mine.join("aside")).unwrap();
+    does_not_go_on(&mut cluster, 0, "no identity", "IDENTITY");
+    fs::rename(mine.join("aside"), mine.join("IDENTITY")).unwrap();
+    cluster.members[0].start();
+    cluster.wait_settled();
+    assert_eq!(cluster.members[0].conn().cmd("GET whose").unwrap(), Value::bulk("mine"));
 }

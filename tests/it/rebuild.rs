@@ -155,3 +155,20 @@ fn a_member_that_the_group_cannot_spare_is_left_as_it_is() {
     is_rebuilt(&mut three, follower, old);
     assert_eq!(three.members[follower].conn().cmd("GET needle").unwrap(), Value::bulk("needle-029-needle"));
 }
+
+#[test]
+fn a_member_that_waits_to_be_rebuilt_stops_when_it_is_told_to() {
+    let mut cluster = Cluster::start(ClusterOptions::new(BINARY).members(1));
+    assert!(cluster.members[0].stop().success());
+    let identity = cluster.members[0].dir.join("IDENTITY");
+    flip(&identity, 10);
+    let before = fs::read(&identity).unwrap();
+    let nobody = cluster.ports.next_port();
+    let command = cluster.members[0].command_mut();
+    command.retain(|word| word != "--bootstrap");
+    command.extend(["--rebuild".to_owned(), "--join".to_owned(), format!("http://127.0.0.1:{nobody}")]);
+    cluster.members[0].start();
+    wait_until("it waits for its group", || cluster.members[0].output().contains("not removed yet").then_some(()));
+    assert!(cluster.members[0].stop().success());
+    assert_eq!(fs::read(&identity).unwrap(), before, "nothing was changed");
+}

@@ -7,9 +7,11 @@ use quorate_raft::inspect::{self as raft, CheckpointFacts};
 use quorate_storage::checkpoint::{CheckpointConfig, CheckpointError, CheckpointStore};
 use quorate_storage::wal::{Inspection, LostEntries};
 use serde_json::json;
+use uuid::Uuid;
 
 use super::{From, dump, open, place, read_log};
 use crate::cli::table::bytes;
+use crate::node::offline;
 
 /// Where the raft room keeps its checkpoints.
 const CHECKPOINT_DIR: &str = "checkpoint";
@@ -45,13 +47,15 @@ impl Verify {
         let mut report = Report::default();
         match dir.identity() {
             Ok(Some(identity)) => report.lines.push(format!("Directory of member {}", identity.member_id)),
-            Ok(None) => report.damage.push("the identity file is missing".to_owned()),
-            Err(error) => report.damage.push(error.to_string()),
+            Ok(None) | Err(_) => report.lines.push("Directory of a member that is not known".to_owned()),
         }
+        report.damage.extend(offline::problems(&dir));
         let log = read_log(&dir)?;
         report.take_log(&log);
+        let group = dir.identity().ok().flatten().map(|identity| identity.group_uuid);
         let checkpoint = read_checkpoint(&dir.path().join(CHECKPOINT_DIR));
         let checkpoint = report.take_checkpoint(checkpoint)?;
+        report.same_group(group, checkpoint.as_ref());
         report.compare(&log, checkpoint.as_ref());
         self.tell(&report);
         Ok(report.damage.is_empty())
@@ -131,6 +135,15 @@ impl Report {
             }
         }
         Ok(None)
+    }
+
+    /// The checkpoint is one of the group that the directory belongs to.
+    fn same_group(&mut self, group: Option<[u8; 16]>, checkpoint: Option<&Checkpoint>) {
+        let (Some(mine), Some(checkpoint)) = (group.map(Uuid::from_bytes), checkpoint) else { return };
+        let of = checkpoint.facts.cluster;
+        if !of.is_nil() && of != mine {
+            self.damage.push(format!("the checkpoint is one of group {of}, and the directory belongs to group {mine}"));
+        }
     }
 
     /// The log goes on where the checkpoint ends, or before; and what to do if anything is wrong.
