@@ -15,7 +15,7 @@ use tokio::sync::OwnedMutexGuard;
 use crate::api::{Change, View};
 use crate::events::Event;
 use crate::pace::{self, Next, Seen};
-use crate::runtime::{self, Instant};
+use crate::runtime::{self, Background, Instant};
 use crate::state_machine::{Applied, Book, Meta, Shared, corrupt, manifest};
 
 /// A row that is removed counts as much as one that is written.
@@ -131,6 +131,8 @@ impl Job {
     /// Writes it at its pace. The book is free when this has ended.
     pub(crate) async fn run(mut self) -> io::Result<Result<Outcome, CheckpointError>> {
         let shared = self.shared.clone();
+        // A thread of its own, for this one only: what it has freed goes back to the system when it ends.
+        let background = Background::start().ok();
         loop {
             if shared.installing.load(SeqCst) {
                 let committed = matches!(self.stage, Stage::Sweep | Stage::Compact | Stage::Done);
@@ -145,8 +147,8 @@ impl Job {
                 let outcome = self.step();
                 (self, outcome)
             };
-            let (back, outcome) = match shared.pacing.get() {
-                Some(pacing) if next == Next::Work => pacing.background.run(work).await?,
+            let (back, outcome) = match &background {
+                Some(background) if next == Next::Work => background.run(work).await?,
                 _ => runtime::blocking(work).await?,
             };
             self = back;
@@ -211,6 +213,8 @@ impl Job {
                     false
                 });
                 if !more {
+                    // sled keeps what it has read and written in memory for as long as it is open.
+                    self.shared.store.rest();
                     self.stage = Stage::Done;
                 }
                 Ok(())

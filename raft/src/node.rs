@@ -28,7 +28,7 @@ use crate::log_store::{Durable, LogStore};
 use crate::membership::{Desk, SERVICE};
 use crate::network::Network;
 use crate::proposer::Proposer;
-use crate::runtime::{self, Background, Instant};
+use crate::runtime::{self, Instant};
 use crate::state_machine::Machine;
 use crate::transport::{Directory, Partials, Transport};
 use crate::types::{GroupId, MemberId};
@@ -43,8 +43,6 @@ pub(crate) struct Inner {
     config: NodeConfig,
     stores: Stores,
     transport: Transport,
-    /// Checkpoints of all groups are written there.
-    background: Background,
     groups: Mutex<BTreeMap<GroupId, Group>>,
     opened_at: Instant,
     stopped: AtomicBool,
@@ -142,7 +140,6 @@ impl Node {
             config,
             stores,
             transport,
-            background: Background::start().map_err(storage)?,
             groups: Mutex::default(),
             opened_at,
             stopped: AtomicBool::new(false),
@@ -249,7 +246,7 @@ impl Node {
         let raft = RaftHandle::new(config.identity.member, raft_config, network, log_store, adapter.clone())
             .await
             .map_err(|e| NodeError::Storage(format!("group {id} can't be recovered: {e}")))?;
-        adapter.pace(config.limits.clone(), node.background.clone());
+        adapter.pace(config.limits.clone());
         adapter.go_live();
         if let Some(applied) = adapter.applied_index().filter(|index| Some(*index) > adapter.durable()) {
             tracing::info!(group = id, applied, "the log behind the checkpoint is replayed");

@@ -28,7 +28,7 @@ use crate::config::{Limits, LoadProgress};
 use crate::counters::Counters;
 use crate::group::Inner;
 use crate::log_store::{Durable, LogStore, READ_BYTES};
-use crate::runtime::{self, Background, Instant};
+use crate::runtime::{self, Instant};
 use crate::system::{SystemCommand, SystemState};
 use crate::types::{Data, GroupId, LogId, Payload, Replies, StoredMembership, TypeConfig};
 use crate::wire::{Malformed, Reader, put_bytes, put_maybe_log_id, put_stored_membership};
@@ -79,10 +79,9 @@ impl Book {
     }
 }
 
-/// At what pace checkpoints are written, and where.
+/// At what pace checkpoints are written.
 pub(crate) struct Pacing {
     pub(crate) limits: Limits,
-    pub(crate) background: Background,
 }
 
 /// The state machine of one group; clones share it.
@@ -324,8 +323,8 @@ impl Machine {
     }
 
     /// Checkpoints are written at this pace from now on.
-    pub(crate) fn pace(&self, limits: Limits, background: Background) {
-        let _ = self.shared.pacing.set(Pacing { limits, background });
+    pub(crate) fn pace(&self, limits: Limits) {
+        let _ = self.shared.pacing.set(Pacing { limits });
     }
 
     /// Somebody waits for the checkpoint that is being written, or that comes next.

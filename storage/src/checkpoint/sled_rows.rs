@@ -36,8 +36,9 @@ pub(super) struct SledRows {
     config: CheckpointConfig,
     /// sled takes nothing more once something has failed.
     health: AtomicU8,
-    /// Counts what was changed.
+    /// Counts what was changed, and how much of that is durable.
     changes: AtomicU64,
+    synced: AtomicU64,
     copy: Mutex<Option<Copy>>,
     /// What it took on disk when it was last made anew.
     anew_bytes: AtomicU64,
@@ -162,6 +163,7 @@ impl SledRows {
             config,
             health: AtomicU8::new(SOUND),
             changes: AtomicU64::new(0),
+            synced: AtomicU64::new(0),
             copy: Mutex::new(None),
             anew_bytes: AtomicU64::new(0),
         };
@@ -197,9 +199,18 @@ impl SledRows {
         }
     }
 
-    /// Calls sled for something that changes its files; a failure is remembered.
-    fn change<T>(&self, call: impl FnOnce(&sled::Db) -> sled::Result<T>) -> Result<(), String> {
+    /// Changes a row, and sees to it that its page does not stay in memory.
+    fn change<T>(&self, key: &[u8], call: impl FnOnce(&sled::Db) -> sled::Result<T>) -> Result<(), String> {
         self.changes.fetch_add(1, Relaxed);
+        self.write(|db| {
+            let before = call(db);
+            (0..TOUCHES).try_for_each(|_| db.get(key).map(drop))?;
+            before
+        })
+    }
+
+    /// Calls sled for something that writes its files; a failure is remembered.
+    fn write<T>(&self, call: impl FnOnce(&sled::Db) -> sled::Result<T>) -> Result<(), String> {
         let open = self.opened()?;
         let db = open.db()?;
         let mut full = false;
@@ -218,15 +229,11 @@ impl SledRows {
 
 impl Rows for SledRows {
     fn put(&self, key: &[u8], value: &[u8]) -> Result<(), String> {
-        self.change(|db| {
-            let before = db.insert(key, value);
-            (0..TOUCHES).try_for_each(|_| db.get(key).map(drop))?;
-            before
-        })
+        self.change(key, |db| db.insert(key, value))
     }
 
     fn remove(&self, key: &[u8]) -> Result<(), String> {
-        self.change(|db| db.remove(key))
+        self.change(key, |db| db.remove(key))
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, String> {
@@ -248,7 +255,8 @@ impl Rows for SledRows {
     }
 
     fn sync(&self) -> Result<(), String> {
-        self.change(|db| db.flush())?;
+        let changes = self.changes.load(Relaxed);
+        self.write(|db| db.flush())?;
         let blobs = self.path.join("blobs");
         let mut any = false;
         for blob in fs::read_dir(&blobs).map_err(text)? {
@@ -264,8 +272,9 @@ impl Rows for SledRows {
             File::open(&blobs).and_then(|dir| dir.sync_all()).map_err(text)?;
         }
         let synced = self.open.read().file.sync_data();
-        if synced.is_err() {
-            self.health.store(DEAD, Relaxed);
+        match synced {
+            Ok(()) => self.synced.store(changes, Relaxed),
+            Err(_) => self.health.store(DEAD, Relaxed),
         }
         synced.map_err(text)
     }
@@ -291,6 +300,13 @@ impl Rows for SledRows {
     }
 
     fn rest(&self) {
+        if self.is_broken() || self.open.read().db.is_none() {
+            return;
+        }
+        // sled writes what is left when it is closed, and does not say so where that fails.
+        if self.changes.load(Relaxed) != self.synced.load(Relaxed) && self.sync().is_err() {
+            return;
+        }
         let mut open = self.open.write();
         if !self.is_broken() {
             // What was read to the end of a load stays in memory: see `TOUCHES`.
