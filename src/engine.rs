@@ -13,12 +13,16 @@ use bytes::{Bytes, BytesMut};
 use parking_lot::RwLock;
 use quorate_keyspace::entry::{Stamp, encode_entry};
 use quorate_keyspace::view as keyspace_view;
-use quorate_keyspace::{Garbage, Keyspace, Moment};
+use quorate_keyspace::{Corrupt, Garbage, Keyspace, Moment};
 use quorate_raft::{ApplyError, Change, Restore, StateMachine, View};
 use tokio::time::Instant;
 
 use crate::env::Env;
 use crate::metrics::Metrics;
+
+fn failed(error: Corrupt) -> ApplyError {
+    ApplyError { words: error.to_string(), of_other_version: matches!(error, Corrupt::Version { .. }) }
+}
 
 /// The keyspace behind its lock.
 pub struct Engine {
@@ -71,7 +75,7 @@ impl StateMachine for Engine {
         let began = Instant::now();
         let (replies, garbage) = {
             let mut keyspace = self.keyspace.write();
-            let replies = keyspace.apply(entry, want_replies).map_err(|e| ApplyError(e.to_string()))?;
+            let replies = keyspace.apply(entry, want_replies).map_err(failed)?;
             (replies, keyspace.take_garbage())
         };
         if let Some(garbage) = garbage {
@@ -86,7 +90,7 @@ impl StateMachine for Engine {
     }
 
     fn restore(&self, header: &[u8], fast: bool) -> Result<Box<dyn Restore>, ApplyError> {
-        let restore = keyspace_view::Restore::new(header).map_err(|e| ApplyError(e.to_string()))?;
+        let restore = keyspace_view::Restore::new(header).map_err(failed)?;
         // The simulator has one thread.
         #[cfg(not(madsim))]
         if fast {
@@ -164,11 +168,11 @@ struct KeyspaceRestore(keyspace_view::Restore);
 
 impl Restore for KeyspaceRestore {
     fn add(&mut self, chunk: u128, bytes: &[u8]) -> Result<(), ApplyError> {
-        self.0.add(chunk, bytes).map_err(|e| ApplyError(e.to_string()))
+        self.0.add(chunk, bytes).map_err(failed)
     }
 
     fn finish(self: Box<Self>) -> Result<Arc<dyn View>, ApplyError> {
-        let view = self.0.finish().map_err(|e| ApplyError(e.to_string()))?;
+        let view = self.0.finish().map_err(failed)?;
         Ok(Arc::new(KeyspaceView(view)))
     }
 }

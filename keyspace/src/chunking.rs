@@ -167,9 +167,7 @@ pub(crate) enum Read {
 /// Reads a chunk back. All of it counts as changed at that moment.
 pub(crate) fn read_part(bytes: &[u8], address: Address, hasher: &Hasher, at: u64) -> Result<Read, Corrupt> {
     let mut reader = Reader::new("snapshot chunk", bytes);
-    if reader.u8()? != VERSION {
-        return Err(reader.corrupt("it was written by another version of this program"));
-    }
+    reader.version(VERSION)?;
     let kind = reader.u8()?;
     if (kind == KEYS) != address.value.is_none() {
         return Err(reader.corrupt("unknown kind of elements"));

@@ -154,9 +154,7 @@ pub(crate) struct Entry<'a> {
 impl<'a> Entry<'a> {
     pub(crate) fn open(bytes: &'a [u8]) -> Result<Self, Corrupt> {
         let mut reader = Reader::new("log entry", bytes);
-        if reader.u8()? != VERSION {
-            return Err(reader.corrupt("unknown version"));
-        }
+        reader.version(VERSION)?;
         let stamp = Stamp { time_ms: reader.u64_le()?, seed: reader.u64_le()? };
         let left = reader.count(1)?;
         Ok(Self { stamp, units: reader, left })

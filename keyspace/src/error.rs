@@ -107,10 +107,26 @@ fn up_to_zero(bytes: &[u8]) -> &[u8] {
 
 /// Bytes that can't be what this program wrote: an entry or a chunk of a snapshot. The member must stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("corrupt {what}: {why}")]
-pub struct Corrupt {
-    /// What was being decoded.
-    pub what: &'static str,
-    /// What is wrong with it.
-    pub why: &'static str,
+pub enum Corrupt {
+    /// They were never written.
+    #[error("corrupt {what}: {why}")]
+    Bytes {
+        /// What was being decoded.
+        what: &'static str,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// Another version wrote them.
+    #[error(
+        "a {what} is of format version {found}, and this program reads {known} only: run the version of quorate that \
+         wrote it; nothing was changed"
+    )]
+    Version {
+        /// What was being decoded.
+        what: &'static str,
+        /// The version that it names.
+        found: u8,
+        /// The one that is known here.
+        known: u8,
+    },
 }

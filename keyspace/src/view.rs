@@ -203,9 +203,7 @@ impl Restore {
     /// Begins with a header.
     pub fn new(header: &[u8]) -> Result<Self, Corrupt> {
         let mut reader = Reader::new("snapshot header", header);
-        if reader.u8()? != VERSION {
-            return Err(reader.corrupt("it was written by another version of this program"));
-        }
+        reader.version(VERSION)?;
         let seed = [reader.u64_le()?, reader.u64_le()?];
         let (revision, now_ms) = (reader.u64()?, reader.u64()?);
         let mut settings = Settings::default();
@@ -288,14 +286,14 @@ impl Restore {
     pub fn finish(mut self) -> Result<View, Corrupt> {
         self.close()?;
         if self.view.dbs.iter().map(Slots::len).ne(self.expected.iter().copied()) {
-            return Err(Corrupt { what: "snapshot", why: "keys are missing or too many" });
+            return Err(Corrupt::Bytes { what: "snapshot", why: "keys are missing or too many" });
         }
         Ok(self.view)
     }
 }
 
 fn corrupt(why: &'static str) -> Corrupt {
-    Corrupt { what: "snapshot chunk", why }
+    Corrupt::Bytes { what: "snapshot chunk", why }
 }
 
 /// A chunk that was decoded and found right.

@@ -35,7 +35,13 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn corrupt(&self, why: &'static str) -> Corrupt {
-        Corrupt { what: self.what, why }
+        Corrupt::Bytes { what: self.what, why }
+    }
+
+    /// The version that all else depends on.
+    pub(crate) fn version(&mut self, known: u8) -> Result<(), Corrupt> {
+        let found = self.u8()?;
+        if found == known { Ok(()) } else { Err(Corrupt::Version { what: self.what, found, known }) }
     }
 
     pub(crate) fn take(&mut self, n: usize) -> Result<&'a [u8], Corrupt> {

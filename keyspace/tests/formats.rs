@@ -135,3 +135,34 @@ fn a_view_of_version_two_is_restored_and_written_as_ever() {
     check_contents(member.keyspace);
     assert_eq!(fingerprint(&now.view()), fingerprint(&restored));
 }
+
+/// Another version's bytes are told from damage, and never read as if they were of this one.
+#[test]
+fn what_another_version_wrote_is_refused() {
+    let mut member = Member::default();
+    member.run("SET key value");
+    let view = member.keyspace.view();
+    let (id, _) = view.chunks().next().unwrap();
+    let mut chunk = Vec::new();
+    view.encode(id, &mut chunk);
+    let of_version = |bytes: &[u8], version: u8| [&[version], &bytes[1..]].concat();
+    let check = |what: &str, error: quorate_keyspace::Corrupt, found: u8, known: u8| {
+        assert!(matches!(error, quorate_keyspace::Corrupt::Version { .. }), "{what}: {error}");
+        let error = error.to_string();
+        assert!(
+            error.contains(&format!("version {found},")) && error.contains(&format!("reads {known} only")),
+            "{error}"
+        );
+        assert!(error.contains("run the version of quorate that wrote it"), "{error}");
+    };
+    for version in [0, 1, 3, 255] {
+        check("header", Restore::new(&of_version(&view.header(), version)).map(drop).unwrap_err(), version, 2);
+        let mut restore = Restore::new(&view.header()).unwrap();
+        check("chunk", restore.add(id, &of_version(&chunk, version)).unwrap_err(), version, 2);
+    }
+    let (_, entry) = entries().remove(0);
+    for version in [0, 2] {
+        let error = Keyspace::new(16, [0, 0]).apply(&of_version(&entry, version), true).unwrap_err();
+        check("entry", error, version, 1);
+    }
+}

@@ -16,8 +16,21 @@ pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 ///
 /// It stops the member. A command that merely fails is not an error here but a reply.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct ApplyError(pub String);
+#[error("{words}")]
+pub struct ApplyError {
+    /// What is wrong.
+    pub words: String,
+    /// The bytes are sound, and those of another version of this program.
+    pub of_other_version: bool,
+}
+
+impl ApplyError {
+    /// That the bytes, or what is made of them, are wrong.
+    #[must_use]
+    pub fn new(words: impl Into<String>) -> Self {
+        Self { words: words.into(), of_other_version: false }
+    }
+}
 
 /// The replicated state of a group.
 ///

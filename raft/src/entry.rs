@@ -57,9 +57,7 @@ pub(crate) fn encode_entry(entry: &Entry) -> Bytes {
 /// Reads an entry.
 pub(crate) fn decode_entry(bytes: Bytes) -> Result<Entry, Malformed> {
     let mut reader = Reader(bytes);
-    if reader.u8()? != VERSION {
-        return Err(Malformed("entry: its version is not known here"));
-    }
+    reader.version("an entry of the log", VERSION)?;
     let kind = reader.u8()?;
     let log_id: LogId = reader.log_id()?;
     let payload = match kind {
@@ -67,7 +65,7 @@ pub(crate) fn decode_entry(bytes: Bytes) -> Result<Entry, Malformed> {
         APP => Payload::Normal(Data::App(reader.rest())),
         SYSTEM => Payload::Normal(Data::System(reader.rest())),
         MEMBERSHIP => Payload::Membership(reader.membership()?),
-        _ => return Err(Malformed("entry: its kind is not known here")),
+        _ => return Err(Malformed::Bytes("entry: its kind is not known here")),
     };
     reader.end()?;
     Ok(Entry::new(log_id, payload))
@@ -76,9 +74,7 @@ pub(crate) fn decode_entry(bytes: Bytes) -> Result<Entry, Malformed> {
 /// Reads only the log id.
 pub(crate) fn decode_log_id(bytes: &Bytes) -> Result<LogId, Malformed> {
     let mut reader = Reader(bytes.clone());
-    if reader.u8()? != VERSION {
-        return Err(Malformed("entry: its version is not known here"));
-    }
+    reader.version("an entry of the log", VERSION)?;
     reader.u8()?;
     reader.log_id()
 }

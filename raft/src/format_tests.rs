@@ -129,3 +129,25 @@ fn a_snapshot_between_members_is_read_and_written_as_ever() {
     assert_eq!(snapshot::read_piece(body(1)).unwrap(), (77 << 64, false, Bytes::from_static(b"first part")));
     assert_eq!(snapshot::read_piece(body(2)).unwrap(), (77 << 64, true, Bytes::from_static(b"second part")));
 }
+
+/// Another version's bytes are told from damage, and never read as if they were of this one.
+#[test]
+fn what_another_version_wrote_is_refused() {
+    let of_version = |bytes: Bytes, version: u8| Bytes::from([&[version], &bytes[1..]].concat());
+    let meta = crate::state_machine::Meta { last_log_id: Some(log_id(9)), last_membership: stored() };
+    for version in [0, 2] {
+        let (_, entry) = entries().remove(1);
+        let entry = of_version(encode_entry(&entry), version);
+        let errors = [
+            decode_entry(entry.clone()).map(drop).unwrap_err(),
+            decode_log_id(&entry).map(drop).unwrap_err(),
+            SystemCommand::decode(of_version(SystemCommand::AllocateMember.encode(), version)).map(drop).unwrap_err(),
+            read_manifest(of_version(manifest(&meta, &system(), b"header"), version)).map(drop).unwrap_err(),
+        ];
+        for error in errors {
+            let error = error.to_string();
+            assert!(error.contains(&format!("version {version},")) && error.contains("reads 1 only"), "{error}");
+            assert!(error.contains("run the version of quorate that wrote it"), "{error}");
+        }
+    }
+}

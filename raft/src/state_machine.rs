@@ -18,7 +18,7 @@ use futures_util::{Stream, StreamExt};
 use openraft::OptionalSend;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine, SnapshotMeta};
 use parking_lot::Mutex;
-use quorate_storage::checkpoint::CheckpointStore;
+use quorate_storage::checkpoint::{CheckpointError, CheckpointStore};
 use tokio::sync::Notify;
 
 use crate::api::{ApplyError, StateMachine, View};
@@ -144,6 +144,12 @@ pub(crate) fn corrupt(error: impl std::fmt::Display) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error.to_string())
 }
 
+/// What another version wrote is no damage: nothing may be rebuilt, or set aside, for that.
+fn unread(error: impl std::fmt::Display, of_other_version: bool) -> io::Error {
+    let kind = if of_other_version { io::ErrorKind::Unsupported } else { io::ErrorKind::InvalidData };
+    io::Error::new(kind, error.to_string())
+}
+
 pub(crate) fn manifest(meta: &Meta, system: &SystemState, header: &[u8]) -> Bytes {
     let mut out = BytesMut::new();
     out.put_u8(MANIFEST_VERSION);
@@ -156,9 +162,7 @@ pub(crate) fn manifest(meta: &Meta, system: &SystemState, header: &[u8]) -> Byte
 
 pub(crate) fn read_manifest(bytes: Bytes) -> Result<(Meta, SystemState, Bytes), Malformed> {
     let mut reader = Reader(bytes);
-    if reader.u8()? != MANIFEST_VERSION {
-        return Err(Malformed("manifest: its version is not known here"));
-    }
+    reader.version("the manifest of the checkpoint", MANIFEST_VERSION)?;
     let meta = SnapshotMeta { last_log_id: reader.maybe_log_id()?, last_membership: reader.stored_membership()? };
     let system = SystemState::read(&mut reader)?;
     let header = reader.bytes()?;
@@ -217,9 +221,11 @@ impl Machine {
     ) -> io::Result<Self> {
         let mut applied = Applied::default();
         let mut book = Book::default();
-        if let Some(loaded) = store.load(group).map_err(corrupt)? {
-            let (meta, system, header) = read_manifest(loaded.manifest).map_err(corrupt)?;
-            let mut restore = machine.restore(&header, true).map_err(corrupt)?;
+        let loaded = store.load(group).map_err(|e| unread(&e, matches!(e, CheckpointError::Version { .. })))?;
+        if let Some(loaded) = loaded {
+            let manifest = read_manifest(loaded.manifest);
+            let (meta, system, header) = manifest.map_err(|e| unread(&e, matches!(e, Malformed::Version { .. })))?;
+            let mut restore = machine.restore(&header, true).map_err(|e| unread(&e, e.of_other_version))?;
             let mut told = Told::new(group, loaded.bytes, progress);
             for chunk in loaded.chunks {
                 let (id, bytes) = chunk.map_err(corrupt)?;
@@ -364,12 +370,13 @@ impl Machine {
                     replay.applied(bytes.len() as u64);
                 }
                 let start = Instant::now();
-                let replies = shared.machine.apply(bytes, want_replies).map_err(|ApplyError(why)| {
-                    io::Error::new(
-                        io::ErrorKind::InvalidData,
-                        format!("entry {} can't be applied: {why}", log_id.index()),
-                    )
-                })?;
+                let replies =
+                    shared.machine.apply(bytes, want_replies).map_err(|ApplyError { words: why, .. }| {
+                        io::Error::new(
+                            io::ErrorKind::InvalidData,
+                            format!("entry {} can't be applied: {why}", log_id.index()),
+                        )
+                    })?;
                 shared.counters.apply_us.record(start.elapsed().as_micros() as u64);
                 replies
             }

@@ -71,15 +71,13 @@ impl SystemCommand {
 
     pub(crate) fn decode(bytes: Bytes) -> Result<Self, Malformed> {
         let mut reader = Reader(bytes);
-        if reader.u8()? != VERSION {
-            return Err(Malformed("system command: its version is not known here"));
-        }
+        reader.version("a system command", VERSION)?;
         let command = match reader.u8()? {
             1 => SystemCommand::Found { cluster: reader.uuid()?, first: reader.u64()? },
             2 => SystemCommand::AllocateMember,
             3 => SystemCommand::Removed(reader.u64()?),
             4 => SystemCommand::Check { hurry: reader.bool()? },
-            _ => return Err(Malformed("system command")),
+            _ => return Err(Malformed::Bytes("system command")),
         };
         reader.end()?;
         Ok(command)

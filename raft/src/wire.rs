@@ -13,8 +13,16 @@ use crate::types::{LeaderId, LogId, Member, Membership, StoredMembership, Vote};
 
 /// The bytes are not what was written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("malformed {0}")]
-pub(crate) struct Malformed(pub(crate) &'static str);
+pub(crate) enum Malformed {
+    #[error("malformed {0}")]
+    Bytes(&'static str),
+    /// They were written as they are, but not by this version.
+    #[error(
+        "{what} is of format version {found}, and this program reads {known} only: run the version of quorate that \
+         wrote it; nothing was changed"
+    )]
+    Version { what: &'static str, found: u8, known: u8 },
+}
 
 /// More members than this in one group is damage, not a group.
 const MAX_MEMBERS: usize = 1024;
@@ -28,7 +36,7 @@ type Result<T> = std::result::Result<T, Malformed>;
 
 impl Reader {
     fn need(&self, n: usize, what: &'static str) -> Result<()> {
-        if self.0.remaining() < n { Err(Malformed(what)) } else { Ok(()) }
+        if self.0.remaining() < n { Err(Malformed::Bytes(what)) } else { Ok(()) }
     }
 
     pub(crate) fn u8(&mut self) -> Result<u8> {
@@ -36,11 +44,17 @@ impl Reader {
         Ok(self.0.get_u8())
     }
 
+    /// The version that all else depends on.
+    pub(crate) fn version(&mut self, what: &'static str, known: u8) -> Result<()> {
+        let found = self.u8()?;
+        if found == known { Ok(()) } else { Err(Malformed::Version { what, found, known }) }
+    }
+
     pub(crate) fn bool(&mut self) -> Result<bool> {
         match self.u8()? {
             0 => Ok(false),
             1 => Ok(true),
-            _ => Err(Malformed("flag")),
+            _ => Err(Malformed::Bytes("flag")),
         }
     }
 
@@ -67,7 +81,7 @@ impl Reader {
     /// A count of things that take at least `least` bytes each.
     pub(crate) fn count(&mut self, least: usize) -> Result<usize> {
         let n = self.u32()? as usize;
-        if n.saturating_mul(least) > self.0.remaining() { Err(Malformed("count")) } else { Ok(n) }
+        if n.saturating_mul(least) > self.0.remaining() { Err(Malformed::Bytes("count")) } else { Ok(n) }
     }
 
     pub(crate) fn bytes(&mut self) -> Result<Bytes> {
@@ -77,7 +91,7 @@ impl Reader {
 
     pub(crate) fn string(&mut self) -> Result<String> {
         let bytes = self.bytes()?;
-        String::from_utf8(bytes.into()).map_err(|_| Malformed("text"))
+        String::from_utf8(bytes.into()).map_err(|_| Malformed::Bytes("text"))
     }
 
     pub(crate) fn rest(&mut self) -> Bytes {
@@ -85,14 +99,14 @@ impl Reader {
     }
 
     pub(crate) fn end(&self) -> Result<()> {
-        if self.0.is_empty() { Ok(()) } else { Err(Malformed("tail")) }
+        if self.0.is_empty() { Ok(()) } else { Err(Malformed::Bytes("tail")) }
     }
 
     pub(crate) fn log_id(&mut self) -> Result<LogId> {
         let (term, node_id, index) = (self.u64()?, self.u64()?, self.u64()?);
         // Whoever counts on from here must not come to the end of the numbers.
         if term > MAX_NUMBER || index > MAX_NUMBER {
-            return Err(Malformed("log id"));
+            return Err(Malformed::Bytes("log id"));
         }
         Ok(LogId::new(LeaderId { term, node_id }, index))
     }
@@ -104,7 +118,7 @@ impl Reader {
     pub(crate) fn vote(&mut self) -> Result<Vote> {
         let (term, node_id) = (self.u64()?, self.u64()?);
         if term > MAX_NUMBER {
-            return Err(Malformed("vote"));
+            return Err(Malformed::Bytes("vote"));
         }
         Ok(if self.bool()? { Vote::new_committed(term, node_id) } else { Vote::new(term, node_id) })
     }
@@ -127,14 +141,14 @@ impl Reader {
         }
         let n = self.count(8)?;
         if n > MAX_MEMBERS {
-            return Err(Malformed("membership"));
+            return Err(Malformed::Bytes("membership"));
         }
         let mut nodes = BTreeMap::new();
         for _ in 0..n {
             let id = self.u64()?;
             nodes.insert(id, self.member()?);
         }
-        Membership::new(configs, nodes).map_err(|_| Malformed("membership"))
+        Membership::new(configs, nodes).map_err(|_| Malformed::Bytes("membership"))
     }
 
     pub(crate) fn stored_membership(&mut self) -> Result<StoredMembership> {

@@ -10,7 +10,7 @@ use quorate_keyspace::Corrupt;
 use quorate_keyspace::view::{self, Decoded, Decoder};
 use quorate_raft::{ApplyError, Restore, View};
 
-use super::KeyspaceView;
+use super::{KeyspaceView, failed};
 
 /// Chunks that may wait for each worker.
 const WAITING: usize = 32;
@@ -39,19 +39,14 @@ fn worker(decoder: Decoder) -> Result<Worker, ApplyError> {
     let (chunks, queue) = sync_channel::<(u128, Vec<u8>)>(WAITING);
     let work = move || queue.into_iter().map(|(chunk, bytes)| decoder.decode(chunk, &bytes)).collect();
     let thread = std::thread::Builder::new().name("loader".to_owned()).spawn(work);
-    let thread = thread.map_err(|error| ApplyError(format!("no thread to load with: {error}")))?;
+    let thread = thread.map_err(|error| ApplyError::new(format!("no thread to load with: {error}")))?;
     Ok(Worker { chunks, thread })
-}
-
-fn failed(error: Corrupt) -> ApplyError {
-    ApplyError(error.to_string())
 }
 
 impl Worker {
     fn end(self) -> Result<Vec<Decoded>, ApplyError> {
         drop(self.chunks);
-        let decoded =
-            self.thread.join().map_err(|_| ApplyError("a thread that loads has ended in a panic".to_owned()))?;
+        let decoded = self.thread.join().map_err(|_| ApplyError::new("a thread that loads has ended in a panic"))?;
         decoded.map_err(failed)
     }
 }
@@ -64,7 +59,7 @@ impl Restore for Parallel {
         }
         // It ends early only over a chunk that is damaged, and says so.
         let ended = self.workers.swap_remove(self.next).end();
-        Err(ended.err().unwrap_or_else(|| ApplyError("a thread that loads has gone".to_owned())))
+        Err(ended.err().unwrap_or_else(|| ApplyError::new("a thread that loads has gone")))
     }
 
     fn finish(self: Box<Self>) -> Result<std::sync::Arc<dyn View>, ApplyError> {

@@ -79,7 +79,8 @@ pub enum BackupError {
     Foreign,
     /// It is a backup of another format.
     #[error(
-        "it is a backup of format {0}, and this program reads format 2 only: read it with the version that wrote it"
+        "it is a backup of format version {0}, and this program reads 2 only: read it with the version of quorate that \
+         wrote it"
     )]
     Version(char),
     /// It ends too early.

@@ -41,7 +41,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use crate::codec;
+use crate::codec::{self, CodecError};
 pub use read::{Chunks, Loaded};
 pub use rows::{MemRows, Row, Rows};
 pub use write::Writer;
@@ -65,6 +65,19 @@ pub enum CheckpointError {
         group: u64,
         /// What was found.
         what: String,
+    },
+    /// Another version of this program wrote it.
+    #[error(
+        "the checkpoint of group {group} is of format version {found}, and this program reads {known} only: run the \
+         version of quorate that wrote it; nothing was changed"
+    )]
+    Version {
+        /// Whose checkpoint.
+        group: u64,
+        /// In the store.
+        found: u8,
+        /// Known.
+        known: u8,
     },
     /// The store below can't read its own files; the member must stop, or be rebuilt from the others.
     #[error("the checkpoint store is damaged: {0}")]
@@ -251,6 +264,9 @@ impl Group {
         let decode = |bytes: Vec<u8>| codec::decode::<Manifest>(MANIFEST_VERSION, &bytes, MAX_MANIFEST_BYTES);
         let manifest = match bytes.map(decode).transpose() {
             Ok(manifest) => manifest,
+            Err(CodecError::Version { found, expected: known }) => {
+                return Err(CheckpointError::Version { group: self.id, found, known });
+            }
             Err(error) => return Err(self.corrupt(format!("its manifest: {error}"))),
         };
         let found = manifest.as_ref().map_or(0, |manifest| manifest.epoch);

@@ -33,7 +33,10 @@ pub enum CodecError {
         limit: usize,
     },
     /// Another format version than the one asked for.
-    #[error("format version {found} is not {expected}, the one this program knows")]
+    #[error(
+        "it is of format version {found}, and this program reads {expected} only: run the version of quorate that wrote it; \
+         nothing was changed"
+    )]
     Version {
         /// In the bytes.
         found: u8,
@@ -103,12 +106,13 @@ pub fn decode<T: DeserializeOwned>(version: u8, bytes: &[u8], limit: usize) -> R
     let Some((header, body)) = bytes.split_at_checked(HEADER_BYTES) else {
         return Err(CodecError::Short(bytes.len()));
     };
+    // First: a version whose checksum is wrong is damage, too.
+    let crc = u32::from_le_bytes([header[1], header[2], header[3], header[4]]);
+    if crc != checksum(header[0], body) {
+        return Err(CodecError::Checksum);
+    }
     if header[0] != version {
         return Err(CodecError::Version { found: header[0], expected: version });
-    }
-    let crc = u32::from_le_bytes([header[1], header[2], header[3], header[4]]);
-    if crc != checksum(version, body) {
-        return Err(CodecError::Checksum);
     }
     options(limit).deserialize(body).map_err(|error| CodecError::Malformed(error.to_string()))
 }

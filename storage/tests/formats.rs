@@ -10,11 +10,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use golden::Files;
 use quorate_storage::backup::{Encoder, Head, Reader};
-use quorate_storage::checkpoint::{CheckpointConfig, CheckpointStore, MemRows, Rows};
+use quorate_storage::checkpoint::{CheckpointConfig, CheckpointError, CheckpointStore, MemRows, Rows};
 use quorate_storage::disk::Disk;
 use quorate_storage::identity::{DataDir, Identity};
 use quorate_storage::memdisk::MemDisk;
-use quorate_storage::wal::{RecoveredGroup, Wal, WalConfig, WalDriver};
+use quorate_storage::wal::{RecoveredGroup, Wal, WalConfig, WalDriver, WalError};
 
 const WAL_V1: &str = include_str!("../../tests/formats/wal-v1.hex");
 const IDENTITY_V1: &str = include_str!("../../tests/formats/identity-v1.hex");
@@ -209,4 +209,107 @@ fn a_backup_of_version_2() {
     assert_eq!(reader.next_chunk().unwrap(), Some((3 << 64, b"three".to_vec())));
     assert_eq!(reader.next_chunk().unwrap(), None);
     assert_eq!(reader.end(), Some(&end));
+}
+
+/// A refusal names what was found, what is known, and what to do.
+fn assert_refused(error: &str, found: u32, known: u32) {
+    for part in
+        [format!("version {found},"), format!("reads {known} only"), "the version of quorate that wrote it".into()]
+    {
+        assert!(error.contains(&part), "{part:?} is missing in: {error}");
+    }
+}
+
+/// The same bytes in the envelope of small things, as another version would have written them.
+fn in_envelope(bytes: &[u8], version: u8) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    bytes[0] = version;
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(&bytes[..1]);
+    crc.update(&bytes[5..]);
+    bytes[1..5].copy_from_slice(&crc.finalize().to_le_bytes());
+    bytes
+}
+
+#[test]
+fn a_log_of_another_version_is_refused_and_left_alone() {
+    for version in [0, 2, 7] {
+        // All of it, or the newest segment only: a newer program began to write here.
+        for all in [true, false] {
+            let mut files = golden::parse(WAL_V1);
+            let newest = files.iter().map(|(name, _)| name.clone()).max().unwrap();
+            for (_, bytes) in files.iter_mut().filter(|(name, _)| all || *name == newest) {
+                bytes[8] = version;
+                let crc = crc32fast::hash(&bytes[..32]);
+                bytes[32..36].copy_from_slice(&crc.to_le_bytes());
+            }
+            let disk = MemDisk::new();
+            put_files(&disk, "/wal", &files);
+            let before = self::files(&disk, "/wal");
+            let config = WalConfig { segment_bytes: 4096, spare_segments: 1, ..WalConfig::default() };
+            let opened = Wal::open_manual(Arc::new(disk.clone()), Path::new("/wal"), config, Box::new(|| {}));
+            let Err(error) = opened.map(drop) else { panic!("version {version} is taken for another") };
+            assert!(matches!(error, WalError::Version { .. }), "{error}");
+            assert_refused(&error.to_string(), version.into(), 1);
+            assert_eq!(self::files(&disk, "/wal"), before, "it was changed");
+        }
+    }
+}
+
+#[test]
+fn a_checkpoint_of_another_version_is_refused_and_left_alone() {
+    for version in [1, 3, 200] {
+        let stored = MemRows::new();
+        write_checkpoint(&CheckpointStore::over(Arc::new(stored.clone())));
+        let key = [&b"m"[..], &1_u64.to_be_bytes()].concat();
+        let manifest = stored.get(&key).unwrap().unwrap();
+        stored.put(&key, &in_envelope(&manifest, version)).unwrap();
+        let before = rows(&stored);
+        let store = CheckpointStore::over(Arc::new(stored.clone()));
+        let loaded = store.load(1).map(drop).unwrap_err();
+        let begun = store.begin(1).map(drop).unwrap_err();
+        for error in [loaded, begun] {
+            assert!(matches!(error, CheckpointError::Version { .. }), "{error}");
+            assert_refused(&error.to_string(), version.into(), 2);
+        }
+        assert_eq!(rows(&stored), before, "it was changed");
+    }
+}
+
+#[test]
+fn an_identity_and_an_epoch_of_another_version_are_refused_and_left_alone() {
+    for version in [0, 2] {
+        let disk = MemDisk::new();
+        let (name, bytes) = golden::parse(IDENTITY_V1).remove(0);
+        let other = in_envelope(&bytes, version);
+        put_files(&disk, "/data", &vec![(name.clone(), other.clone())]);
+        let dir = DataDir::open(Arc::new(disk.clone()), Path::new("/data")).unwrap();
+        assert_refused(&dir.identity().unwrap_err().to_string(), version.into(), 1);
+        assert_eq!(disk.contents(&Path::new("/data").join(name)).unwrap(), other);
+        // A bit that flipped is no other version.
+        let mut flipped = bytes.clone();
+        flipped[0] ^= 2;
+        put_files(&disk, "/data", &vec![("IDENTITY".to_owned(), flipped)]);
+        let error = dir.identity().unwrap_err().to_string();
+        assert!(error.contains("checksum"), "{error}");
+
+        let temp = tempfile::tempdir().unwrap();
+        drop(CheckpointStore::open(temp.path(), CheckpointConfig::default()).unwrap());
+        let (name, bytes) = golden::parse(EPOCH_V1).remove(0);
+        let other = in_envelope(&bytes, version);
+        std::fs::write(temp.path().join(&name), &other).unwrap();
+        let store = CheckpointStore::open(temp.path(), CheckpointConfig::default()).unwrap();
+        assert_refused(&store.load(1).map(drop).unwrap_err().to_string(), version.into(), 1);
+        assert_eq!(std::fs::read(temp.path().join(&name)).unwrap(), other);
+    }
+}
+
+#[test]
+fn a_backup_of_another_version_is_refused() {
+    for version in [b'1', b'3'] {
+        let mut bytes = golden::parse(BACKUP_V2).remove(0).1;
+        bytes[7] = version;
+        let error = Reader::open(&bytes[..]).map(drop).unwrap_err();
+        assert_refused(&error.to_string(), (version - b'0').into(), 2);
+    }
 }

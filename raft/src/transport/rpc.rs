@@ -40,7 +40,7 @@ pub(crate) fn read_append(body: Bytes) -> Result<Append, Malformed> {
     for expected in first..first + n as u64 {
         let entry = decode_entry(reader.bytes()?)?;
         if entry.log_id.index() != expected {
-            return Err(Malformed("append: the entries don't follow each other"));
+            return Err(Malformed::Bytes("append: the entries don't follow each other"));
         }
         entries.push(entry);
     }
@@ -71,7 +71,7 @@ pub(crate) fn read_append_answer(body: Bytes) -> Result<AppendAnswer, Malformed>
         0 => Ok(reader.maybe_log_id()?),
         1 => Err(StreamAppendError::Conflict(reader.log_id()?)),
         2 => Err(StreamAppendError::HigherVote(reader.vote()?)),
-        _ => return Err(Malformed("append answer")),
+        _ => return Err(Malformed::Bytes("append answer")),
     };
     reader.end()?;
     Ok(answer)

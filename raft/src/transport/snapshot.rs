@@ -92,7 +92,7 @@ pub(crate) fn read_piece(body: Bytes) -> Result<(u128, bool, Bytes), Malformed> 
     let (chunk, last, sum, bytes) = (reader.u128()?, reader.bool()?, reader.u32()?, reader.bytes()?);
     reader.end()?;
     if checksum(chunk, last, &bytes) != sum {
-        return Err(Malformed("snapshot piece: its checksum is wrong"));
+        return Err(Malformed::Bytes("snapshot piece: its checksum is wrong"));
     }
     Ok((chunk, last, bytes))
 }

@@ -56,7 +56,7 @@ impl Toy {
                 let n: i64 = words
                     .next()
                     .and_then(|w| std::str::from_utf8(w).ok()?.parse().ok())
-                    .ok_or(ApplyError("no number".into()))?;
+                    .ok_or(ApplyError::new("no number"))?;
                 let padding = Bytes::copy_from_slice(words.next().unwrap_or_default());
                 state.revision += 1;
                 let chunk = state.chunks.entry(chunk_of(&name)).or_default();
@@ -77,7 +77,7 @@ impl Toy {
                 }
                 Ok("gone".into())
             }
-            _ => Err(ApplyError("an unknown unit".into())),
+            _ => Err(ApplyError::new("an unknown unit")),
         }
     }
 }
@@ -110,7 +110,7 @@ impl StateMachine for Toy {
     }
 
     fn restore(&self, header: &[u8], _fast: bool) -> Result<Box<dyn Restore>, ApplyError> {
-        let revision = header.try_into().map(u64::from_be_bytes).map_err(|_| ApplyError("header".into()))?;
+        let revision = header.try_into().map(u64::from_be_bytes).map_err(|_| ApplyError::new("header"))?;
         Ok(Box::new(ToyRestore(State { revision, chunks: BTreeMap::new() })))
     }
 

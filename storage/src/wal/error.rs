@@ -18,7 +18,11 @@ pub enum WalError {
         what: String,
     },
     /// A segment written in a format that this program does not know.
-    #[error("{}: log format version {found} is not {known}, the one this program knows", path.display())]
+    #[error(
+        "the log's {} is of format version {found}, and this program reads {known} only: run the version of quorate that \
+         wrote it; nothing was changed",
+        path.display()
+    )]
     Version {
         /// The segment file.
         path: PathBuf,
