@@ -1,13 +1,14 @@
-//! What a member may show of its own state after a restart.
+//! What a member may show of its own state after a start.
 //!
-//! Which entries of its log are committed, a member that comes back learns from the leader: the mark on its own disk
-//! trails behind by the last entries. Until then a read of its own state would miss what the same member has shown
-//! before it stopped. Reads that go through the leader are not concerned; they wait for more than this.
+//! Which entries are committed, a member that comes back learns from the leader: the mark on its own disk trails behind
+//! by the last entries, and the last entry that it has applied and shown may not have been in its own log yet. Until then
+//! a read of its own state would miss what the same member has shown before it stopped. Reads that go through the leader
+//! are not concerned; they wait for more than this.
 //!
 //! A new member has nothing to show before it has applied what made it a member: an empty state would look like a group
 //! that holds nothing.
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
@@ -16,33 +17,53 @@ use quorate_storage::mutants::{self, Mutant};
 
 use crate::group::{Group, Inner};
 use crate::runtime::{self, Instant};
+use crate::types::{LogId, Vote};
 
 /// How often a reader that waits looks again.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
-/// Whether a member has applied again all that it may have shown before it was started.
+/// Whether a member has applied all that was committed when it first heard of its leader after its start.
 pub(crate) struct CatchUp {
     done: AtomicBool,
-    /// The last entry in the log when it was started: it has shown nothing beyond.
-    found: Option<u64>,
+    /// One more than the index up to which a leader has committed; 0: none has said so yet.
+    heard: AtomicU64,
     /// Nobody waits longer: with no leader to ask, what there is, is better than nothing.
     until: Instant,
 }
 
 impl CatchUp {
-    pub(crate) fn new(found: Option<u64>, until: Instant) -> Self {
-        Self { done: AtomicBool::new(false), found, until }
+    pub(crate) fn new(until: Instant) -> Self {
+        Self { done: AtomicBool::new(false), heard: AtomicU64::new(0), until }
+    }
+
+    /// A leader says how far it has committed. It knows all that others have committed before it only once an entry of
+    /// its own term is.
+    pub(crate) fn heard(&self, vote: &Vote, committed: Option<&LogId>) {
+        let own = committed.filter(|id| id.committed_leader_id() == vote.leader_id());
+        if let Some(id) = own
+            && !self.done.load(Relaxed)
+        {
+            self.heard.fetch_max(id.index() + 1, Relaxed);
+        }
     }
 
     fn look(&self, inner: &Inner) -> bool {
-        // A leader may have cut off what was never committed.
-        let again = inner.machine.applied_index() >= self.found.min(inner.log.last_index());
-        (again || self.is_late()) && is_taken_in(inner)
+        let applied = inner.machine.applied().last;
+        let heard = self.heard.load(Relaxed);
+        let told = heard > 0 && applied.as_ref().is_some_and(|id| id.index() + 1 >= heard);
+        (told || leads(inner, applied.as_ref()) || self.is_late()) && is_taken_in(inner)
     }
 
     fn is_late(&self) -> bool {
         Instant::now() >= self.until
     }
+}
+
+/// It leads, and has applied an entry of its own term.
+fn leads(inner: &Inner, applied: Option<&LogId>) -> bool {
+    let metrics = inner.raft.metrics();
+    let now = metrics.borrow_watched();
+    now.state.is_leader() && applied.is_some_and(|id| id.committed_leader_id() == now.vote.leader_id())
 }
 
 /// It has applied the configuration that has it in it.

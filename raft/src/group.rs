@@ -70,6 +70,7 @@ pub(crate) struct Port {
     pub(crate) counters: Arc<Counters>,
     /// What came of a snapshot whose connection broke.
     pub(crate) partial: Partials,
+    pub(crate) catch_up: Arc<CatchUp>,
 }
 
 impl Port {
@@ -113,7 +114,7 @@ pub(crate) struct Inner {
     pub(crate) barrier: Barrier,
     pub(crate) lease: Lease,
     pub(crate) heard: Heard,
-    pub(crate) catch_up: CatchUp,
+    pub(crate) catch_up: Arc<CatchUp>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) sending: Sending,
     pub(crate) marker: Marker,

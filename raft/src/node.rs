@@ -226,7 +226,7 @@ impl Node {
         #[cfg(madsim)]
         let guard = if mutants::on(Mutant::NoRestartGuard) { Duration::ZERO } else { guard };
         let guard_until = node.opened_at + guard;
-        let catch_up = CatchUp::new(log.last_index(), Instant::now() + guard + config.timings.election_max * 2);
+        let catch_up = Arc::new(CatchUp::new(Instant::now() + guard + config.timings.election_max * 2));
         let guarded = Instant::now() < guard_until;
 
         let (sending, heard) = (crate::network::Sending::default(), Heard::default());
@@ -265,7 +265,7 @@ impl Node {
             barrier: Barrier::start(raft.clone(), config.identity.member, heard.clone(), patience),
             lease: Lease::default(),
             heard,
-            catch_up,
+            catch_up: catch_up.clone(),
             machine: adapter,
             log: log.clone(),
             transport: node.transport.clone(),
@@ -306,7 +306,15 @@ impl Node {
         tokio::spawn(crate::check::watch(Arc::downgrade(&inner), config.limits.check_interval));
         node.transport.add_group(
             id,
-            Arc::new(Port { raft: raft.clone(), log, machine, guard_until, counters, partial: Partials::default() }),
+            Arc::new(Port {
+                raft: raft.clone(),
+                log,
+                machine,
+                guard_until,
+                counters,
+                partial: Partials::default(),
+                catch_up,
+            }),
         );
         if guarded {
             let inner = inner.clone();

@@ -159,6 +159,7 @@ impl Session {
 
     fn append(&mut self, port: Arc<Port>, frame: Frame) -> Result<(), String> {
         let request = read_append(frame.body.clone()).map_err(|e| e.to_string())?;
+        port.catch_up.heard(&request.vote, request.leader_commit.as_ref());
         if let Some(stream) = self.streams.get(&frame.request) {
             return match stream.try_send(request) {
                 // A stream that has ended with an error has told so; what was behind it is void.

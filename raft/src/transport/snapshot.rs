@@ -337,6 +337,7 @@ mod tests {
             guard_until: Instant::now(),
             counters: inner.counters.clone(),
             partial: Partials::default(),
+            catch_up: inner.catch_up.clone(),
         };
         let begin = Begin {
             vote,
