@@ -100,7 +100,9 @@ impl Keeper {
         self.tell_leader(metrics);
         self.tell_members(metrics);
         if Instant::now() >= self.duties_at {
-            self.duties_at = Instant::now() + DUTY_EVERY;
+            // Whose log this is stands in it as early as can be.
+            let unfounded = self.known.leads && inner.machine.applied().system.cluster.is_nil();
+            self.duties_at = Instant::now() + if unfounded { LOOK_EVERY } else { DUTY_EVERY };
             self.mark();
             self.look_at_room();
             self.checkpoint(metrics);
