@@ -293,7 +293,7 @@ pub const ROWS: &[Deliberate] = &[
         words: "a connection between members that broke is not made again",
         within: 5,
         oracles: &[convergence::NAME],
-        faults: &[Fault::Kill],
+        faults: &[Fault::Partition],
         needs: nothing,
     },
     Deliberate {
