@@ -322,8 +322,10 @@ impl Builder {
             Some(Err(CheckpointError::Corrupt { .. })) => Err(corrupt("the checkpoint store is corrupt")),
             // The log still holds everything. Say so and try again later: a full disk may get room.
             Some(Err(error)) => {
-                shared.counters.checkpoint_failed();
-                tracing::error!(group = shared.group, %error, "a checkpoint could not be written");
+                shared.counters.checkpoint_failed(&error);
+                if shared.counters.checkpoint_told.is_due(&error) {
+                    tracing::error!(group = shared.group, %error, "a checkpoint could not be written; it is tried again");
+                }
                 Ok(before.unwrap_or_default())
             }
             Some(Ok(Outcome::GivenUp)) | None => Ok(before.unwrap_or_default()),

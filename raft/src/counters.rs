@@ -1,15 +1,39 @@
 //! Counters of one group, and its events: bumped where things happen, read by status.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::Duration;
 
+use parking_lot::Mutex;
+use quorate_storage::checkpoint::CheckpointError;
 use tokio::sync::broadcast;
 
 use crate::events::Event;
+use crate::runtime::Instant;
 use crate::status::Histogram;
 
 /// Events that a slow listener may fall behind.
 const EVENTS: usize = 256;
+
+/// The least time between two lines of the log about the same trouble.
+const TELL_EVERY: Duration = Duration::from_secs(30);
+/// A snapshot that was refused for want of room makes the disk count as full for so long. It is offered again sooner.
+const FULL_FOR: Duration = Duration::from_secs(10);
+
+/// Trouble that is told again only after a while, unless it is of another kind.
+#[derive(Default)]
+pub(crate) struct Seldom(Mutex<Option<(std::mem::Discriminant<CheckpointError>, Instant)>>);
+
+impl Seldom {
+    pub(crate) fn is_due(&self, error: &CheckpointError) -> bool {
+        let (kind, now) = (std::mem::discriminant(error), Instant::now());
+        let mut last = self.0.lock();
+        let due = last.as_ref().is_none_or(|(told, at)| *told != kind || now - *at >= TELL_EVERY);
+        if due {
+            *last = Some((kind, now));
+        }
+        due
+    }
+}
 
 pub(crate) struct Counters {
     pub(crate) proposals: AtomicU64,
@@ -25,6 +49,12 @@ pub(crate) struct Counters {
     pub(crate) checkpoint_failures: AtomicU64,
     pub(crate) checkpoint_us: AtomicU64,
     pub(crate) checkpoint_failed: AtomicBool,
+    /// Why the last one could not be written.
+    pub(crate) checkpoint_error: Mutex<Option<CheckpointError>>,
+    pub(crate) checkpoint_told: Seldom,
+    /// When a snapshot was last refused because the disk has no room for it.
+    pub(crate) snapshot_refused: Mutex<Option<Instant>>,
+    pub(crate) snapshot_told: Seldom,
     /// When the one that is being written was begun, in nanoseconds; zero: none is.
     pub(crate) checkpoint_since: AtomicU64,
     pub(crate) snapshots_sent: AtomicU64,
@@ -57,6 +87,10 @@ impl Default for Counters {
             checkpoint_failures: zero(),
             checkpoint_us: zero(),
             checkpoint_failed: AtomicBool::new(false),
+            checkpoint_error: Mutex::new(None),
+            checkpoint_told: Seldom::default(),
+            snapshot_refused: Mutex::new(None),
+            snapshot_told: Seldom::default(),
             checkpoint_since: zero(),
             snapshots_sent: zero(),
             snapshot_bytes_sent: zero(),
@@ -82,15 +116,34 @@ impl Counters {
         self.checkpoints.fetch_add(1, Relaxed);
         self.checkpoint_us.store(took.as_micros() as u64, Relaxed);
         self.checkpoint_failed.store(false, Relaxed);
+        *self.checkpoint_error.lock() = None;
+        *self.checkpoint_told.0.lock() = None;
     }
 
-    pub(crate) fn checkpoint_failed(&self) {
-        self.checkpoint_failures.fetch_add(1, Relaxed);
+    pub(crate) fn checkpoint_failed(&self, error: &CheckpointError) {
+        *self.checkpoint_error.lock() = Some(error.clone());
         self.checkpoint_failed.store(true, Relaxed);
+        // Last: whoever counts failures asks for the error then.
+        self.checkpoint_failures.fetch_add(1, SeqCst);
+    }
+
+    pub(crate) fn snapshot_refused(&self, group: u64, error: &CheckpointError) {
+        *self.snapshot_refused.lock() = Some(Instant::now());
+        if self.snapshot_told.is_due(error) {
+            tracing::error!(group, %error, "a snapshot was refused and is taken when the disk has room");
+        }
+    }
+
+    /// The disk had no room for a checkpoint or a snapshot when that was last tried.
+    pub(crate) fn is_short_of_room(&self) -> bool {
+        let checkpoint = matches!(*self.checkpoint_error.lock(), Some(CheckpointError::NoRoom(_)));
+        checkpoint || self.snapshot_refused.lock().as_ref().is_some_and(|at| at.elapsed() < FULL_FOR)
     }
 
     pub(crate) fn snapshot_installed(&self, index: u64, bytes: u64) {
         self.snapshots_received.fetch_add(1, Relaxed);
+        *self.snapshot_refused.lock() = None;
+        *self.snapshot_told.0.lock() = None;
         self.emit(Event::SnapshotInstalled { index, bytes });
     }
 }

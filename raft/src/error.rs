@@ -65,6 +65,9 @@ pub enum ChangeError {
     /// Refused, with the reason. Nothing was changed.
     #[error("{0}")]
     Refused(String),
+    /// The disk has no room for it. Nothing was changed.
+    #[error("{0}")]
+    NoRoom(String),
     /// Another change is under way. Nothing was changed.
     #[error("another change of the membership is under way")]
     Busy,
@@ -110,4 +113,48 @@ pub enum NodeError {
     /// openraft refused.
     #[error("{0}")]
     Raft(String),
+}
+
+/// What openraft says of its end, in plain words: its own text shows its inner values.
+pub(crate) fn plain(error: &dyn std::error::Error) -> String {
+    let text = error.to_string();
+    let Some((head, source)) = text.strip_prefix("when ").zip(error.source()) else { return text };
+    let mut words = head.split([' ', '(', ':']);
+    let doing = match words.next() {
+        Some("Write") => "writing",
+        Some("Delete") => "cutting",
+        _ => "reading",
+    };
+    let what = match words.next() {
+        Some("Snapshot") => "a snapshot",
+        Some("Logs" | "Log" | "LogIndex") => "the log",
+        Some("Vote") => "the vote",
+        Some("Apply") => "the data that an entry changes",
+        _ => "the data",
+    };
+    let source = source.to_string();
+    let source = source.strip_prefix("std::io::error::Error: ").unwrap_or(&source);
+    format!("{doing} {what} has failed: {source}")
+}
+
+#[cfg(test)]
+mod tests {
+    use openraft::errors::Fatal;
+    use openraft::{ErrorSubject, ErrorVerb, StorageError};
+
+    use super::plain;
+    use crate::types::TypeConfig;
+
+    #[test]
+    fn what_openraft_says_is_told_in_plain_words() {
+        let told = |subject, verb| {
+            let cause = std::io::Error::other("the disk is on fire");
+            let error: StorageError<TypeConfig> = StorageError::from_io_error(subject, verb, cause);
+            (plain(&error), plain(&Fatal::StorageError(error)))
+        };
+        let words = "writing a snapshot has failed: the disk is on fire".to_owned();
+        assert_eq!(told(ErrorSubject::Snapshot(None), ErrorVerb::Write), (words.clone(), words));
+        assert_eq!(told(ErrorSubject::Logs, ErrorVerb::Read).0, "reading the log has failed: the disk is on fire");
+        assert_eq!(plain(&Fatal::<TypeConfig>::Panicked), "panicked");
+    }
 }

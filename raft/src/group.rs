@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::Duration;
 
 use bytes::Bytes;
 use openraft::async_runtime::WatchReceiver;
 use parking_lot::Mutex;
+use quorate_storage::checkpoint::{CheckpointError, CheckpointStore};
 use quorate_storage::disk::{Disk, read_file, write_file_atomically};
 use quorate_storage::wal::GroupLog;
 use tokio::sync::Notify;
@@ -23,11 +24,11 @@ use crate::counters::Counters;
 use crate::error::{ChangeError, ProposeError, ReadError};
 use crate::events::{Event, Events};
 use crate::lease::{Heard, Lease};
-use crate::network::Sending;
+use crate::network::{Sending, Troubles};
 use crate::proposer::Proposer;
 use crate::runtime::Instant;
 use crate::state_machine::Machine;
-use crate::status::{GroupStatus, MemberStatus, Role};
+use crate::status::{GroupStatus, MemberStatus, Role, Trouble};
 use crate::transport::{Partials, Transport};
 use crate::types::{GroupId, LeaderId, Member, MemberId, Metrics, TypeConfig};
 
@@ -66,6 +67,9 @@ pub(crate) struct Port {
     pub(crate) raft: RaftHandle,
     pub(crate) log: GroupLog,
     pub(crate) machine: Arc<dyn StateMachine>,
+    pub(crate) store: CheckpointStore,
+    /// Bytes that are known of a snapshot for which there was no room.
+    pub(crate) wanted_bytes: AtomicU64,
     pub(crate) guard_until: Instant,
     pub(crate) counters: Arc<Counters>,
     /// What came of a snapshot whose connection broke.
@@ -79,9 +83,10 @@ impl Port {
         Instant::now() >= self.guard_until
     }
 
-    /// False while the disk is full: no snapshot then.
-    pub(crate) fn has_room(&self) -> bool {
-        self.log.has_room()
+    /// Whether the disk has room for the log, and for as much as a snapshot had that was refused for want of room.
+    pub(crate) fn room_for_snapshot(&self) -> Result<(), CheckpointError> {
+        self.store.check_room(self.wanted_bytes.load(Relaxed))?;
+        if self.log.has_room() { Ok(()) } else { Err(CheckpointError::NoRoom(0)) }
     }
 
     /// False when the log is nearly at the end of what a full disk has left it: no entries then. Heartbeats and votes,
@@ -117,6 +122,7 @@ pub(crate) struct Inner {
     pub(crate) catch_up: Arc<CatchUp>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) sending: Sending,
+    pub(crate) troubles: Troubles,
     pub(crate) marker: Marker,
     /// Written when what this member holds is not what the log says: it must not start again.
     pub(crate) damaged: Marker,
@@ -422,12 +428,21 @@ impl Inner {
             return Err(ChangeError::Refused("there is nothing to save yet".into()));
         };
         let deadline = Instant::now() + patience;
+        let failures = || self.counters.checkpoint_failures.load(SeqCst);
+        let failed_before = failures();
         while self.machine.durable() < Some(target) {
             // Dropped by openraft while another one is being written; so ask again after a while.
             self.machine.hurry();
             self.raft.trigger().snapshot().await.map_err(|_| ChangeError::Stopped)?;
             if self.machine.wait_durable(target, Duration::from_millis(200)).await {
                 break;
+            }
+            if failures() > failed_before
+                && let Some(error) = self.counters.checkpoint_error.lock().clone()
+            {
+                let words = error.to_string();
+                let full = matches!(error, CheckpointError::NoRoom(_));
+                return Err(if full { ChangeError::NoRoom(words) } else { ChangeError::Refused(words) });
             }
             if self.failure.lock().is_some() || self.stopping.load(SeqCst) && Instant::now() >= deadline {
                 return Err(ChangeError::Stopped);
@@ -464,6 +479,7 @@ impl Inner {
         let voters: Vec<MemberId> = membership.voter_ids().collect();
         let last = metrics.last_log_index;
         let sending = self.sending.lock().clone();
+        let no_room = !self.log.has_room() || self.counters.is_short_of_room();
         let members: BTreeMap<MemberId, Member> = membership.nodes().map(|(id, m)| (*id, m.clone())).collect();
         let members = members
             .into_iter()
@@ -495,6 +511,11 @@ impl Inner {
                     () => Role::Learner,
                 };
                 let known = mine || leads;
+                let trouble = match () {
+                    () if mine => no_room.then_some(Trouble::NoRoom),
+                    () if leads => self.troubles.of(id, &metrics.vote),
+                    () => None,
+                };
                 MemberStatus {
                     id,
                     member,
@@ -507,6 +528,7 @@ impl Inner {
                     last_ack_age,
                     healthy,
                     snapshot: sending.get(&id).copied(),
+                    trouble,
                 }
             })
             .collect();
@@ -527,6 +549,7 @@ impl Inner {
             membership_changing: membership.get_joint_config().len() > 1
                 || metrics.membership_config.log_id() != metrics.committed_membership_config.log_id(),
             members,
+            no_room,
             proposals: counters.proposals.load(Relaxed),
             proposals_unknown: counters.proposals_unknown.load(Relaxed),
             proposals_waiting: self.proposer.waiting(),

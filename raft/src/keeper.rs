@@ -9,6 +9,7 @@ use std::time::Duration;
 use openraft::async_runtime::WatchReceiver;
 use openraft::{ChangeMembers, ServerState};
 
+use crate::error::plain;
 use crate::events::Event;
 use crate::group::{Inner, Known};
 use crate::lease::LeaseFacts;
@@ -47,6 +48,8 @@ struct Keeper {
     /// Since when the disk has no room for the log, and when that was last seen to.
     full_since: Option<Instant>,
     full_seen_to: Instant,
+    /// A leader has heard this member's addresses since the start.
+    announced: Arc<AtomicBool>,
 }
 
 /// Watches until the group is stopped.
@@ -66,6 +69,7 @@ pub(crate) async fn keep(inner: Arc<Inner>) {
         checkpoint_at: now,
         full_since: None,
         full_seen_to: now,
+        announced: Arc::default(),
         inner: inner.clone(),
     };
     loop {
@@ -92,7 +96,7 @@ impl Keeper {
     fn look(&mut self, metrics: &Metrics) {
         let inner = self.inner.clone();
         if let Err(fatal) = &metrics.running_state {
-            inner.fail(fatal.to_string());
+            inner.fail(plain(fatal));
             return;
         }
         let me = inner.me.member;
@@ -280,9 +284,12 @@ impl Keeper {
             self.full_seen_to = Instant::now();
         }
         self.duty.store(true, SeqCst);
-        let (inner, busy) = (self.inner.clone(), self.duty.clone());
+        let (inner, busy, announced) = (self.inner.clone(), self.duty.clone(), self.announced.clone());
         tokio::spawn(async move {
-            inner.perform(duty).await;
+            let announces = matches!(duty, Duty::TellAddresses(_));
+            if inner.perform(duty).await && announces {
+                announced.store(true, SeqCst);
+            }
             busy.store(false, SeqCst);
         });
     }
@@ -296,7 +303,8 @@ impl Keeper {
             let moved =
                 (&mine.peer, &mine.client, &mine.admin) != (&inner.own.peer, &inner.own.client, &inner.own.admin);
             let (leader, _) = self.known.leader.as_ref().filter(|(id, _)| *id != me)?;
-            return moved.then_some(Duty::TellAddresses(*leader));
+            // This member's own view may be older than the leader's, and lack an address that was wrong.
+            return (moved || !self.announced.load(SeqCst)).then_some(Duty::TellAddresses(*leader));
         }
         let applied = inner.machine.applied();
         // An entry of this term first: before it, what the log says may still change.
@@ -364,9 +372,10 @@ impl Inner {
         }
     }
 
-    async fn perform(self: &Arc<Self>, duty: Duty) {
+    /// True if it is done.
+    async fn perform(self: &Arc<Self>, duty: Duty) -> bool {
         // Somebody changes something already; there will be another look.
-        let Ok(_one) = self.changing.try_lock() else { return };
+        let Ok(_one) = self.changing.try_lock() else { return false };
         let outcome = match duty {
             Duty::Found => {
                 let found = SystemCommand::Found { cluster: self.me.cluster, first: self.me.member };
@@ -394,10 +403,11 @@ impl Inner {
             Duty::SetAddresses(id, own) => self.set_addresses(id, &own).await,
             Duty::TellAddresses(leader) => self.tell_addresses(leader).await,
         };
-        if let Err(error) = outcome {
+        if let Err(error) = &outcome {
             tracing::info!(group = self.id, %error, "the membership could not be put in order yet");
             tokio::time::sleep(DUTY_EVERY).await;
         }
+        outcome.is_ok()
     }
 
     /// This member was removed: it must not ask for votes any more.

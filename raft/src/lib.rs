@@ -56,5 +56,5 @@ pub use offline::{NewGroup, Place, Survey, begin_group, survey};
 pub use runtime::Spawner;
 #[cfg(madsim)]
 pub use runtime::set_clock_rate;
-pub use status::{GroupStatus, Histogram, HistogramSnapshot, MemberStatus, Role, SnapshotProgress};
+pub use status::{GroupStatus, Histogram, HistogramSnapshot, MemberStatus, Role, SnapshotProgress, Trouble};
 pub use types::{GroupId, Member, MemberId};

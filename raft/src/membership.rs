@@ -380,6 +380,14 @@ impl Inner {
         self.change(ChangeMembers::SetNodes(BTreeMap::from([(id, member)])), true).await
     }
 
+    /// Whether this member leads and knows these addresses of a member.
+    fn has_addresses(&self, id: MemberId, own: &Member) -> bool {
+        let known = self.leading().ok().and_then(|metrics| metrics.membership_config.get_node(&id).cloned());
+        known.is_some_and(|known| {
+            (known.peer, known.client, known.admin) == (own.peer.clone(), own.client.clone(), own.admin.clone())
+        })
+    }
+
     pub(crate) async fn tell_addresses(&self, leader: MemberId) -> Result<(), ChangeError> {
         self.ask(leader, Ask::Addresses(self.own.clone())).await
     }
@@ -519,6 +527,8 @@ impl Service for Desk {
                 Ask::Remove(id) => inner.remove(id).await,
                 Ask::Room if inner.log.has_room() => Ok(()),
                 Ask::Room => Err(ChangeError::Refused("its disk has no room".into())),
+                // Each member tells its addresses once after a start. They are seldom new.
+                Ask::Addresses(member) if inner.has_addresses(from, &member) => Ok(()),
                 Ask::Addresses(member) => match inner.changing.try_lock() {
                     Ok(_one) => inner.set_addresses(from, &member).await,
                     Err(_) => Err(ChangeError::Busy),

@@ -5,6 +5,7 @@
 //! each has its answer, for the heartbeat waits for that end; and when the connection breaks, with an
 //! error, for nobody knows then what arrived.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -31,9 +32,11 @@ use crate::events::Event;
 use crate::lease::Heard;
 use crate::runtime::Instant;
 use crate::state_machine::SnapshotData;
-use crate::status::SnapshotProgress;
+use crate::status::{SnapshotProgress, Trouble};
 use crate::transport::rpc::{put_append, put_transfer, put_vote_request, read_append_answer, read_vote_response};
-use crate::transport::{Exchange, HeldPeer, Kind, Lane, Lost, Transport, put_begin, put_end, put_piece, read_resume};
+use crate::transport::{
+    Exchange, HeldPeer, Kind, Lane, Lost, Transport, code, put_begin, put_end, put_piece, read_resume,
+};
 use crate::types::{GroupId, LogId, Member, MemberId, TypeConfig, Vote};
 use crate::wire::{Malformed, Reader};
 
@@ -70,6 +73,45 @@ pub(crate) struct Reach {
     reported: bool,
 }
 
+/// What keeps members from being sound, as the leader has found.
+#[derive(Clone, Default)]
+pub(crate) struct Troubles {
+    matched: Matched,
+    /// When a member last said that its disk has no room, and when that was last told.
+    full: Arc<Mutex<BTreeMap<MemberId, (Instant, Instant)>>>,
+}
+
+/// A member that says that its disk is full counts as full for so long: it is asked again sooner.
+const FULL_FOR: Duration = Duration::from_secs(5);
+/// The least time between two lines of the log about it.
+const TELL_EVERY: Duration = Duration::from_secs(30);
+
+impl Troubles {
+    pub(crate) fn new(matched: Matched) -> Self {
+        Self { matched, full: Arc::default() }
+    }
+
+    /// Under this leadership.
+    pub(crate) fn of(&self, id: MemberId, vote: &Vote) -> Option<Trouble> {
+        if self.matched.lock().get(&id).is_some_and(|known| known.reported && known.under == *vote) {
+            return Some(Trouble::LostData);
+        }
+        self.full.lock().get(&id).is_some_and(|(at, _)| at.elapsed() < FULL_FOR).then_some(Trouble::NoRoom)
+    }
+
+    /// A member has given that answer. True if it is to be told.
+    fn heard(&self, id: MemberId, lost: &Lost) -> bool {
+        if !matches!(lost, Lost::Failed(code::NO_ROOM, _)) {
+            return true;
+        }
+        let now = Instant::now();
+        let mut full = self.full.lock();
+        let told = full.get(&id).map(|(_, told)| *told).filter(|told| now - *told < TELL_EVERY);
+        full.insert(id, (now, told.unwrap_or(now)));
+        told.is_none()
+    }
+}
+
 fn reached(matched: &Matched, target: MemberId, under: Vote, index: u64) {
     let mut all = matched.lock();
     if all.get(&target).is_none_or(|known| known.under != under || known.index < index) {
@@ -80,6 +122,7 @@ fn reached(matched: &Matched, target: MemberId, under: Vote, index: u64) {
 /// Makes clients for openraft.
 pub(crate) struct Network {
     pub(crate) group: GroupId,
+    pub(crate) troubles: Troubles,
     pub(crate) transport: Transport,
     pub(crate) counters: Arc<Counters>,
     pub(crate) sending: Sending,
@@ -98,6 +141,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
         Client {
             group: self.group,
             target,
+            troubles: self.troubles.clone(),
             peer: self.transport.hold(target, node),
             lane: Lane::Log,
             counters: self.counters.clone(),
@@ -120,6 +164,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
 pub(crate) struct Client {
     group: GroupId,
     target: MemberId,
+    troubles: Troubles,
     /// Held: openraft knows a member before the directory does, and for a while longer.
     peer: HeldPeer,
     /// All requests of a stream take one lane: they must not overtake each other.
@@ -145,6 +190,7 @@ fn malformed(error: &Malformed) -> RpcError {
 /// An append stream under way.
 struct Appending<S> {
     target: MemberId,
+    troubles: Troubles,
     matched: Matched,
     log: GroupLog,
     heard: Heard,
@@ -185,7 +231,10 @@ impl<S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Unpin> Appending<S> {
                         Ok(body) => {
                             read_append_answer(body).map_err(|e| malformed(&e)).and_then(|a| self.check(a, sent))
                         }
-                        Err(lost) => Err(unreachable(&lost)),
+                        Err(lost) => {
+                            self.troubles.heard(self.target, &lost);
+                            Err(unreachable(&lost))
+                        }
                     };
                     // An error ends the stream on the other side, too.
                     self.ended = !matches!(result, Ok(Ok(_)));
@@ -310,6 +359,7 @@ impl RaftNetworkV2<TypeConfig> for Client {
             exchange.at_end(Some(Kind::AppendEnd));
             let appending = Appending {
                 target: self.target,
+                troubles: self.troubles.clone(),
                 matched: self.matched.clone(),
                 log: self.log.clone(),
                 heard: self.heard.clone(),
@@ -358,11 +408,15 @@ impl RaftNetworkV2<TypeConfig> for Client {
         let last = snapshot.meta.last_log_id;
         tracing::info!(group = self.group, to = target, "a snapshot is being sent");
         let sent = AtomicU64::new(0);
+        let mut told = true;
         let result = tokio::select! {
             biased;
             closed = cancel => Err(StreamingError::Closed(closed)),
             result = self.send_snapshot(&vote, snapshot, &sent) => {
-                result.map_err(|lost| StreamingError::Unreachable(Unreachable::new(&lost)))
+                result.map_err(|lost| {
+                    told = self.troubles.heard(target, &lost);
+                    StreamingError::Unreachable(Unreachable::new(&lost))
+                })
             }
         };
         self.sending.lock().remove(&target);
@@ -376,9 +430,10 @@ impl RaftNetworkV2<TypeConfig> for Client {
                 self.counters.emit(Event::SnapshotSent { to: target, bytes });
                 tracing::info!(group = self.group, to = target, bytes, "a snapshot was sent and installed");
             }
-            Err(error) => {
+            Err(error) if told => {
                 tracing::warn!(group = self.group, to = target, bytes, %error, "a snapshot was not sent to its end");
             }
+            Err(_) => {}
         }
         result
     }
@@ -439,7 +494,7 @@ impl Client {
             if now == 0 || moved.elapsed() >= RESUME_PATIENCE {
                 return Err(lost);
             }
-            tracing::info!(group = self.group, to = self.target, bytes = now, %lost, "a snapshot was broken off and goes on");
+            tracing::info!(group = self.group, to = self.target, bytes = now, %lost, "a snapshot was broken off");
             tokio::time::sleep(RESUME_PAUSE).await;
         }
     }
@@ -464,6 +519,11 @@ impl Client {
             .await?;
         let answer = confirmed(&mut exchange, PIECE_PATIENCE).await?;
         let (from, chunks_done, there) = read_resume(answer).map_err(|e| Lost::Broken(e.to_string()))?;
+        // Only the receiver knows: one that has been started anew has nothing of it.
+        if sent.load(Relaxed) > 0 {
+            let how = if there > 0 { "a snapshot goes on where it broke off" } else { "a snapshot begins anew" };
+            tracing::info!(group = self.group, to = self.target, bytes = there, "{how}");
+        }
         let ids: Vec<u128> = view.chunks().map(|(id, _)| id).collect();
         let mut progress = SnapshotProgress { chunks_done, chunks_total: ids.len() as u64, bytes_sent: there };
         let mut pace = Pace::new(self.snapshot_rate);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,13 +20,13 @@ use crate::barrier::Barrier;
 use crate::catch_up::CatchUp;
 use crate::config::{NodeConfig, RaftTimings, Start};
 use crate::counters::Counters;
-use crate::error::{CallError, NodeError};
+use crate::error::{CallError, NodeError, plain};
 use crate::group::{Group, Inner as GroupInner, Known, Marker, Port, RaftHandle};
 use crate::keeper;
 use crate::lease::{Heard, Lease};
 use crate::log_store::{Durable, LogStore};
 use crate::membership::{Desk, SERVICE};
-use crate::network::Network;
+use crate::network::{Network, Troubles};
 use crate::proposer::Proposer;
 use crate::runtime::{self, Instant};
 use crate::state_machine::Machine;
@@ -230,12 +230,15 @@ impl Node {
         let guarded = Instant::now() < guard_until;
 
         let (sending, heard) = (crate::network::Sending::default(), Heard::default());
+        let matched = crate::network::Matched::default();
+        let troubles = Troubles::new(matched.clone());
         let network = Network {
             group: id,
             transport: node.transport.clone(),
             counters: counters.clone(),
             sending: sending.clone(),
-            matched: crate::network::Matched::default(),
+            matched,
+            troubles: troubles.clone(),
             log: log.clone(),
             heard: heard.clone(),
             piece_bytes: config.limits.snapshot_frame_bytes,
@@ -245,7 +248,7 @@ impl Node {
         let raft_config = Arc::new(raft_config(&config.timings, !guarded)?);
         let raft = RaftHandle::new(config.identity.member, raft_config, network, log_store, adapter.clone())
             .await
-            .map_err(|e| NodeError::Storage(format!("group {id} can't be recovered: {e}")))?;
+            .map_err(|e| NodeError::Storage(format!("group {id} can't be recovered: {}", plain(&e))))?;
         adapter.pace(config.limits.clone());
         adapter.go_live();
         if let Some(applied) = adapter.applied_index().filter(|index| Some(*index) > adapter.durable()) {
@@ -271,6 +274,7 @@ impl Node {
             transport: node.transport.clone(),
             counters: counters.clone(),
             sending,
+            troubles,
             marker,
             damaged,
             own,
@@ -310,6 +314,8 @@ impl Node {
                 raft: raft.clone(),
                 log,
                 machine,
+                store: node.stores.checkpoints.clone(),
+                wanted_bytes: AtomicU64::new(0),
                 guard_until,
                 counters,
                 partial: Partials::default(),

@@ -33,6 +33,8 @@ use crate::system::{SystemCommand, SystemState};
 use crate::types::{Data, GroupId, LogId, Payload, Replies, StoredMembership, TypeConfig};
 use crate::wire::{Malformed, Reader, put_bytes, put_maybe_log_id, put_stored_membership};
 
+/// How often a full disk is looked at while a snapshot waits for it.
+const ROOM_EVERY: Duration = Duration::from_secs(1);
 const MANIFEST_VERSION: u8 = 1;
 
 pub(crate) type Meta = openraft::type_config::alias::SnapshotMetaOf<TypeConfig>;
@@ -355,6 +357,29 @@ impl Machine {
         }
     }
 
+    /// Makes the state of a snapshot durable. A disk that has filled since there was room is waited for: openraft would
+    /// take an error for the end.
+    async fn write_installed(
+        &self,
+        view: &Arc<dyn View>,
+        applied: &Applied,
+    ) -> io::Result<tokio::sync::OwnedMutexGuard<Book>> {
+        let shared = &self.shared;
+        let stopping =
+            || shared.group_of_damage.get().and_then(Weak::upgrade).is_none_or(|group| group.stopping.load(SeqCst));
+        loop {
+            let book = shared.book.clone().lock_owned().await;
+            let job = Job::new(shared.clone(), view.clone(), book, applied, true);
+            match runtime::blocking(move || job.run_now()).await? {
+                Err(error @ CheckpointError::NoRoom(_)) if !stopping() => {
+                    shared.counters.snapshot_refused(shared.group, &error);
+                    tokio::time::sleep(ROOM_EVERY).await;
+                }
+                written => return written.map_err(io::Error::other),
+            }
+        }
+    }
+
     fn apply_one(&self, payload: &Payload, log_id: LogId, want_replies: bool) -> io::Result<Replies> {
         let shared = &*self.shared;
         let before = shared.applied.lock().last.as_ref().map(LogId::index);
@@ -453,11 +478,9 @@ impl RaftStateMachine<TypeConfig> for Machine {
             Applied { last: meta.last_log_id, membership: meta.last_membership.clone(), system: snapshot.system };
         // A checkpoint that is being written would be older: it is given up.
         self.shared.installing.store(true, SeqCst);
-        let book = self.shared.book.clone().lock_owned().await;
-        let job = Job::new(self.shared.clone(), view.clone(), book, &applied, true);
-        let written = runtime::blocking(move || job.run_now()).await;
+        let written = self.write_installed(&view, &applied).await;
         self.shared.installing.store(false, SeqCst);
-        let mut book = written?.map_err(io::Error::other)?;
+        let mut book = written?;
         let shared = &*self.shared;
         shared.machine.install(view);
         shared.checks.forget();

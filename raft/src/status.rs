@@ -45,6 +45,15 @@ pub struct SnapshotProgress {
     pub bytes_sent: u64,
 }
 
+/// What keeps a member from being sound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// It no longer has entries that it had acknowledged: it must be removed, and join again as a new member.
+    LostData,
+    /// Its disk has no room.
+    NoRoom,
+}
+
 /// What is known of one member. Only the leader knows `matched`, `lag` and `last_ack_age` of the others.
 #[derive(Clone, Debug)]
 pub struct MemberStatus {
@@ -66,6 +75,8 @@ pub struct MemberStatus {
     pub healthy: Option<bool>,
     /// A snapshot on its way to it.
     pub snapshot: Option<SnapshotProgress>,
+    /// What is wrong with it, as far as it is known here: the leader knows it of all, others of themselves.
+    pub trouble: Option<Trouble>,
 }
 
 /// What a group looks like from here.
@@ -99,6 +110,8 @@ pub struct GroupStatus {
     pub membership_changing: bool,
     /// All members, in order of their ids.
     pub members: Vec<MemberStatus>,
+    /// This member's disk has no room for the log, for a checkpoint or for a snapshot.
+    pub no_room: bool,
     /// Units handed to the log.
     pub proposals: u64,
     /// Units that failed, by outcome unknown.
@@ -165,6 +178,7 @@ impl GroupStatus {
             lease: false,
             membership_changing: false,
             members: Vec::new(),
+            no_room: false,
             proposals: 0,
             proposals_unknown: 0,
             proposals_waiting: 0,

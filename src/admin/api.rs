@@ -63,6 +63,9 @@ impl From<ChangeError> for ApiError {
                 Self::new(404, "no_such_member", message, "list the members to see their ids")
             }
             ChangeError::Refused(_) => Self::new(409, "refused", message, "nothing was changed"),
+            ChangeError::NoRoom(_) => {
+                Self::new(507, "no_room", message, "make room on this member's disk, and ask again")
+            }
             ChangeError::Busy => Self::new(409, "busy", message, "nothing was changed: try again in a moment"),
             ChangeError::Unknown(_) => Self::unknown_outcome(message),
             ChangeError::Stopped => Self::stopped(message),

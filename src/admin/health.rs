@@ -20,6 +20,14 @@ pub struct Check {
     pub name: &'static str,
     /// Why it fails, if it does.
     pub failure: Option<String>,
+    /// It is told, and what is asked for holds all the same.
+    pub warning: bool,
+}
+
+impl Check {
+    fn new(name: &'static str, failure: Option<String>) -> Self {
+        Self { name, failure, warning: false }
+    }
 }
 
 /// The answer of a health endpoint.
@@ -42,18 +50,15 @@ impl AdminService {
     pub async fn readyz(&self, verbose: bool, exclude: &[String]) -> Report {
         let status = self.backend().status().await;
         let mut checks = live(&status, self.backend().local().disk_failure());
-        checks.push(Check { name: "running", failure: self.stopping().then(|| "an orderly stop is under way".into()) });
+        checks.push(Check::new("running", self.stopping().then(|| "an orderly stop is under way".into())));
         let loading = self.backend().loading().then(|| "the data is not loaded yet".to_owned());
-        checks.push(Check { name: "loading", failure: loading });
-        let leader = no_leader(&status);
-        checks.push(Check { name: "leader", failure: leader });
+        checks.push(Check::new("loading", loading));
+        checks.push(Check::new("leader", no_leader(&status)));
         let behind = status.committed.unwrap_or(0).saturating_sub(status.applied.unwrap_or(0));
-        checks.push(Check {
-            name: "applied",
-            failure: (behind > APPLY_LAG).then(|| format!("{behind} committed entries are not applied yet")),
-        });
+        let lags = (behind > APPLY_LAG).then(|| format!("{behind} committed entries are not applied yet"));
+        checks.push(Check::new("applied", lags));
         if !exclude.iter().any(|name| name == "read") {
-            checks.push(Check { name: "read", failure: self.check_read(&status).await });
+            checks.push(Check::new("read", self.check_read(&status).await));
         }
         report("readyz", &checks, verbose, exclude)
     }
@@ -91,12 +96,15 @@ fn no_leader(status: &GroupStatus) -> Option<String> {
 }
 
 fn live(status: &GroupStatus, disk: Option<String>) -> Vec<Check> {
-    vec![Check { name: "disk", failure: disk }, Check { name: "group", failure: status.failed.clone() }]
+    // A full disk stops nothing but writes: who was sent elsewhere for it could not even read.
+    let warning = disk.is_none();
+    let full = || status.no_room.then(|| "the disk has no room: reads go on, writes do when there is room".to_owned());
+    vec![Check { name: "disk", failure: disk.or_else(full), warning }, Check::new("group", status.failed.clone())]
 }
 
 fn report(endpoint: &str, checks: &[Check], verbose: bool, exclude: &[String]) -> Report {
     let excluded = |check: &Check| exclude.iter().any(|name| name == check.name);
-    let healthy = checks.iter().all(|check| check.failure.is_none() || excluded(check));
+    let healthy = checks.iter().all(|check| check.failure.is_none() || check.warning || excluded(check));
     if healthy && !verbose {
         return Report { healthy, text: "ok\n".to_owned() };
     }
@@ -105,6 +113,7 @@ fn report(endpoint: &str, checks: &[Check], verbose: bool, exclude: &[String]) -
         match &check.failure {
             _ if excluded(check) => text.push_str(&format!("[+]{} excluded: ok\n", check.name)),
             None => text.push_str(&format!("[+]{} ok\n", check.name)),
+            Some(why) if check.warning => text.push_str(&format!("[-]{} warning: {why}\n", check.name)),
             Some(why) => text.push_str(&format!("[-]{} failed: {why}\n", check.name)),
         }
     }
@@ -143,7 +152,15 @@ pub(super) fn group_metrics(page: &mut Page, status: &GroupStatus) {
     );
     page.gauge("quorate_raft_members", "Members of the group.", status.members.len() as f64);
     page.gauge("quorate_raft_voters", "Voters of the group.", status.members.iter().filter(|m| m.voter).count() as f64);
+    let seconds = |time: Option<Duration>| time.unwrap_or_default().as_secs_f64();
+    let took = seconds(status.checkpoint_took);
+    page.gauge("quorate_checkpoint_duration_seconds", "How long the last checkpoint took.", took);
+    let running = seconds(status.checkpoint_running);
+    page.gauge("quorate_checkpoint_running_seconds", "Age of the checkpoint being written; 0: none is.", running);
+    let full = f64::from(status.no_room);
+    page.gauge("quorate_disk_full", "1 while the disk has no room for the log, a checkpoint or a snapshot.", full);
     let counters = [
+        ("quorate_checkpoint_failures_total", "Checkpoints that could not be written.", status.checkpoint_failures),
         ("quorate_raft_proposals_total", "Units handed to the log.", status.proposals),
         ("quorate_raft_proposals_unknown_total", "Units whose outcome is unknown.", status.proposals_unknown),
         ("quorate_raft_elections_total", "Elections this member stood in.", status.elections),
@@ -215,10 +232,7 @@ mod tests {
     use super::*;
 
     fn checks() -> Vec<Check> {
-        vec![
-            Check { name: "disk", failure: None },
-            Check { name: "leader", failure: Some("no leader is known".into()) },
-        ]
+        vec![Check::new("disk", None), Check::new("leader", Some("no leader is known".into()))]
     }
 
     #[test]
@@ -235,6 +249,14 @@ mod tests {
         assert_eq!(no_leader(&status), None);
         status.removed = true;
         assert_eq!(no_leader(&status).as_deref(), Some("this member was removed from its group"));
+    }
+
+    #[test]
+    fn a_full_disk_is_told_and_changes_nothing() {
+        let status = GroupStatus { no_room: true, ..GroupStatus::loading(1) };
+        let told = report("readyz", &live(&status, None), true, &[]);
+        assert!(told.healthy && told.text.starts_with("[-]disk warning: the disk has no room"), "{}", told.text);
+        assert!(!report("livez", &live(&status, Some("a sync has failed".into())), true, &[]).healthy);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use quorate_raft::{GroupStatus, Member, MemberId, MemberStatus, Role, Service};
+use quorate_raft::{GroupStatus, Member, MemberId, MemberStatus, Role, Service, Trouble};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -319,6 +319,8 @@ fn member_view(member: &MemberStatus, status: &GroupStatus, asked: Option<u64>) 
     let leads = status.role == Role::Leader;
     let lag = if here && leads { Some(0) } else { member.lag };
     let health = match member.healthy {
+        _ if member.trouble == Some(Trouble::LostData) => "lost data",
+        healthy if member.trouble == Some(Trouble::NoRoom) && (here || healthy != Some(false)) => "disk full",
         _ if here => "ok",
         Some(false) => "unreachable",
         Some(true) if member.snapshot.is_some() || lag.is_some_and(|lag| lag > LAGGING_ENTRIES) => "lagging",

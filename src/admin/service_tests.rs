@@ -52,6 +52,7 @@ pub(crate) fn member(id: MemberId, voter: bool) -> MemberStatus {
         last_ack_age: Some(Duration::from_millis(3)),
         healthy: Some(true),
         snapshot: None,
+        trouble: None,
     }
 }
 
@@ -73,6 +74,7 @@ pub(crate) fn quiet_status(id: MemberId) -> GroupStatus {
         lease: false,
         membership_changing: false,
         members: Vec::new(),
+        no_room: false,
         proposals: 0,
         proposals_unknown: 0,
         proposals_waiting: 0,

@@ -113,6 +113,8 @@ impl Local for LocalFacts {
         page.gauge("quorate_log_bytes", "Bytes of the log that are needed", wal.live_bytes as f64);
         page.gauge("quorate_log_disk_bytes", "Bytes of the log's files", wal.disk_bytes as f64);
         page.gauge("quorate_log_segments", "Files of the log that are in use", wal.live_segments as f64);
+        let bytes = node.checkpoint_disk_bytes() as f64;
+        page.gauge("quorate_checkpoint_bytes", "Bytes that the checkpoint takes on disk", bytes);
         let room = f64::from(node.has_room());
         page.gauge("quorate_log_has_room", "0 while the disk has no room for the log: no writes are taken then", room);
         page.gauge("quorate_log_queue_bytes", "Bytes that wait for the log", wal.queue_bytes as f64);

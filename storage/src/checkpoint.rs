@@ -152,6 +152,16 @@ impl Key {
     }
 }
 
+/// Whether chunks of so many bytes can be written beside what is there.
+fn check_room(rows: &dyn Rows, bytes: u64) -> Result<(), CheckpointError> {
+    // Rows have heads and stand on pages that are never quite full.
+    let wanted = RESERVED_BYTES + bytes + bytes / 2;
+    match rows.free_bytes() {
+        Some(free) if free < wanted => Err(CheckpointError::NoRoom(free)),
+        _ => Ok(()),
+    }
+}
+
 fn manifest_key(group: u64) -> Vec<u8> {
     let mut key = vec![b'm'];
     key.extend_from_slice(&group.to_be_bytes());
@@ -281,10 +291,7 @@ impl Group {
 
     /// A store that runs into a full disk in the middle has to be opened anew: better not to begin.
     fn check_room(&self) -> Result<(), CheckpointError> {
-        match self.rows.free_bytes() {
-            Some(free) if free < RESERVED_BYTES => Err(CheckpointError::NoRoom(free)),
-            _ => Ok(()),
-        }
+        check_room(&*self.rows, 0)
     }
 
     /// Removes what a checkpoint that was given up left behind: under the next epoch's number it would count. Gives the
@@ -445,6 +452,15 @@ impl CheckpointStore {
         if states.iter().all(|state| state.readers == 0 && !state.writing) {
             self.rows.rest();
         }
+    }
+
+    /// Whether the disk has room for a whole checkpoint of so many bytes, beside the one that is there: for whoever
+    /// can't stop once it is begun.
+    ///
+    /// # Errors
+    /// [`CheckpointError::NoRoom`].
+    pub fn check_room(&self, bytes: u64) -> Result<(), CheckpointError> {
+        check_room(&*self.rows, bytes)
     }
 
     /// Rows that the last checkpoint of a group holds.

@@ -210,3 +210,87 @@ fn a_leader_with_a_full_disk_hands_over_and_follows_as_well_as_it_can() {
     cluster.wait_settled();
     check(&mut cluster.members[0].conn(), 0..next);
 }
+
+/// Writes the same keys again and again, so that the log grows and what is held doesn't.
+fn write_over(conn: &mut Conn, rounds: usize) {
+    for number in (0..rounds).flat_map(|_| 0..300) {
+        assert_eq!(set(conn, number), Value::ok());
+    }
+}
+
+fn shrink_ballast(member: &Member, by: u64) {
+    let ballast = File::options().write(true).open(member.dir.join("ballast")).expect("the ballast");
+    let size = ballast.metadata().expect("its size").len();
+    ballast.set_len(size - by).expect("it is made smaller");
+}
+
+fn metric(member: &Member, name: &str) -> f64 {
+    let page = member.ask("/metrics").expect("the metrics").body;
+    let line = page.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+    line.unwrap_or_else(|| panic!("{name} in {page}"))
+}
+
+#[test]
+fn a_follower_without_room_for_a_snapshot_waits_for_it() {
+    let args = "--segment-bytes 2mb --checkpoint-log-bytes 4mb --keep-log-bytes 1mb";
+    let mut cluster = Cluster::start(ClusterOptions::new(BINARY).members(2).args(args));
+    let at = cluster.add_member();
+    let disk = SmallDisk::for_member(&mut cluster.members[at]);
+    if matches!(disk, SmallDisk::Limited) {
+        eprintln!("skipped: this process may not mount a disk of its own");
+        return;
+    }
+    cluster.members[at].start();
+    cluster.members[at].wait_ready();
+    cluster.wait_settled();
+    let leader = cluster.leader();
+    if leader == at {
+        cluster.transfer_leader(Some(0));
+    }
+    let leader = cluster.leader();
+    let mut conn = cluster.members[leader].conn();
+    assert_eq!(conn.cmd("SET a b").unwrap(), Value::ok());
+    cluster.wait_caught_up();
+    disk.fill(&mut cluster.members[at]);
+
+    // Who asks for a checkpoint there is told at once, and who asks for its health too.
+    let post = |member: &Member| quorate_testkit::http::post(member.admin, "/v1/snapshot", &serde_json::json!({}));
+    let answer = post(&cluster.members[at]).unwrap();
+    assert_eq!((answer.status, answer.json()["code"].as_str()), (507, Some("no_room")), "{}", answer.body);
+    assert!(metric(&cluster.members[at], "quorate_checkpoint_failures_total") >= 1.0);
+    let health = cluster.members[at].ask("/readyz?verbose").unwrap();
+    assert!(health.is_ok() && health.body.contains("[-]disk warning"), "{} {}", health.status, health.body);
+
+    // Until the leader has cut off what this one needs.
+    let applied = cluster.members[at].status().unwrap()["applied"].as_u64().unwrap() as f64;
+    wait_until("the log is cut", || {
+        write_over(&mut conn, 1);
+        let applied_there = cluster.members[at].status().unwrap()["applied"].as_u64().unwrap() as f64;
+        (metric(&cluster.members[leader], "quorate_raft_purged_index") > applied_there.max(applied)).then_some(())
+    });
+    let full = |cluster: &Cluster| {
+        let members = cluster.members[leader].members().unwrap_or_default();
+        let id = cluster.members[at].id();
+        members.iter().any(|member| member["id"].as_u64() == Some(id) && member["health"] == "disk full")
+    };
+    // Room for a piece of the log, and not for a snapshot; then for the beginning of one.
+    let refused = |cluster: &Cluster| cluster.members[leader].output().contains("when there is room");
+    shrink_ballast(&cluster.members[at], 4 << 20);
+    wait_until("it is told what is wrong", || (full(&cluster) && refused(&cluster)).then_some(()));
+    assert!(cluster.members[at].process().ended().is_none(), "{}", cluster.members[at].output());
+    cluster.members[at].kill();
+    cluster.members[at].start();
+    wait_until("it says so again", || full(&cluster).then_some(()));
+    let sent = || metric(&cluster.members[leader], "quorate_raft_snapshot_sent_bytes_total");
+    let before = sent();
+    shrink_ballast(&cluster.members[at], 3 << 20);
+    wait_until("a part of it was sent", || (sent() > before && full(&cluster)).then_some(()));
+    assert!(cluster.members[at].process().ended().is_none(), "{}", cluster.members[at].output());
+
+    disk.make_room(&mut cluster.members[at]);
+    cluster.wait_settled();
+    cluster.wait_caught_up();
+    check(&mut cluster.members[at].conn(), 0..300);
+    assert!(post(&cluster.members[at]).unwrap().is_ok());
+    assert!(metric(&cluster.members[at], "quorate_checkpoint_bytes") > 0.0);
+}

@@ -2,7 +2,7 @@
 
 use crate::{BINARY, three_members};
 use quorate_testkit::load::Load;
-use quorate_testkit::{Cluster, ClusterOptions, Member, Value};
+use quorate_testkit::{Cluster, ClusterOptions, Member, Value, wait_until};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -137,6 +137,34 @@ fn a_member_starts_again_without_any_flag_that_says_where_its_group_is() {
     }
     cluster.wait_settled();
     assert_eq!(cluster.members[2].conn().cmd("GET k").unwrap(), Value::bulk("v"));
+}
+
+#[test]
+fn an_address_that_was_told_wrongly_is_put_right_by_the_next_start() {
+    let mut cluster = three_members();
+    let at = cluster.follower();
+    let (id, right) = (cluster.members[at].id(), cluster.members[at].peer.to_string());
+    let leader = cluster.leader();
+    let peer_of = |cluster: &Cluster| {
+        let members = cluster.members[leader].members().unwrap_or_default();
+        let row = members.into_iter().find(|member| member["id"].as_u64() == Some(id))?;
+        Some((row["peer"].as_str()?.to_owned(), row["health"] == "ok"))
+    };
+    // A port at which nobody is.
+    let typo = format!("127.0.0.1:{}", cluster.ports.next_port());
+    for (told, heals) in [(&typo, false), (&right, true)] {
+        cluster.members[at].kill();
+        let command = cluster.members[at].command_mut();
+        while let Some(place) = command.iter().position(|word| word == "--advertise-peer") {
+            command.drain(place..place + 2);
+        }
+        command.extend(["--advertise-peer".to_owned(), told.clone()]);
+        cluster.members[at].start();
+        wait_until("the leader knows it", || peer_of(&cluster).filter(|(peer, ok)| peer == told && (*ok || !heals)));
+    }
+    cluster.wait_settled();
+    assert_eq!(cluster.members[leader].conn().cmd("SET k v").unwrap(), Value::ok());
+    cluster.wait_caught_up();
 }
 
 fn log_tool(tool: &str, dir: &Path) -> (Option<i32>, String) {

@@ -249,8 +249,9 @@ impl Session {
     fn snapshot(&mut self, port: Arc<Port>, frame: Frame) -> Result<(), String> {
         let begin = snapshot::Begin::read(frame.body.clone()).map_err(|e| e.to_string())?;
         let which = frame.body.clone();
-        if !port.has_room() {
-            self.fail(&frame, code::NO_ROOM, "the disk of this member has no room for a snapshot");
+        if let Err(error) = port.room_for_snapshot() {
+            port.counters.snapshot_refused(frame.group, &error);
+            self.fail(&frame, code::NO_ROOM, &snapshot::no_room(&error));
             return Ok(());
         }
         self.snapshots.retain(|_, tx| !tx.is_closed());

@@ -6,10 +6,12 @@
 //! the chunks that are complete for a while; the answer to the beginning tells the sender where to go on.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use parking_lot::Mutex;
+use quorate_storage::checkpoint::CheckpointError;
 #[cfg(madsim)]
 use quorate_storage::mutants::{self, Mutant};
 use tokio::sync::mpsc;
@@ -18,6 +20,7 @@ use super::code;
 use super::frame::{self, Frame, Kind};
 use super::lanes::Lanes;
 use crate::api::{ApplyError, Restore};
+use crate::error::plain;
 use crate::group::Port;
 use crate::state_machine::SnapshotData;
 use crate::system::SystemState;
@@ -148,6 +151,24 @@ pub(crate) fn read_resume(body: Bytes) -> Result<(u128, u64, u64), Malformed> {
     Ok(resume)
 }
 
+/// Bytes of a snapshot that may come between two looks at the room on the disk.
+const LOOK_EVERY_BYTES: u64 = 1 << 20;
+
+/// Why a snapshot was not taken: the code and the words of the answer.
+struct Refused(u8, String);
+
+impl From<String> for Refused {
+    fn from(words: String) -> Self {
+        Self(code::SNAPSHOT, words)
+    }
+}
+
+/// The answer to a snapshot for which the disk has no room. Nothing was done: openraft, which would take that for the end
+/// of this member, has not heard of it.
+pub(super) fn no_room(error: &CheckpointError) -> String {
+    format!("{error}: the snapshot is taken when there is room")
+}
+
 /// Receives one snapshot and hands it to Raft.
 pub(super) async fn receive(
     port: Arc<Port>,
@@ -165,9 +186,11 @@ pub(super) async fn receive(
         Ok(Some(vote)) => frame::encode(Kind::Reply, group, request, |out| put_vote(out, &vote)),
         // The sender gave it up, or the connection broke.
         Ok(None) => return,
-        Err(words) => {
-            tracing::warn!(group, reason = %words, "a snapshot could not be taken in");
-            frame::encode_failure(Kind::Failure, group, request, code::SNAPSHOT, &words)
+        Err(Refused(code, words)) => {
+            if code != code::NO_ROOM {
+                tracing::warn!(group, reason = %words, "a snapshot could not be taken in");
+            }
+            frame::encode_failure(Kind::Failure, group, request, code, &words)
         }
     };
     answers.answer(frame);
@@ -194,7 +217,7 @@ async fn run(
     request: u64,
     frames: &mut mpsc::Receiver<Frame>,
     answers: &Lanes,
-) -> Result<Option<Vote>, String> {
+) -> Result<Option<Vote>, Refused> {
     let words = |e: ApplyError| -> String { e.to_string() };
     let mut partial = match port.partial.take(&which) {
         Some(partial) => {
@@ -219,17 +242,20 @@ async fn run(
     // Bytes of all pieces that came, those of a chunk that is not complete included.
     let mut total = partial.total;
     let mut open: Option<(u128, Vec<u8>)> = None;
+    let mut looked_at = 0;
     while let Some(frame) = frames.recv().await {
         if frame.kind == Kind::SnapshotEnd {
             let mut reader = Reader(frame.body);
             let expected = (reader.u64().map_err(|e| e.to_string())?, reader.u64().map_err(|e| e.to_string())?);
             let chunks = partial.chunks;
             if open.is_some() || expected != (chunks, total) {
-                return Err(format!("{chunks} chunks and {total} bytes came of {} and {}", expected.0, expected.1));
+                let (all, size) = expected;
+                return Err(format!("{chunks} chunks and {total} bytes came of {all} and {size}").into());
             }
             if let Some(vote) = already_held(port, &begin).await? {
                 return Ok(Some(vote));
             }
+            check_room(port, group, total)?;
             let view = partial.restore.finish().map_err(words)?;
             port.snapshot_received(total);
             let last_membership = begin.membership;
@@ -245,14 +271,19 @@ async fn run(
                 .raft
                 .install_full_snapshot(begin.vote, openraft::storage::Snapshot { meta, snapshot })
                 .await
-                .map_err(|fatal: openraft::errors::Fatal<TypeConfig>| fatal.to_string())?;
+                .map_err(|fatal: openraft::errors::Fatal<TypeConfig>| plain(&fatal))?;
+            port.wanted_bytes.store(0, Relaxed);
             return Ok(Some(taken.vote));
         }
         let (chunk, last, bytes) = read_piece(frame.body).map_err(|e| e.to_string())?;
         total += bytes.len() as u64;
+        if total >= looked_at + LOOK_EVERY_BYTES {
+            looked_at = total;
+            check_room(port, group, total)?;
+        }
         if let Some((id, whole)) = assemble(&mut open, chunk, last, bytes)? {
             if partial.before.is_some_and(|b| b >= id) {
-                return Err("the chunks are not in order".into());
+                return Err("the chunks are not in order".to_owned().into());
             }
             partial.restore.add(id, &whole).map_err(words)?;
             (partial.before, partial.total) = (Some(id), total);
@@ -266,6 +297,15 @@ async fn run(
         port.partial.keep(which, partial);
     }
     Ok(None)
+}
+
+/// Whether the disk has room for a snapshot that has at least so many bytes. If not, the next beginning is held to it.
+fn check_room(port: &Port, group: u64, bytes: u64) -> Result<(), Refused> {
+    port.store.check_room(bytes).map_err(|error| {
+        port.wanted_bytes.fetch_max(bytes, Relaxed);
+        port.counters.snapshot_refused(group, &error);
+        Refused(code::NO_ROOM, no_room(&error))
+    })
 }
 
 /// A chunk that is complete with this piece.
@@ -302,6 +342,8 @@ mod tests {
 
     use openraft::entry::RaftEntry;
     use openraft::raft::AppendEntriesRequest;
+    use quorate_storage::checkpoint::{CheckpointStore, MemRows};
+    use std::sync::atomic::AtomicU64;
 
     use super::*;
     use crate::runtime::Instant;
@@ -336,6 +378,8 @@ mod tests {
             machine: Arc::new(Nothing),
             guard_until: Instant::now(),
             counters: inner.counters.clone(),
+            store: CheckpointStore::over(Arc::new(MemRows::new())),
+            wanted_bytes: AtomicU64::new(0),
             partial: Partials::default(),
             catch_up: inner.catch_up.clone(),
         };

@@ -96,6 +96,18 @@ fn a_checkpoint_is_not_begun_on_a_full_disk_and_given_up_on_one_that_fills() {
 }
 
 #[test]
+fn room_is_asked_for_a_whole_checkpoint_at_once() {
+    let rows = Tight::new(RESERVED_BYTES + (3 << 20));
+    let store = CheckpointStore::over(Arc::new(rows.clone()));
+    assert!(store.check_room(0).is_ok() && store.check_room(2 << 20).is_ok());
+    assert!(matches!(store.check_room((2 << 20) + 2), Err(CheckpointError::NoRoom(_))));
+    rows.free.store(RESERVED_BYTES - 1, SeqCst);
+    assert!(matches!(store.check_room(0), Err(CheckpointError::NoRoom(_))));
+    // Where it is not known, it is tried.
+    assert!(CheckpointStore::over(Arc::new(MemRows::new())).check_room(u64::MAX / 4).is_ok());
+}
+
+#[test]
 fn after_a_failure_the_next_checkpoint_builds_on_nothing() {
     let rows = Tight::new(100 << 20);
     let store = CheckpointStore::over(Arc::new(rows.clone()));
