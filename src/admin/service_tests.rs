@@ -407,3 +407,17 @@ async fn the_metrics_page_has_the_group_and_its_peers() {
         assert!(page.lines().any(|l| l == line), "{line} is not in\n{page}");
     }
 }
+
+#[test]
+fn what_is_wrong_with_a_member_is_its_health() {
+    let status = GroupStatus { role: Role::Leader, ..quiet_status(1) };
+    let health = |id, trouble, healthy| {
+        member_view(&MemberStatus { trouble, healthy, lag: Some(0), ..member(id, true) }, &status, None).health
+    };
+    assert_eq!(health(2, Some(Trouble::LostData), Some(false)), "lost data");
+    assert_eq!(health(2, Some(Trouble::NoRoom), Some(true)), "disk full");
+    assert_eq!(health(2, Some(Trouble::NoRoom), Some(false)), "unreachable");
+    assert_eq!(health(2, None, Some(true)), "ok");
+    assert_eq!(health(1, Some(Trouble::NoRoom), Some(true)), "disk full");
+    assert_eq!(health(1, None, Some(true)), "ok");
+}
