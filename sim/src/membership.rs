@@ -197,6 +197,8 @@ async fn look_after(machine: &Arc<Machine>) {
             if let Some(id) = id
                 && remove(machine, &|member| member.id == id).await
             {
+                // It may have been started meanwhile: no disk is taken out from under a process.
+                machine.kill(true);
                 machine.empty_disk();
             }
         }
