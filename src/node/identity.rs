@@ -7,6 +7,7 @@ use std::io;
 
 use anyhow::{Context, bail};
 use quorate_raft::{Identity, Member, NodeError, Start as GroupStart};
+use quorate_storage::codec::{self, CodecError};
 use quorate_storage::disk::{read_file, write_file_atomically};
 use quorate_storage::identity::{DataDir, Identity as Stored};
 use uuid::Uuid;
@@ -28,6 +29,8 @@ pub(super) const NEW_GROUP: &str = "new-group";
 const INCARNATION: &str = "incarnation";
 /// In the folder of the log: whose it is.
 const OWNER: &str = "OWNER";
+const OWNER_FORMAT: u8 = 1;
+const OWNER_BYTES: usize = 4096;
 /// What a member leaves in its directory once it has taken part in its group.
 const BEGUN: &str = "group-1.begun";
 
@@ -159,7 +162,8 @@ pub(super) async fn find_or_make(
 pub(super) fn settle(dir: &DataDir, found: &Found) -> anyhow::Result<()> {
     let owner = dir.path().join(LOG_DIR).join(OWNER);
     if dir.disk().open(&owner).is_err() {
-        write_file_atomically(&**dir.disk(), &owner, format!("{}\n", found.owner()).as_bytes())
+        let words = codec::encode(OWNER_FORMAT, &found.owner())?;
+        write_file_atomically(&**dir.disk(), &owner, &words)
             .with_context(|| format!("cannot write {}", owner.display()))?;
     }
     if found.flags != SETTLED {
@@ -202,16 +206,38 @@ pub(super) fn check_log(dir: &DataDir, found: &Found) -> anyhow::Result<()> {
             log.display(),
         )));
     }
-    match read_file(&**dir.disk(), &log.join(OWNER)) {
+    let file = log.join(OWNER);
+    let bytes = match read_file(&**dir.disk(), &file) {
         // An older version wrote none.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error).with_context(|| format!("cannot read {}", log.join(OWNER).display())),
-        Ok(owner) if String::from_utf8_lossy(&owner).trim() == found.owner() => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        bytes => bytes.with_context(|| format!("cannot read {}", file.display()))?,
+    };
+    match codec::decode::<String>(OWNER_FORMAT, &bytes, OWNER_BYTES) {
+        Ok(owner) if owner == found.owner() => Ok(()),
         Ok(owner) => Err(damaged(format!(
-            "{} belongs to {}, and the log in it to {}: they come from two directories; put back what belongs together",
+            "{} belongs to {}, and the log in it to {owner}: they come from two directories; put back what belongs together",
             dir.path().display(),
             found.owner(),
-            String::from_utf8_lossy(&owner).trim(),
         ))),
+        Err(error @ CodecError::Version { .. }) => {
+            Err(error).with_context(|| format!("cannot read {}", file.display()))
+        }
+        Err(error) => Err(damaged(format!("{}, which says whose log it is, is corrupt: {error}", file.display()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whose_a_log_is_stands_in_it_as_documented() {
+        let (cluster, incarnation) = (Uuid::from_u128(0xabcd), Uuid::from_u128(0x1234));
+        let found = Found { cluster, member: 3, incarnation, flags: SETTLED };
+        let bytes = codec::encode(OWNER_FORMAT, &found.owner()).unwrap();
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, include_str!("../../tests/formats/owner-v1.hex").split_whitespace().collect::<String>());
+        let read: String = codec::decode(OWNER_FORMAT, &bytes, OWNER_BYTES).unwrap();
+        assert_eq!(read, found.owner());
     }
 }
