@@ -9,6 +9,7 @@ use std::time::Duration;
 use openraft::async_runtime::WatchReceiver;
 use openraft::{ChangeMembers, ServerState};
 
+use crate::error::ChangeError;
 use crate::error::plain;
 use crate::events::Event;
 use crate::group::{Inner, Known};
@@ -24,6 +25,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(3);
 const LOOK_AT_LEAST_EVERY: Duration = Duration::from_millis(50);
 /// The least time between two looks at the size of the log, and between two tries at the same duty.
 const DUTY_EVERY: Duration = Duration::from_millis(200);
+/// For the leader's answer to this member's addresses.
+const TELL_PATIENCE: Duration = Duration::from_millis(500);
 /// The least time between two checkpoints that the size of the log asks for.
 const CHECKPOINT_PAUSE: Duration = Duration::from_secs(5);
 /// A disk that is full for so long is not about to have room again by itself.
@@ -374,8 +377,14 @@ impl Inner {
 
     /// True if it is done.
     async fn perform(self: &Arc<Self>, duty: Duty) -> bool {
-        // Somebody changes something already; there will be another look.
-        let Ok(_one) = self.changing.try_lock() else { return false };
+        // To tell one's addresses changes nothing here. Whoever is asked may be gone, and this member lead by then: it must
+        // not stand in the way of what the group wants.
+        let _one = match (&duty, self.changing.try_lock()) {
+            (Duty::TellAddresses(_), _) => None,
+            (_, Ok(one)) => Some(one),
+            // Somebody changes something already; there will be another look.
+            (_, Err(_)) => return false,
+        };
         let outcome = match duty {
             Duty::Found => {
                 let found = SystemCommand::Found { cluster: self.me.cluster, first: self.me.member };
@@ -401,7 +410,9 @@ impl Inner {
                 done
             }
             Duty::SetAddresses(id, own) => self.set_addresses(id, &own).await,
-            Duty::TellAddresses(leader) => self.tell_addresses(leader).await,
+            Duty::TellAddresses(leader) => tokio::time::timeout(TELL_PATIENCE, self.tell_addresses(leader))
+                .await
+                .unwrap_or_else(|_| Err(ChangeError::Unknown("the leader has not answered yet".into()))),
         };
         if let Err(error) = &outcome {
             tracing::info!(group = self.id, %error, "the membership could not be put in order yet");
