@@ -199,13 +199,11 @@ pub async fn half_of_an_even_group_is_no_majority(s: Stage) -> Ended {
 pub async fn a_change_survives_the_death_of_its_leader(s: Stage) -> Ended {
     for round in 0..2 {
         let leader = s.leader().await?;
-        let group = s.machine(leader)?.group().ok_or("the leader does not serve")?;
-        let members = group.members().len();
-        let new = s.run.add_machine();
-        new.build();
-        s.until("it is taken in", || group.members().len() > members).await?;
+        let (new, group) = s.taken_in_by(leader).await?;
         s.wait(round * 2).await;
-        expect(group.members().iter().filter(|(.., votes)| *votes).count() == members, "the new one votes already")?;
+        let members = group.members();
+        let voters = members.iter().filter(|(.., votes)| *votes).count();
+        expect(voters == members.len() - 1, "the new one votes already")?;
         s.cut_power(leader)?;
         s.leader_besides(leader).await?;
         s.until("the new one runs", || {

@@ -86,7 +86,6 @@ pub async fn a_restarted_voter_keeps_the_lease_that_it_granted(s: Stage) -> Ende
 pub async fn a_restart_never_shows_an_empty_store(s: Stage) -> Ended {
     let mut writer = s.client(1);
     let kept = writer.write(NOTES).await?;
-    let name = crate::history::key_name(NOTES, 0);
     for round in 0..4 {
         for machine in s.numbers() {
             if round % 2 == 0 { s.kill(machine)? } else { s.cut_power(machine)? }
@@ -94,16 +93,7 @@ pub async fn a_restart_never_shows_an_empty_store(s: Stage) -> Ended {
         for machine in s.numbers() {
             s.start(machine)?;
         }
-        let mut tasks = Vec::new();
-        for machine in s.numbers() {
-            for local in [false, true] {
-                let (stage, kept, name) = (s.clone(), kept.clone(), name.clone());
-                tasks.push(tokio::spawn(async move { look(stage, machine, local, &name, &kept).await }));
-            }
-        }
-        for task in tasks {
-            task.await.map_err(|error| error.to_string())??;
-        }
+        look_everywhere(&s, &kept).await?;
     }
     Ok(())
 }
@@ -111,14 +101,9 @@ pub async fn a_restart_never_shows_an_empty_store(s: Stage) -> Ended {
 /// As above, when the leader dies in the middle of a change of the membership.
 pub async fn a_change_with_a_crash_never_shows_an_empty_store(s: Stage) -> Ended {
     let kept = s.client(1).write(NOTES).await?;
-    let name = crate::history::key_name(NOTES, 0);
     for round in 0..3 {
         let leader = s.leader().await?;
-        let group = s.machine(leader)?.group().ok_or("the leader does not serve")?;
-        let members = group.members().len();
-        let new = s.run.add_machine();
-        new.build();
-        s.until("it is taken in", || group.members().len() > members).await?;
+        let (new, _) = s.taken_in_by(leader).await?;
         s.wait(7 * round).await;
         if round % 2 == 0 {
             s.kill(leader)?
@@ -126,16 +111,7 @@ pub async fn a_change_with_a_crash_never_shows_an_empty_store(s: Stage) -> Ended
             s.cut_power(leader)?
         }
         s.start(leader)?;
-        let mut tasks = Vec::new();
-        for machine in s.numbers() {
-            for local in [false, true] {
-                let (stage, kept, name) = (s.clone(), kept.clone(), name.clone());
-                tasks.push(tokio::spawn(async move { look(stage, machine, local, &name, &kept).await }));
-            }
-        }
-        for task in tasks {
-            task.await.map_err(|error| error.to_string())??;
-        }
+        look_everywhere(&s, &kept).await?;
         s.until("the new one votes", || {
             new.start();
             new.is_on() && new.votes()
@@ -145,14 +121,30 @@ pub async fn a_change_with_a_crash_never_shows_an_empty_store(s: Stage) -> Ended
     Ok(())
 }
 
-async fn look(s: Stage, machine: usize, local: bool, name: &str, kept: &str) -> Ended {
+/// On every machine at once, as a client of the group and as a reader of the member's own state.
+async fn look_everywhere(s: &Stage, kept: &str) -> Ended {
+    let mut tasks = Vec::new();
+    for machine in s.numbers() {
+        for local in [false, true] {
+            let (stage, kept) = (s.clone(), kept.to_owned());
+            tasks.push(tokio::spawn(async move { look(stage, machine, local, &kept).await }));
+        }
+    }
+    for task in tasks {
+        task.await.map_err(|error| error.to_string())??;
+    }
+    Ok(())
+}
+
+async fn look(s: Stage, machine: usize, local: bool, kept: &str) -> Ended {
+    let name = crate::history::key_name(NOTES, 0);
     let mut shown = 0;
     for _ in 0..60 {
         let mut connection = s.connection(machine).await?;
         if local && say(&mut connection, &["READONLY"]).await.is_err() {
             continue;
         }
-        if let Ok(reply) = say(&mut connection, &["GET", name]).await {
+        if let Ok(reply) = say(&mut connection, &["GET", &name]).await {
             match &reply {
                 Reply::Bulk(text) if String::from_utf8_lossy(text).contains(kept) => shown += 1,
                 reply if reply.error().is_some() => {}

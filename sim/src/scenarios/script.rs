@@ -70,6 +70,16 @@ impl Stage {
         sleep(Duration::from_millis(ms)).await;
     }
 
+    /// A new machine, as soon as the group of that leader has taken it in: it may not have heard so yet.
+    pub async fn taken_in_by(&self, leader: usize) -> Result<(Arc<Machine>, quorate_raft::Group), String> {
+        let group = self.machine(leader)?.group().ok_or("the leader does not serve")?;
+        let members = group.members().len();
+        let new = self.run.add_machine();
+        new.build();
+        self.until("it is taken in", || group.members().len() > members).await?;
+        Ok((new, group))
+    }
+
     /// Waits until it holds.
     pub async fn until(&self, words: &str, mut holds: impl FnMut() -> bool) -> Ended {
         let deadline = self.run.story.now() + PATIENCE;
