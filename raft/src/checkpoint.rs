@@ -170,7 +170,7 @@ impl Job {
     }
 
     fn next(&self) -> Next {
-        let Some(pacing) = self.shared.pacing.get() else { return Next::Hurry };
+        let Some(limits) = self.shared.limits.get() else { return Next::Hurry };
         if self.shared.hurry.load(SeqCst) {
             return Next::Hurry;
         }
@@ -181,7 +181,7 @@ impl Job {
             // Chunks are much alike: keys are spread over them by hash.
             state_bytes: (self.bytes_put * self.chunks).checked_div(self.chunks_put).unwrap_or(0),
         };
-        pace::next(&pacing.limits, &seen)
+        pace::next(limits, &seen)
     }
 
     fn enter(&mut self, stage: Stage, total: u64) {
@@ -224,7 +224,7 @@ impl Job {
     }
 
     fn step_bytes(&self) -> usize {
-        self.shared.pacing.get().map_or(pace::STEP_BYTES, |pacing| pacing.limits.checkpoint_step_bytes)
+        self.shared.limits.get().map_or(pace::STEP_BYTES, |limits| limits.checkpoint_step_bytes)
     }
 
     fn begin(&mut self, whole: bool) -> Result<(), CheckpointError> {
@@ -322,10 +322,7 @@ impl Builder {
             Some(Err(CheckpointError::Corrupt { .. })) => Err(corrupt("the checkpoint store is corrupt")),
             // The log still holds everything. Say so and try again later: a full disk may get room.
             Some(Err(error)) => {
-                shared.counters.checkpoint_failed(&error);
-                if shared.counters.checkpoint_told.is_due(&error) {
-                    tracing::error!(group = shared.group, %error, "a checkpoint could not be written; it is tried again");
-                }
+                shared.counters.checkpoint_failed(shared.group, &error);
                 Ok(before.unwrap_or_default())
             }
             Some(Ok(Outcome::GivenUp)) | None => Ok(before.unwrap_or_default()),

@@ -1,5 +1,6 @@
 //! Counters of one group, and its events: bumped where things happen, read by status.
 
+use std::mem::{Discriminant, discriminant};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::Duration;
 
@@ -20,20 +21,27 @@ const TELL_EVERY: Duration = Duration::from_secs(30);
 const FULL_FOR: Duration = Duration::from_secs(10);
 
 /// Trouble that is told again only after a while, unless it is of another kind.
-#[derive(Default)]
-pub(crate) struct Seldom(Mutex<Option<(std::mem::Discriminant<CheckpointError>, Instant)>>);
+pub(crate) struct Seldom<K>(Option<(K, Instant)>);
 
-impl Seldom {
-    pub(crate) fn is_due(&self, error: &CheckpointError) -> bool {
-        let (kind, now) = (std::mem::discriminant(error), Instant::now());
-        let mut last = self.0.lock();
-        let due = last.as_ref().is_none_or(|(told, at)| *told != kind || now - *at >= TELL_EVERY);
+impl<K> Default for Seldom<K> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+impl<K: PartialEq> Seldom<K> {
+    pub(crate) fn is_due(&mut self, kind: K) -> bool {
+        let now = Instant::now();
+        let due = self.0.as_ref().is_none_or(|(told, at)| *told != kind || now - *at >= TELL_EVERY);
         if due {
-            *last = Some((kind, now));
+            self.0 = Some((kind, now));
         }
         due
     }
 }
+
+/// Errors of the checkpoint store, told seldom.
+type ErrorsTold = Mutex<Seldom<Discriminant<CheckpointError>>>;
 
 pub(crate) struct Counters {
     pub(crate) proposals: AtomicU64,
@@ -51,10 +59,10 @@ pub(crate) struct Counters {
     pub(crate) checkpoint_failed: AtomicBool,
     /// Why the last one could not be written.
     pub(crate) checkpoint_error: Mutex<Option<CheckpointError>>,
-    pub(crate) checkpoint_told: Seldom,
+    checkpoint_told: ErrorsTold,
     /// When a snapshot was last refused because the disk has no room for it.
     pub(crate) snapshot_refused: Mutex<Option<Instant>>,
-    pub(crate) snapshot_told: Seldom,
+    snapshot_told: ErrorsTold,
     /// When the one that is being written was begun, in nanoseconds; zero: none is.
     pub(crate) checkpoint_since: AtomicU64,
     pub(crate) snapshots_sent: AtomicU64,
@@ -88,9 +96,9 @@ impl Default for Counters {
             checkpoint_us: zero(),
             checkpoint_failed: AtomicBool::new(false),
             checkpoint_error: Mutex::new(None),
-            checkpoint_told: Seldom::default(),
+            checkpoint_told: ErrorsTold::default(),
             snapshot_refused: Mutex::new(None),
-            snapshot_told: Seldom::default(),
+            snapshot_told: ErrorsTold::default(),
             checkpoint_since: zero(),
             snapshots_sent: zero(),
             snapshot_bytes_sent: zero(),
@@ -117,10 +125,13 @@ impl Counters {
         self.checkpoint_us.store(took.as_micros() as u64, Relaxed);
         self.checkpoint_failed.store(false, Relaxed);
         *self.checkpoint_error.lock() = None;
-        *self.checkpoint_told.0.lock() = None;
+        *self.checkpoint_told.lock() = Seldom::default();
     }
 
-    pub(crate) fn checkpoint_failed(&self, error: &CheckpointError) {
+    pub(crate) fn checkpoint_failed(&self, group: u64, error: &CheckpointError) {
+        if self.checkpoint_told.lock().is_due(discriminant(error)) {
+            tracing::error!(group, %error, "a checkpoint could not be written; it is tried again");
+        }
         *self.checkpoint_error.lock() = Some(error.clone());
         self.checkpoint_failed.store(true, Relaxed);
         // Last: whoever counts failures asks for the error then.
@@ -129,7 +140,7 @@ impl Counters {
 
     pub(crate) fn snapshot_refused(&self, group: u64, error: &CheckpointError) {
         *self.snapshot_refused.lock() = Some(Instant::now());
-        if self.snapshot_told.is_due(error) {
+        if self.snapshot_told.lock().is_due(discriminant(error)) {
             tracing::error!(group, %error, "a snapshot was refused and is taken when the disk has room");
         }
     }
@@ -143,7 +154,7 @@ impl Counters {
     pub(crate) fn snapshot_installed(&self, index: u64, bytes: u64) {
         self.snapshots_received.fetch_add(1, Relaxed);
         *self.snapshot_refused.lock() = None;
-        *self.snapshot_told.0.lock() = None;
+        *self.snapshot_told.lock() = Seldom::default();
         self.emit(Event::SnapshotInstalled { index, bytes });
     }
 }

@@ -9,8 +9,7 @@ use std::time::Duration;
 use openraft::async_runtime::WatchReceiver;
 use openraft::{ChangeMembers, ServerState};
 
-use crate::error::ChangeError;
-use crate::error::plain;
+use crate::error::{ChangeError, plain};
 use crate::events::Event;
 use crate::group::{Inner, Known};
 use crate::lease::LeaseFacts;
@@ -303,8 +302,7 @@ impl Keeper {
         let membership = metrics.membership_config.membership();
         if !self.known.leads {
             let mine = membership.get_node(&me)?;
-            let moved =
-                (&mine.peer, &mine.client, &mine.admin) != (&inner.own.peer, &inner.own.client, &inner.own.admin);
+            let moved = !mine.is_where(&inner.own);
             let (leader, _) = self.known.leader.as_ref().filter(|(id, _)| *id != me)?;
             // This member's own view may be older than the leader's, and lack an address that was wrong.
             return (moved || !self.announced.load(SeqCst)).then_some(Duty::TellAddresses(*leader));
@@ -326,7 +324,7 @@ impl Keeper {
             return Some(Duty::HandOver);
         }
         let mine = membership.get_node(&me)?;
-        if (&mine.peer, &mine.client, &mine.admin) != (&inner.own.peer, &inner.own.client, &inner.own.admin) {
+        if !mine.is_where(&inner.own) {
             return Some(Duty::SetAddresses(me, inner.own.clone()));
         }
         if self.is_full() && self.full_seen_to.elapsed() >= FULL_EVERY {

@@ -382,10 +382,8 @@ impl Inner {
 
     /// Whether this member leads and knows these addresses of a member.
     fn has_addresses(&self, id: MemberId, own: &Member) -> bool {
-        let known = self.leading().ok().and_then(|metrics| metrics.membership_config.get_node(&id).cloned());
-        known.is_some_and(|known| {
-            (known.peer, known.client, known.admin) == (own.peer.clone(), own.client.clone(), own.admin.clone())
-        })
+        let knows = |metrics: Metrics| metrics.membership_config.get_node(&id).is_some_and(|known| known.is_where(own));
+        self.leading().is_ok_and(knows)
     }
 
     pub(crate) async fn tell_addresses(&self, leader: MemberId) -> Result<(), ChangeError> {

@@ -27,7 +27,7 @@ use openraft::type_config::alias;
 use parking_lot::Mutex;
 use quorate_storage::wal::{GroupLog, SyncPolicy};
 
-use crate::counters::Counters;
+use crate::counters::{Counters, Seldom};
 use crate::events::Event;
 use crate::lease::Heard;
 use crate::runtime::Instant;
@@ -77,14 +77,17 @@ pub(crate) struct Reach {
 #[derive(Clone, Default)]
 pub(crate) struct Troubles {
     matched: Matched,
-    /// When a member last said that its disk has no room, and when that was last told.
-    full: Arc<Mutex<BTreeMap<MemberId, (Instant, Instant)>>>,
+    full: Arc<Mutex<BTreeMap<MemberId, Full>>>,
+}
+
+/// When a member last said that its disk has no room; that is told seldom.
+struct Full {
+    at: Instant,
+    told: Seldom<()>,
 }
 
 /// A member that says that its disk is full counts as full for so long: it is asked again sooner.
 const FULL_FOR: Duration = Duration::from_secs(5);
-/// The least time between two lines of the log about it.
-const TELL_EVERY: Duration = Duration::from_secs(30);
 
 impl Troubles {
     pub(crate) fn new(matched: Matched) -> Self {
@@ -96,7 +99,7 @@ impl Troubles {
         if self.matched.lock().get(&id).is_some_and(|known| known.reported && known.under == *vote) {
             return Some(Trouble::LostData);
         }
-        self.full.lock().get(&id).is_some_and(|(at, _)| at.elapsed() < FULL_FOR).then_some(Trouble::NoRoom)
+        self.full.lock().get(&id).is_some_and(|full| full.at.elapsed() < FULL_FOR).then_some(Trouble::NoRoom)
     }
 
     /// A member has given that answer. True if it is to be told.
@@ -104,11 +107,10 @@ impl Troubles {
         if !matches!(lost, Lost::Failed(code::NO_ROOM, _)) {
             return true;
         }
-        let now = Instant::now();
-        let mut full = self.full.lock();
-        let told = full.get(&id).map(|(_, told)| *told).filter(|told| now - *told < TELL_EVERY);
-        full.insert(id, (now, told.unwrap_or(now)));
-        told.is_none()
+        let (now, mut full) = (Instant::now(), self.full.lock());
+        let full = full.entry(id).or_insert_with(|| Full { at: now, told: Seldom::default() });
+        full.at = now;
+        full.told.is_due(())
     }
 }
 

@@ -159,7 +159,6 @@ where
 }
 
 /// A thread for work that gives way to everything else: the scheduler lets it run where nobody else wants to.
-#[derive(Clone)]
 pub(crate) struct Background {
     #[cfg(not(madsim))]
     jobs: std::sync::mpsc::Sender<Box<dyn FnOnce() + Send>>,
@@ -167,7 +166,7 @@ pub(crate) struct Background {
 
 #[cfg(not(madsim))]
 impl Background {
-    /// Starts the thread; it ends with the last clone of this.
+    /// Starts the thread; it ends with this.
     pub(crate) fn start() -> io::Result<Self> {
         let (jobs, queue) = std::sync::mpsc::channel::<Box<dyn FnOnce() + Send>>();
         std::thread::Builder::new().name("checkpoint".to_owned()).spawn(move || {

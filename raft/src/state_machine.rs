@@ -81,11 +81,6 @@ impl Book {
     }
 }
 
-/// At what pace checkpoints are written.
-pub(crate) struct Pacing {
-    pub(crate) limits: Limits,
-}
-
 /// The state machine of one group; clones share it.
 #[derive(Clone)]
 pub(crate) struct Machine {
@@ -103,7 +98,7 @@ pub(crate) struct Shared {
     /// Bytes of entries applied so far: how much the log has grown, whatever was cut off it.
     pub(crate) log_bytes: AtomicU64,
     /// Known once the group runs. Without it a checkpoint is written as fast as it goes.
-    pub(crate) pacing: OnceLock<Pacing>,
+    pub(crate) limits: OnceLock<Limits>,
     /// Somebody waits for the checkpoint.
     pub(crate) hurry: AtomicBool,
     /// A snapshot is being installed, or waits for that.
@@ -251,7 +246,7 @@ impl Machine {
             applied: Mutex::new(applied),
             book: Arc::new(tokio::sync::Mutex::new(book)),
             log_bytes: AtomicU64::new(0),
-            pacing: OnceLock::new(),
+            limits: OnceLock::new(),
             hurry: AtomicBool::new(false),
             installing: AtomicBool::new(false),
             replay: OnceLock::new(),
@@ -332,7 +327,7 @@ impl Machine {
 
     /// Checkpoints are written at this pace from now on.
     pub(crate) fn pace(&self, limits: Limits) {
-        let _ = self.shared.pacing.set(Pacing { limits });
+        let _ = self.shared.limits.set(limits);
     }
 
     /// Somebody waits for the checkpoint that is being written, or that comes next.

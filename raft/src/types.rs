@@ -28,6 +28,13 @@ pub struct Member {
     pub incarnation: Uuid,
 }
 
+impl Member {
+    /// Whether both are reached at the same addresses.
+    pub(crate) fn is_where(&self, other: &Member) -> bool {
+        (&self.peer, &self.client, &self.admin) == (&other.peer, &other.client, &other.admin)
+    }
+}
+
 impl fmt::Display for Member {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.peer)

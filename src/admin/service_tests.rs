@@ -5,9 +5,7 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 use quorate_keyspace::Keyspace;
-use quorate_raft::{
-    CallError, Capture, ChangeError, CheckReport, CheckStatus, Held, HistogramSnapshot, Joined, ReadError,
-};
+use quorate_raft::{CallError, Capture, ChangeError, CheckReport, Held, HistogramSnapshot, Joined, ReadError};
 use uuid::Uuid;
 
 use super::super::backend::{BoxFuture, Local};
@@ -58,46 +56,16 @@ pub(crate) fn member(id: MemberId, voter: bool) -> MemberStatus {
 
 /// A group in which nothing happens, as its member of that id sees it.
 pub(crate) fn quiet_status(id: MemberId) -> GroupStatus {
-    let none = HistogramSnapshot::default;
     GroupStatus {
-        id,
-        role: Role::Follower,
         term: 3,
-        leader: None,
         last_log: Some(100),
         committed: Some(100),
         applied: Some(100),
         checkpoint: Some(40),
         purged: Some(30),
         log_bytes: 4096,
-        quorum_ack_age: None,
-        lease: false,
-        membership_changing: false,
-        members: Vec::new(),
-        no_room: false,
-        proposals: 0,
-        proposals_unknown: 0,
-        proposals_waiting: 0,
-        entries_in_flight: 0,
-        elections: 0,
-        leader_changes: 0,
-        batch_units: none(),
-        batch_bytes: none(),
         commit_us: HistogramSnapshot { buckets: vec![1, 0, 2], count: 3, sum: 5 },
-        apply_us: none(),
-        checkpoints: 0,
-        checkpoint_failures: 0,
-        checkpoint_took: None,
-        checkpoint_failed: false,
-        checkpoint_running: None,
-        snapshots_sent: 0,
-        snapshot_bytes_sent: 0,
-        snapshots_received: 0,
-        snapshot_bytes_received: 0,
-        check: CheckStatus::default(),
-        damaged: false,
-        removed: false,
-        failed: None,
+        ..GroupStatus::loading(id)
     }
 }
 

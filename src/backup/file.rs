@@ -123,7 +123,7 @@ pub fn facts<R: Read>(reader: &Reader<R>) -> Facts {
 ///
 /// # Errors
 /// What that process said, if it could not.
-pub fn rehearse(path: &Path) -> Result<Facts, FileError> {
+fn rehearse(path: &Path) -> Result<Facts, FileError> {
     let failed = |why: String| FileError::Rehearsal { path: path.to_owned(), why };
     let program = std::env::current_exe().map_err(|error| failed(error.to_string()))?;
     let output = Command::new(program)

@@ -14,5 +14,5 @@ mod file;
 pub mod schedule;
 mod source;
 
-pub use file::{Facts, FileError, Saved, facts, rehearse, save, utc, verify};
+pub use file::{Facts, FileError, Saved, facts, save, utc, verify};
 pub use source::Source;

@@ -45,17 +45,18 @@ impl Verify {
     pub(super) fn run(&self) -> anyhow::Result<bool> {
         let dir = open(&self.source.dir)?;
         let mut report = Report::default();
-        match dir.identity() {
-            Ok(Some(identity)) => report.lines.push(format!("Directory of member {}", identity.member_id)),
-            Ok(None) | Err(_) => report.lines.push("Directory of a member that is not known".to_owned()),
-        }
+        // What is wrong with it is among the problems.
+        let identity = dir.identity().ok().flatten();
+        report.lines.push(match &identity {
+            Some(identity) => format!("Directory of member {}", identity.member_id),
+            None => "Directory of a member that is not known".to_owned(),
+        });
         report.damage.extend(offline::problems(&dir));
         let log = read_log(&dir)?;
         report.take_log(&log);
-        let group = dir.identity().ok().flatten().map(|identity| identity.group_uuid);
         let checkpoint = read_checkpoint(&dir.path().join(CHECKPOINT_DIR));
         let checkpoint = report.take_checkpoint(checkpoint)?;
-        report.same_group(group, checkpoint.as_ref());
+        report.same_group(identity.map(|identity| identity.group_uuid), checkpoint.as_ref());
         report.compare(&log, checkpoint.as_ref());
         self.tell(&report);
         Ok(report.damage.is_empty())
