@@ -510,7 +510,6 @@ impl Inner {
                     () if voter => Role::Follower,
                     () => Role::Learner,
                 };
-                let known = mine || leads;
                 let trouble = match () {
                     () if mine => no_room.then_some(Trouble::NoRoom),
                     () if leads => self.troubles.of(id, &metrics.vote),
@@ -522,9 +521,8 @@ impl Inner {
                     voter,
                     role,
                     matched,
-                    lag: known.then(|| {
-                        last.map_or(0, |l| l + 1) - matched.map_or(0, |m| m + 1).min(last.map_or(0, |l| l + 1))
-                    }),
+                    // Who never answered this leader may lack all or nothing.
+                    lag: matched.filter(|_| leads).map(|matched| last.map_or(0, |last| last.saturating_sub(matched))),
                     last_ack_age,
                     healthy,
                     snapshot: sending.get(&id).copied(),

@@ -67,7 +67,7 @@ pub struct MemberStatus {
     pub role: Role,
     /// The last entry that is known to be on its disk.
     pub matched: Option<u64>,
-    /// Entries that it lacks.
+    /// Entries that it lacks. `None`: not known here, or it never answered this leader.
     pub lag: Option<u64>,
     /// When it last answered the leader (the age of the request that it answered).
     pub last_ack_age: Option<Duration>,

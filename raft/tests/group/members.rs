@@ -159,6 +159,25 @@ async fn a_removal_that_would_cost_the_majority_is_refused_with_the_reason() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_new_leader_does_not_guess_what_a_silent_member_lacks() {
+    let mut cluster = Cluster::new(3).await;
+    cluster.add("n", 1).await.unwrap();
+    let leader = cluster.leader().await;
+    let others: Vec<_> = cluster.voters(leader).into_iter().filter(|id| *id != leader).collect();
+    let (next, silent) = (others[0], others[1]);
+    cluster.kill(silent);
+    cluster.running[&leader].group.transfer(Some(next)).await.unwrap();
+    assert_eq!(cluster.leader_among(&[next]).await, next);
+    let lag = |of: &Group, id| now(of.status()).members.iter().find(|m| m.id == id).unwrap().lag;
+    let group = cluster.running[&next].group.clone();
+    eventually("an answer of the other", || (lag(&group, leader) == Some(0)).then_some(())).await;
+    assert_eq!(lag(&group, silent), None);
+    assert_eq!(lag(&cluster.running[&leader].group, leader), None, "only the leader knows");
+    cluster.start(silent).await;
+    eventually("an answer of the one that is back", || (lag(&group, silent) == Some(0)).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_member_with_an_empty_disk_under_its_old_id_is_refused() {
     let mut cluster = Cluster::new(3).await;
     cluster.add("n", 1).await.unwrap();
