@@ -238,8 +238,10 @@ impl Keyspace {
         self.space.watched(now_ms.max(self.space.now_ms), db, key)
     }
 
-    /// Keys that have ended, for an expire unit; at most about `limit`.
+    /// Keys that have ended, for an expire unit; at most about `limit`. As for reads, it is never earlier than the group's
+    /// time: what a read hides has to be found here.
     pub fn due(&self, now_ms: u64, limit: usize) -> Vec<(u16, Bytes)> {
+        let now_ms = now_ms.max(self.space.now_ms);
         let mut found = Vec::new();
         for (number, db) in self.space.dbs.iter().enumerate() {
             let left = limit.saturating_sub(found.len());

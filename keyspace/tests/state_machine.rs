@@ -140,6 +140,20 @@ fn a_key_past_due_is_gone_to_the_millisecond_for_reads_and_writes() {
 }
 
 #[test]
+fn what_a_read_hides_is_due_though_the_asker_has_a_slower_clock() {
+    let mut member = Member::default();
+    member.run("SET a v PX 1000");
+    // A leader whose clock leapt ahead stamps an entry; the next leader's clock is right.
+    let right = member.now_ms;
+    member.now_ms += 600_000;
+    member.run("SET b v");
+    let due = member.keyspace.due(right, 10);
+    assert_eq!(due, [(0, "a".into())]);
+    member.now_ms = right;
+    assert_eq!(member.expire_due(10), 1);
+}
+
+#[test]
 fn due_keys_come_in_their_order_and_go_by_entries_only() {
     let mut member = Member::default();
     for (key, ttl) in [("a", 300), ("b", 100), ("c", 200), ("d", 100)] {

@@ -67,6 +67,7 @@ pub const ALL: &[Scenario] = &[
     scenario!(reads::a_restart_never_shows_an_empty_store),
     scenario!(reads::a_change_with_a_crash_never_shows_an_empty_store),
     scenario!(reads::what_has_expired_stays_gone_under_a_slower_clock),
+    scenario!(reads::keys_past_due_by_the_groups_time_alone_hold_nobody_up),
     scenario!(reads::local_reads_never_go_back_while_a_snapshot_comes, with_snapshots),
     scenario!(crashes::a_follower_that_restarts_keeps_what_is_committed, |plan| plan.clients = 4),
     scenario!(crashes::entries_behind_an_installed_snapshot_leave_no_gap, with_snapshots),

@@ -191,6 +191,25 @@ pub async fn what_has_expired_stays_gone_under_a_slower_clock(s: Stage) -> Ended
     Ok(())
 }
 
+/// The clock of a leader leaps ahead and it stamps an entry; whoever leads next has a right clock, by which keys that are
+/// past due in the group's time still have minutes to live. They are gone, and that is told at once.
+pub async fn keys_past_due_by_the_groups_time_alone_hold_nobody_up(s: Stage) -> Ended {
+    let leader = s.leader().await?;
+    let mut here = s.client(leader);
+    let set = here.ask(EXPIRING, Act::SetPx("minutes;".into(), 300_000)).await;
+    expect(set == Outcome::Done(vec![Ret::Done]), format!("SET answered {set}"))?;
+    s.machine(leader)?.skew_us.store(600_000_000, Relaxed);
+    here.write(NOTES).await?;
+    // Before it has them removed by itself.
+    s.pause(leader)?;
+    let next = s.leader_besides(leader).await?;
+    for machine in s.others(leader) {
+        let gone = s.client(machine).ask(EXPIRING, Act::Get).await;
+        expect(gone == Outcome::Done(vec![Ret::Nil]), format!("machine {machine} under {next}: {gone}"))?;
+    }
+    s.resume(leader)
+}
+
 /// A member that installs a snapshot jumps ahead; whoever reads from it alone must never see it go back.
 pub async fn local_reads_never_go_back_while_a_snapshot_comes(s: Stage) -> Ended {
     let leader = s.leader().await?;
