@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use quorate_raft::{ChangeError, Event, Identity, Member};
+use quorate_raft::{ChangeError, Event, Group, Identity, Member};
 use uuid::Uuid;
 
 use crate::cluster::{Cluster, LONG, addresses, eventually, now};
