@@ -89,6 +89,13 @@ fn the_stream_of_admin_http_is_the_file_and_holds_what_was_asked_for() {
     let follower = cluster.follower();
     let answer = http::get(cluster.members[follower].admin, &format!("/v1/backup?after={applied}")).unwrap();
     assert_eq!(answer.status, 200);
+    let file = cluster.root().join("streamed");
+    fs::write(&file, &answer.bytes).unwrap();
+    let verified = quorate(&["backup", "verify", "--json", &file.display().to_string()]);
+    assert!(verified.status.success(), "{}", said(&verified));
+    let told: serde_json::Value = serde_json::from_slice(&verified.stdout).expect("JSON");
+    assert_eq!(told["keys"], 1, "{told}");
+    assert!(told["index"].as_u64().unwrap() >= applied, "{told}");
     let after = http::get(cluster.members[follower].admin, "/v1/backup?after=nonsense").unwrap();
     assert_eq!(after.status, 400, "{}", after.body);
 }

@@ -3,24 +3,16 @@
 
 use crate::BINARY;
 use quorate_testkit::load::Load;
-use quorate_testkit::{Cluster, ClusterOptions, Conn, Value, wait_until};
+use quorate_testkit::{Cluster, ClusterOptions, Conn, Value, copy_dir, wait_until};
 use std::fs;
-use std::path::Path;
-
-fn info(conn: &mut Conn, field: &str) -> String {
-    let Value::Bulk(text) = conn.cmd("INFO persistence").unwrap() else { panic!("INFO is text") };
-    let text = String::from_utf8_lossy(&text).into_owned();
-    let line = text.lines().find_map(|line| line.strip_prefix(&format!("{field}:")));
-    line.unwrap_or_else(|| panic!("{field} in {text}")).to_owned()
-}
 
 #[test]
 fn the_policy_is_always_by_default_and_may_change_at_run_time() {
     let cluster = Cluster::start(ClusterOptions::new(BINARY).members(1));
     let mut conn = cluster.members[0].conn();
-    assert_eq!(info(&mut conn, "log_fsync_policy"), "always");
-    assert_eq!(info(&mut conn, "log_power_loss_takes"), "nothing");
-    let syncs = |conn: &mut Conn| info(conn, "log_fsyncs").parse::<u64>().unwrap();
+    assert_eq!(conn.info("persistence", "log_fsync_policy"), "always");
+    assert_eq!(conn.info("persistence", "log_power_loss_takes"), "nothing");
+    let syncs = |conn: &mut Conn| conn.info("persistence", "log_fsyncs").parse::<u64>().unwrap();
     let before = syncs(&mut conn);
     for _ in 0..20 {
         assert_eq!(conn.cmd("SET k v").unwrap(), Value::ok());
@@ -29,7 +21,7 @@ fn the_policy_is_always_by_default_and_may_change_at_run_time() {
 
     assert!(matches!(conn.cmd("CONFIG SET appendfsync sometimes").unwrap(), Value::Error(_)));
     assert_eq!(conn.cmd("CONFIG SET appendfsync no").unwrap(), Value::ok());
-    assert!(info(&mut conn, "log_power_loss_takes").contains("acknowledged writes"));
+    assert!(conn.info("persistence", "log_power_loss_takes").contains("acknowledged writes"));
     // The last sync may be one that was under way.
     let before = wait_until("the syncs come to rest", || {
         let before = syncs(&mut conn);
@@ -40,13 +32,13 @@ fn the_policy_is_always_by_default_and_may_change_at_run_time() {
         assert_eq!(conn.cmd("SET k w").unwrap(), Value::ok());
     }
     assert_eq!(syncs(&mut conn), before, "none was promised, none was made");
-    assert_eq!(info(&mut conn, "aof_pending_bio_fsync"), "1");
+    assert_eq!(conn.info("persistence", "aof_pending_bio_fsync"), "1");
     assert_eq!(conn.cmd("WAITAOF 1 0 5000").unwrap(), Value::Array(vec![Value::Int(1), Value::Int(0)]));
-    assert_eq!(info(&mut conn, "aof_pending_bio_fsync"), "0", "who asks for a sync gets one");
+    assert_eq!(conn.info("persistence", "aof_pending_bio_fsync"), "0", "who asks for a sync gets one");
 
     assert_eq!(conn.cmd("CONFIG SET appendfsync everysec").unwrap(), Value::ok());
     assert_eq!(conn.cmd("SET k x").unwrap(), Value::ok());
-    wait_until("everysec syncs by itself", || (info(&mut conn, "aof_pending_bio_fsync") == "0").then_some(()));
+    wait_until("everysec syncs by itself", || (conn.info("persistence", "aof_pending_bio_fsync") == "0").then_some(()));
     assert!(syncs(&mut conn) > before);
 }
 
@@ -71,18 +63,6 @@ fn a_kill_of_all_members_takes_nothing_under_any_policy() {
     }
 }
 
-fn copy_dir(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap().map(|entry| entry.unwrap()) {
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy_dir(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
-        }
-    }
-}
-
 /// A directory as it was a moment ago is what a loss of power leaves of it.
 #[test]
 fn a_follower_that_forgot_its_last_moments_is_filled_again_under_everysec() {
@@ -93,7 +73,7 @@ fn a_follower_that_forgot_its_last_moments_is_filled_again_under_everysec() {
     cluster.members[follower].kill();
     let dir = cluster.members[follower].dir.clone();
     let before = dir.with_extension("before");
-    copy_dir(&dir, &before);
+    copy_dir(&dir, &before).unwrap();
     cluster.members[follower].start();
     cluster.wait_settled();
     load.wait_progress(200);

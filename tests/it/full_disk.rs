@@ -72,13 +72,6 @@ impl Drop for SmallDisk {
     }
 }
 
-fn info(conn: &mut Conn, field: &str) -> String {
-    let Value::Bulk(text) = conn.cmd("INFO persistence").unwrap() else { panic!("INFO is text") };
-    let text = String::from_utf8_lossy(&text).into_owned();
-    let line = text.lines().find_map(|line| line.strip_prefix(&format!("{field}:")));
-    line.unwrap_or_else(|| panic!("{field} in {text}")).to_owned()
-}
-
 fn set(conn: &mut Conn, number: usize) -> Value {
     let value = format!("{number}-{}", "x".repeat(VALUE_BYTES));
     conn.call(&["SET", &format!("key:{number}"), &value]).unwrap()
@@ -116,13 +109,13 @@ fn writes_are_refused_while_the_disk_is_full_and_go_on_by_themselves_when_there_
     cluster.members[0].wait_ready();
     let mut conn = cluster.members[0].conn();
     assert_eq!(set(&mut conn, 0), Value::ok());
-    assert_eq!(info(&mut conn, "log_has_room"), "1");
+    assert_eq!(conn.info("persistence", "log_has_room"), "1");
     assert_eq!(conn.cmd("SET short-lived v PX 1").unwrap(), Value::ok());
 
     disk.fill(&mut cluster.members[0]);
     let mut refused = write_until_refused(&mut conn, 1);
-    assert_eq!(info(&mut conn, "log_has_room"), "0");
-    assert_eq!(info(&mut conn, "aof_last_write_status"), "err");
+    assert_eq!(conn.info("persistence", "log_has_room"), "0");
+    assert_eq!(conn.info("persistence", "aof_last_write_status"), "err");
     check(&mut conn, 0..refused);
     assert_eq!(conn.cmd(&format!("GET key:{refused}")).unwrap(), Value::Null, "nothing was done");
     // A key past due is removed through the log before a read says that it is gone: that still goes.
@@ -156,7 +149,7 @@ fn writes_are_refused_while_the_disk_is_full_and_go_on_by_themselves_when_there_
     disk.make_room(&mut cluster.members[0]);
     wait_until("writes go on", || (set(&mut conn, refused) == Value::ok()).then_some(()));
     assert_eq!(conn.cmd("INCR counter").unwrap(), Value::Int(1), "what was refused never happened");
-    assert_eq!(info(&mut conn, "aof_last_write_status"), "ok");
+    assert_eq!(conn.info("persistence", "aof_last_write_status"), "ok");
     // And checkpoints too.
     let answer = quorate_testkit::http::post(cluster.members[0].admin, "/v1/snapshot", &serde_json::json!({})).unwrap();
     assert!(answer.is_ok(), "{}", answer.body);

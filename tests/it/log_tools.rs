@@ -2,7 +2,7 @@
 //! are stopped, honest when they are damaged.
 
 use crate::BINARY;
-use quorate_testkit::{Cluster, ClusterOptions, Value, wait_until};
+use quorate_testkit::{Cluster, ClusterOptions, Value, copy_dir, wait_until};
 use serde_json::Value as Json;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -168,18 +168,6 @@ fn damage_to_the_checkpoint_is_found() {
     assert!(!cluster.members[0].wait_end().success(), "a damaged checkpoint is not served");
 }
 
-fn copy_dir(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap().map(|entry| entry.unwrap()) {
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy_dir(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
-        }
-    }
-}
-
 fn all_files(dir: &Path, out: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(dir).unwrap().map(|entry| entry.unwrap()) {
         match entry.file_type().unwrap().is_dir() {
@@ -216,7 +204,7 @@ fn a_bit_that_flips_anywhere_in_the_directory_is_found_or_does_not_matter() {
     let (mut refused, mut served) = (0, 0);
     for seed in 0..flips {
         let _ = fs::remove_dir_all(&dir);
-        copy_dir(&sound, &dir);
+        copy_dir(&sound, &dir).unwrap();
         let mut files = Vec::new();
         all_files(&dir, &mut files);
         files.sort();

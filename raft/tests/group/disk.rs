@@ -2,7 +2,7 @@
 //! sync that failed is never asked again.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use quorate_raft::{Group, Identity, Node, NodeConfig, ProposeError, Start};
@@ -82,7 +82,9 @@ async fn a_full_disk_refuses_and_goes_on_when_there_is_room() {
     assert_eq!(toy.value("n"), done, "what was refused was not done");
     group.read_index().await.expect("reads go on");
     alone.disk.set_capacity(None);
-    while add(&group, "n", 10).await.is_err() {
+    let begun = Instant::now();
+    while let Err(error) = add(&group, "n", 10).await {
+        assert!(begun.elapsed() < LONG, "{error}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert_eq!(toy.value("n"), done + 1);

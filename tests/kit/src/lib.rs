@@ -17,7 +17,9 @@ pub use cluster::{Cluster, ClusterOptions, Member};
 pub use redis_server::RedisServer;
 pub use resp::{Conn, Value};
 
+use std::path::Path;
 use std::time::{Duration, Instant};
+use std::{fs, io};
 
 /// How long a condition may take before a test gives up on it. Generous on purpose: it tells "never" from
 /// "slow machine", and no test asserts anything about speed with it.
@@ -43,4 +45,22 @@ pub fn wait_for<T>(patience: Duration, mut check: impl FnMut() -> Option<T>) -> 
         }
         std::thread::sleep(Duration::from_millis(15));
     }
+}
+
+/// Copies a directory with all that is in it.
+///
+/// # Errors
+/// Of the file system.
+pub fn copy_dir(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_dir(&entry.path(), &target)?;
+        } else {
+            fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
 }

@@ -401,6 +401,16 @@ impl Conn {
         self.call(&split_line(line))
     }
 
+    /// A field of a section of INFO.
+    ///
+    /// # Panics
+    /// When it isn't there.
+    pub fn info(&mut self, section: &str, field: &str) -> String {
+        let text = self.call(&["INFO", section]).ok().and_then(|text| text.as_text()).expect("INFO is text");
+        let line = text.lines().find_map(|line| line.strip_prefix(&format!("{field}:")));
+        line.unwrap_or_else(|| panic!("{field} in {text}")).to_owned()
+    }
+
     /// [`Conn::cmd`] for the raw bytes of the reply.
     ///
     /// # Errors
