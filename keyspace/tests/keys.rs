@@ -284,6 +284,38 @@ fn idle_time_counts_from_the_last_write() {
     member.expect("OBJECT IDLETIME r", ":1000\r\n");
 }
 
+/// The payload that DUMP answers.
+fn dump(member: &Member, key: &str) -> Vec<u8> {
+    let mut out = quorate_keyspace::ReplyBuf::new(member.proto);
+    let command = quorate_keyspace::spec::lookup(b"dump").expect("a command");
+    member.keyspace.read(member.now_ms, 0, 0, command, &[b"dump", key.as_bytes()], &mut out);
+    let reply = out.take();
+    let head = reply.iter().position(|byte| *byte == b'\n').expect("a line") + 1;
+    reply[head..reply.len() - 2].to_vec()
+}
+
+fn restore(member: &mut Member, payload: Vec<u8>) -> String {
+    let mut restore = words("RESTORE back 0 payload REPLACE");
+    restore[3] = payload;
+    member.run_args(&restore)
+}
+
+#[test]
+fn a_payload_unpacks_to_no_more_than_a_string_may_have() {
+    let mut member = Member::default();
+    member.run(&format!("SET s {}", "x".repeat(2 << 20)));
+    member.run(&format!("HSET h one {0} two {0}", "x".repeat(1 << 20)));
+    for key in ["s", "h"] {
+        let payload = dump(&member, key);
+        assert!(payload.len() < 1 << 15, "{key} is compressed");
+        member.set("proto-max-bulk-len", 2 << 20);
+        assert_eq!(restore(&mut member, payload.clone()), "+OK\\r\\n", "{key}");
+        member.set("proto-max-bulk-len", (2 << 20) - 1);
+        assert_eq!(restore(&mut member, payload), "-ERR Bad data format\\r\\n", "{key}");
+    }
+    member.expect("HLEN back", ":2\r\n");
+}
+
 #[test]
 fn dumps_are_taken_back() {
     let mut member = Member::default();
@@ -294,15 +326,8 @@ fn dumps_are_taken_back() {
         member.run(&format!("HSET big field:{n} value:{n}"));
     }
     for key in ["s", "small", "big"] {
-        let mut out = quorate_keyspace::ReplyBuf::new(member.proto);
-        let command = quorate_keyspace::spec::lookup(b"dump").expect("a command");
-        member.keyspace.read(member.now_ms, 0, 0, command, &[b"dump", key.as_bytes()], &mut out);
-        let reply = out.take();
-        let head = reply.iter().position(|byte| *byte == b'\n').expect("a line") + 1;
-        let payload = reply[head..reply.len() - 2].to_vec();
-        let mut restore = words("RESTORE back 0 payload REPLACE");
-        restore[3] = payload;
-        assert_eq!(member.run_args(&restore), "+OK\\r\\n");
+        let payload = dump(&member, key);
+        assert_eq!(restore(&mut member, payload), "+OK\\r\\n");
         let what = if key == "s" { "GET" } else { "HGETALL" };
         assert_eq!(member.run(&format!("{what} back")), member.run(&format!("{what} {key}")));
         assert_eq!(member.run("OBJECT ENCODING back"), member.run(&format!("OBJECT ENCODING {key}")));

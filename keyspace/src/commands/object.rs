@@ -8,6 +8,7 @@ use crate::item::{Item, ValueRef};
 use crate::number;
 use crate::rdb::{self, Refused};
 use crate::reply::ReplyBuf;
+use crate::settings::Setting;
 use crate::spec::{Arg, Command, Handler, KeySpec, Meta, ReadFn, acl, flag, key};
 
 const BUSY_KEY: CmdError = CmdError::fixed("BUSYKEY Target key name already exists.");
@@ -139,10 +140,16 @@ fn restore(cx: &mut WriteCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Res
         return Err(BUSY_KEY);
     }
     let time = time.int_in(0, i64::MAX, CmdError::fixed("ERR Invalid TTL value, must be >= 0"))?.unsigned_abs();
-    let value = rdb::restore(payload).map_err(|refused| match refused {
-        Refused::Footer => CmdError::fixed("ERR DUMP payload version or checksum are wrong"),
-        Refused::Format => CmdError::fixed("ERR Bad data format"),
-    })?;
+    let limits = cx.hash_limits();
+    let mut hash = Hash::new();
+    let room = cx.settings().limit(Setting::ProtoMaxBulkLen);
+    let value =
+        rdb::restore(payload, room, &mut |field, value| hash.insert(field, value, &limits)).map_err(|refused| {
+            match refused {
+                Refused::Footer => CmdError::fixed("ERR DUMP payload version or checksum are wrong"),
+                Refused::Format => CmdError::fixed("ERR Bad data format"),
+            }
+        })?;
     let ttl = match time {
         0 => Ttl::Clear,
         at if options.absolute => Ttl::At(at),
@@ -155,15 +162,7 @@ fn restore(cx: &mut WriteCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Res
     }
     match value {
         rdb::Value::String(bytes) => cx.set_string(key, &bytes, ttl),
-        rdb::Value::Hash(fields) => {
-            let limits = cx.hash_limits();
-            let mut hash = Hash::new();
-            hash.expect(fields.len(), &limits);
-            for (field, value) in &fields {
-                hash.insert(field, value, &limits);
-            }
-            cx.set_collection(key, hash, ttl);
-        }
+        rdb::Value::Hash => cx.set_collection(key, hash, ttl),
     }
     if let Some(seconds) = options.idle_seconds {
         cx.set_idle(key, seconds.unsigned_abs());

@@ -57,38 +57,66 @@ fn put_reference(out: &mut Vec<u8>, offset: usize, length: usize) {
     out.push(offset as u8);
 }
 
-/// Restores what [`pack`] made, if it comes to exactly `length` bytes.
+/// Restores what [`pack`] made, if it comes to exactly `length` bytes. Nothing is reserved before that is known.
 pub(super) fn unpack(bytes: &[u8], length: usize) -> Option<Vec<u8>> {
-    // No compressed byte stands for more than this, so a lie can't reserve memory.
-    if length > bytes.len().checked_mul(LONGEST)? {
+    if length_of(bytes, length)? != length {
         return None;
     }
     let mut out = Vec::with_capacity(length);
     let mut input = bytes;
-    while let Some((control, rest)) = input.split_first() {
-        let control = usize::from(*control);
-        input = rest;
-        if control < LITERALS {
-            let (run, rest) = input.split_at_checked(control + 1)?;
-            out.extend_from_slice(run);
-            input = rest;
-        } else {
-            let mut count = control >> 5;
-            if count == 7 {
-                count += usize::from(take(&mut input)?);
-            }
-            let offset = (control & 0x1f) << 8 | usize::from(take(&mut input)?);
-            let from = out.len().checked_sub(offset + 1)?;
-            // The source may run into what is being written: that is how runs are stored.
-            for at in from..from + count + 2 {
-                out.push(out[at]);
+    while !input.is_empty() {
+        match step(&mut input)? {
+            Step::Literals(run) => out.extend_from_slice(run),
+            Step::Reference { back, mut length } => {
+                let from = out.len().checked_sub(back)?;
+                // The source may run into what is being written: that is how runs are stored.
+                while length > 0 {
+                    let now = length.min(out.len() - from);
+                    out.extend_from_within(from..from + now);
+                    length -= now;
+                }
             }
         }
-        if out.len() > length {
+    }
+    Some(out)
+}
+
+/// How many bytes come out, if they are at most so many and every reference is to one of them.
+fn length_of(mut input: &[u8], most: usize) -> Option<usize> {
+    let mut made = 0;
+    while !input.is_empty() {
+        made += match step(&mut input)? {
+            Step::Literals(run) => run.len(),
+            Step::Reference { back, length } => Some(length).filter(|_| back <= made)?,
+        };
+        if made > most {
             return None;
         }
     }
-    (out.len() == length).then_some(out)
+    Some(made)
+}
+
+/// What comes next.
+enum Step<'a> {
+    /// These bytes.
+    Literals(&'a [u8]),
+    /// So many bytes, those that came so far back and on; neither is ever zero.
+    Reference { back: usize, length: usize },
+}
+
+fn step<'a>(input: &mut &'a [u8]) -> Option<Step<'a>> {
+    let control = usize::from(take(input)?);
+    if control < LITERALS {
+        let (run, rest) = input.split_at_checked(control + 1)?;
+        *input = rest;
+        return Some(Step::Literals(run));
+    }
+    let mut length = (control >> 5) + 2;
+    if control >> 5 == 7 {
+        length += usize::from(take(input)?);
+    }
+    let back = ((control & 0x1f) << 8 | usize::from(take(input)?)) + 1;
+    Some(Step::Reference { back, length })
 }
 
 fn take(input: &mut &[u8]) -> Option<u8> {
@@ -118,7 +146,10 @@ mod tests {
         assert_eq!(unpack(&[5, b'a'], 6), None, "literals cut off");
         assert_eq!(unpack(&[0x20, 0], 3), None, "a reference before the beginning");
         assert_eq!(unpack(&[0, b'a', 0xe0], 9), None, "a reference cut off");
-        assert_eq!(unpack(&[0, b'a'], usize::MAX), None, "no memory is reserved for a lie");
+        // What every byte of it could stand for, could be reserved for, and would not come out.
+        let noise = vec![0; 3 << 20];
+        assert_eq!(unpack(&noise, noise.len() * LONGEST), None, "no memory is reserved for a lie");
+        assert_eq!(length_of(&noise, usize::MAX), Some(noise.len() / 2));
     }
 
     proptest::proptest! {

@@ -7,6 +7,8 @@ mod crc64;
 mod lzf;
 mod packed;
 
+use std::borrow::Cow;
+
 use crate::number::parse_int;
 
 /// Version 10 is the oldest that knows listpacks, so Redis 7.0 and all later ones can read what we write.
@@ -35,12 +37,15 @@ pub enum Refused {
 
 /// A value out of a payload.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Value {
+pub enum Value<'a> {
     /// A string.
-    String(Vec<u8>),
-    /// A hash: its fields, each once, and at least one.
-    Hash(Vec<(Vec<u8>, Vec<u8>)>),
+    String(Cow<'a, [u8]>),
+    /// A hash, whose fields were given away while it was read: each once, and at least one.
+    Hash,
 }
+
+/// Takes a field and its value, and says whether that field is new.
+pub type TakeField<'t> = &'t mut dyn FnMut(&[u8], &[u8]) -> bool;
 
 /// The payload of a string.
 pub fn dump_string(value: &[u8]) -> Vec<u8> {
@@ -66,13 +71,14 @@ pub fn dump_hash<'a>(small: bool, fields: impl ExactSizeIterator<Item = (&'a [u8
     seal(out)
 }
 
-/// Reads a payload.
+/// Reads a payload. What is compressed in it may come to `room` bytes, all together: a few bytes can stand for very many.
+/// The fields of a hash go to `take` one by one; where an error follows, what it took is worth nothing.
 ///
 /// # Errors
 /// [`Refused`] says which of the two answers RESTORE gives.
-pub fn restore(payload: &[u8]) -> Result<Value, Refused> {
+pub fn restore<'a>(payload: &'a [u8], room: usize, take: TakeField<'_>) -> Result<Value<'a>, Refused> {
     let body = open(payload).ok_or(Refused::Footer)?;
-    read_value(&mut Input(body)).ok_or(Refused::Format)
+    read_value(&mut Strings { input: Input(body), room }, take).ok_or(Refused::Format)
 }
 
 fn seal(mut out: Vec<u8>) -> Vec<u8> {
@@ -90,37 +96,57 @@ fn open(payload: &[u8]) -> Option<&[u8]> {
     (version <= NEWEST_VERSION && crc64::crc64(&payload[..payload.len() - 8]) == crc).then_some(body)
 }
 
-fn read_value(input: &mut Input<'_>) -> Option<Value> {
-    match input.byte()? {
-        TYPE_STRING => read_string(input).map(Value::String),
+fn read_value<'a>(body: &mut Strings<'a>, take: TakeField<'_>) -> Option<Value<'a>> {
+    match body.input.byte()? {
+        TYPE_STRING => body.next().map(Value::String),
         TYPE_HASH => {
-            let length = read_length(input)?;
-            let mut items = Vec::new();
-            for _ in 0..length.checked_mul(2)? {
-                items.push(read_string(input)?);
+            let mut fields = Fields::new(take);
+            for _ in 0..read_length(&mut body.input)?.checked_mul(2)? {
+                fields.item(body.next()?)?;
             }
-            hash(items)
+            fields.end()
         }
-        TYPE_HASH_ZIPLIST => hash(packed::read_ziplist(&read_string(input)?)?),
-        TYPE_HASH_LISTPACK => hash(packed::read_listpack(&read_string(input)?)?),
+        TYPE_HASH_ZIPLIST => read_packed(body, take, packed::read_ziplist),
+        TYPE_HASH_LISTPACK => read_packed(body, take, packed::read_listpack),
         _ => None,
     }
 }
 
-/// Pairs the items up. An odd one, a field that stands twice and an empty hash are damage.
-fn hash(items: Vec<Vec<u8>>) -> Option<Value> {
-    if items.is_empty() || items.len() % 2 == 1 {
-        return None;
+fn read_packed<'a>(
+    body: &mut Strings<'a>,
+    take: TakeField<'_>,
+    read: for<'t, 'b> fn(&'b [u8], packed::Take<'t, 'b>) -> Option<()>,
+) -> Option<Value<'a>> {
+    let bytes = body.next()?;
+    let mut fields = Fields::new(take);
+    read(&bytes, &mut |item| fields.item(item))?;
+    fields.end()
+}
+
+/// Items become pairs as they come. A field that stands twice is damage, and ends it; so are an odd item and no field.
+struct Fields<'t, 'a> {
+    take: TakeField<'t>,
+    name: Option<Cow<'a, [u8]>>,
+    any: bool,
+}
+
+impl<'t, 'a> Fields<'t, 'a> {
+    fn new(take: TakeField<'t>) -> Self {
+        Self { take, name: None, any: false }
     }
-    let mut fields = Vec::with_capacity(items.len() / 2);
-    let mut items = items.into_iter();
-    while let (Some(field), Some(value)) = (items.next(), items.next()) {
-        fields.push((field, value));
+
+    fn item(&mut self, item: Cow<'a, [u8]>) -> Option<()> {
+        match self.name.take() {
+            None => self.name = Some(item),
+            Some(name) if (self.take)(&name, &item) => self.any = true,
+            Some(_) => return None,
+        }
+        Some(())
     }
-    let mut names: Vec<&[u8]> = fields.iter().map(|(field, _)| field.as_slice()).collect();
-    names.sort_unstable();
-    let unique = names.windows(2).all(|pair| pair[0] != pair[1]);
-    unique.then_some(Value::Hash(fields))
+
+    fn end<'v>(self) -> Option<Value<'v>> {
+        (self.any && self.name.is_none()).then_some(Value::Hash)
+    }
 }
 
 fn put_length(out: &mut Vec<u8>, length: usize) {
@@ -182,20 +208,31 @@ fn length_after(first: u8, input: &mut Input<'_>) -> Option<usize> {
     }
 }
 
-fn read_string(input: &mut Input<'_>) -> Option<Vec<u8>> {
-    let text = |value: i64| value.to_string().into_bytes();
-    match input.byte()? {
-        0xc0 => input.int_le(1).map(text),
-        0xc1 => input.int_le(2).map(text),
-        0xc2 => input.int_le(4).map(text),
-        0xc3 => {
-            let packed = read_length(input)?;
-            let length = read_length(input)?;
-            lzf::unpack(input.take(packed)?, length)
-        }
-        first => {
-            let length = length_after(first, input)?;
-            input.take(length).map(<[u8]>::to_vec)
+/// The strings of a payload.
+struct Strings<'a> {
+    input: Input<'a>,
+    /// How many bytes may still come out of compressed ones.
+    room: usize,
+}
+
+impl<'a> Strings<'a> {
+    fn next(&mut self) -> Option<Cow<'a, [u8]>> {
+        let text = |value: i64| Cow::Owned(value.to_string().into_bytes());
+        let input = &mut self.input;
+        match input.byte()? {
+            0xc0 => input.int_le(1).map(text),
+            0xc1 => input.int_le(2).map(text),
+            0xc2 => input.int_le(4).map(text),
+            0xc3 => {
+                let packed = read_length(input)?;
+                let length = read_length(input)?;
+                self.room = self.room.checked_sub(length)?;
+                lzf::unpack(input.take(packed)?, length).map(Cow::Owned)
+            }
+            first => {
+                let length = length_after(first, input)?;
+                input.take(length).map(Cow::Borrowed)
+            }
         }
     }
 }
@@ -234,7 +271,29 @@ impl<'a> Input<'a> {
 mod tests {
     use super::*;
 
-    fn string(value: &[u8]) -> Result<Value, Refused> {
+    type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
+
+    /// What a payload holds: a string, or the fields of a hash.
+    #[derive(Debug, PartialEq)]
+    enum Read {
+        String(Vec<u8>),
+        Hash(Pairs),
+    }
+
+    fn restore(payload: &[u8]) -> Result<Read, Refused> {
+        let mut fields = Pairs::new();
+        let value = super::restore(payload, 1 << 20, &mut |field, value| {
+            let new = fields.iter().all(|(name, _)| name != field);
+            fields.push((field.to_vec(), value.to_vec()));
+            new
+        });
+        Ok(match value? {
+            Value::String(string) => Read::String(string.into_owned()),
+            Value::Hash => Read::Hash(fields),
+        })
+    }
+
+    fn string(value: &[u8]) -> Result<Read, Refused> {
         restore(&dump_string(value))
     }
 
@@ -244,7 +303,7 @@ mod tests {
         for value in
             [b"".as_slice(), b"bar", b"0", b"-128", b"128", b"-32769", b"2147483648", b"007", &long[..100], &long]
         {
-            assert_eq!(string(value), Ok(Value::String(value.to_vec())));
+            assert_eq!(string(value), Ok(Read::String(value.to_vec())));
         }
         assert!(dump_string(&long).len() < long.len() / 20);
     }
@@ -257,9 +316,9 @@ mod tests {
     #[test]
     fn hashes_come_back() {
         let fields = [(b"a".as_slice(), b"1".as_slice()), (b"", b""), (b"long", &[7; 300])];
-        let expected = Value::Hash(fields.iter().map(|(f, v)| (f.to_vec(), v.to_vec())).collect());
         for small in [true, false] {
-            assert_eq!(restore(&dump_hash(small, fields.iter().copied())), Ok(expected.clone()));
+            let expected = fields.iter().map(|(f, v)| (f.to_vec(), v.to_vec())).collect();
+            assert_eq!(restore(&dump_hash(small, fields.iter().copied())), Ok(Read::Hash(expected)));
         }
     }
 
@@ -291,6 +350,35 @@ mod tests {
         assert_eq!(restore(&seal(body)), Err(Refused::Format));
     }
 
+    #[test]
+    fn what_is_compressed_has_its_room_and_no_more() {
+        let run = vec![b'x'; 1 << 20];
+        assert!(dump_string(&run).len() < 1 << 14);
+        let read = |payload: &[u8], room| super::restore(payload, room, &mut |_, _| true).map(|_| ());
+        assert_eq!(read(&dump_string(&run), run.len()), Ok(()));
+        assert_eq!(read(&dump_string(&run), run.len() - 1), Err(Refused::Format));
+        // It is the room of all of them together.
+        let fields = [(b"a".as_slice(), run.as_slice()), (b"b", &run)];
+        assert_eq!(read(&dump_hash(false, fields.into_iter()), 2 * run.len()), Ok(()));
+        assert_eq!(read(&dump_hash(false, fields.into_iter()), 2 * run.len() - 1), Err(Refused::Format));
+        let plain = dump_string(b"as it is");
+        assert_eq!(read(&plain, 0), Ok(()), "what is not compressed is as long as its bytes");
+    }
+
+    #[test]
+    fn a_field_that_stands_twice_ends_the_reading() {
+        let same = (b"f".as_slice(), b"v".as_slice());
+        for small in [true, false] {
+            let payload = dump_hash(small, vec![same; 300_000].into_iter());
+            let mut taken = 0;
+            let read = super::restore(&payload, usize::MAX, &mut |_, _| {
+                taken += 1;
+                taken == 1
+            });
+            assert_eq!((read, taken), (Err(Refused::Format), 2));
+        }
+    }
+
     fn bytes(hex: &str) -> Vec<u8> {
         let hex = if hex == "-" { "" } else { hex };
         (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
@@ -306,11 +394,11 @@ mod tests {
             let items: Vec<_> = words.map(bytes).collect();
             let value = restore(&payload).unwrap_or_else(|why| panic!("{kind}: {why:?}"));
             let written = match (kind, value) {
-                ("string", Value::String(value)) => {
+                ("string", Read::String(value)) => {
                     assert_eq!([value.clone()].as_slice(), items);
                     dump_string(&value)
                 }
-                (_, Value::Hash(fields)) => {
+                (_, Read::Hash(fields)) => {
                     let flat: Vec<_> =
                         fields.iter().flat_map(|(field, value)| [field.clone(), value.clone()]).collect();
                     assert_eq!(flat, items, "{kind}");
@@ -330,7 +418,7 @@ mod tests {
         fn any_body_is_safe(kind in 0_u8..20, body in proptest::collection::vec(0_u8.., 0..60)) {
             let mut payload = vec![kind];
             payload.extend(body);
-            if let Ok(Value::Hash(fields)) = restore(&seal(payload)) {
+            if let Ok(Read::Hash(fields)) = restore(&seal(payload)) {
                 proptest::prop_assert!(!fields.is_empty());
             }
         }

@@ -1,7 +1,10 @@
 //! Listpacks and ziplists: the flat byte forms in which Redis dumps small collections.
 //!
 //! Both are read from payloads a client made, so every length is checked and a malformed one is refused
-//! as a whole; only listpacks are written. Integers are given back as their decimal text.
+//! as a whole; only listpacks are written. Integers are given back as their decimal text. Items are handed on as they are
+//! read, never gathered: what takes them may refuse one before the rest costs anything.
+
+use std::borrow::Cow;
 
 use crate::number::parse_int;
 use crate::rdb::Input;
@@ -9,6 +12,9 @@ use crate::rdb::Input;
 const END: u8 = 0xff;
 const LISTPACK_HEAD: usize = 6;
 const ZIPLIST_HEAD: usize = 10;
+
+/// Takes the items; None from it ends the reading.
+pub(super) type Take<'t, 'a> = &'t mut dyn FnMut(Cow<'a, [u8]>) -> Option<()>;
 
 /// Writes `items` as one listpack. Nothing if it would not fit its 32-bit length.
 pub(super) fn listpack<'a>(items: impl Iterator<Item = &'a [u8]>) -> Option<Vec<u8>> {
@@ -90,8 +96,8 @@ fn back_length_size(length: usize) -> usize {
     }
 }
 
-/// The items of a listpack, if it is sound.
-pub(super) fn read_listpack(bytes: &[u8]) -> Option<Vec<Vec<u8>>> {
+/// Gives the items of a listpack to `take` one by one; None as soon as it is not sound, or one is not wanted.
+pub(super) fn read_listpack<'a>(bytes: &'a [u8], take: Take<'_, 'a>) -> Option<()> {
     let (head, body) = bytes.split_at_checked(LISTPACK_HEAD)?;
     let mut head = Input(head);
     if usize::try_from(head.u32_le()?).ok()? != bytes.len() {
@@ -99,10 +105,11 @@ pub(super) fn read_listpack(bytes: &[u8]) -> Option<Vec<Vec<u8>>> {
     }
     let count = usize::from(head.u16_le()?);
     let mut input = Input(body);
-    let mut items = Vec::new();
+    let mut items = 0;
     while input.0.first() != Some(&END) {
         let before = input.0.len();
-        items.push(listpack_item(&mut input)?);
+        take(listpack_item(&mut input)?)?;
+        items += 1;
         let length = before - input.0.len();
         let mut back = Vec::with_capacity(5);
         put_back_length(&mut back, length);
@@ -113,7 +120,7 @@ pub(super) fn read_listpack(bytes: &[u8]) -> Option<Vec<Vec<u8>>> {
     sound(&input, items, count)
 }
 
-fn listpack_item(input: &mut Input<'_>) -> Option<Vec<u8>> {
+fn listpack_item<'a>(input: &mut Input<'a>) -> Option<Cow<'a, [u8]>> {
     let first = input.byte()?;
     let length = match first {
         0..0x80 => return Some(decimal(first.into())),
@@ -130,11 +137,11 @@ fn listpack_item(input: &mut Input<'_>) -> Option<Vec<u8>> {
         0xf4 => return input.int_le(8).map(decimal),
         _ => return None,
     };
-    input.take(length).map(<[u8]>::to_vec)
+    input.take(length).map(Cow::Borrowed)
 }
 
-/// The items of a ziplist, if it is sound: what servers before 7.0 dumped.
-pub(super) fn read_ziplist(bytes: &[u8]) -> Option<Vec<Vec<u8>>> {
+/// The same of a ziplist: what servers before 7.0 dumped.
+pub(super) fn read_ziplist<'a>(bytes: &'a [u8], take: Take<'_, 'a>) -> Option<()> {
     let (head, body) = bytes.split_at_checked(ZIPLIST_HEAD)?;
     let mut head = Input(head);
     if usize::try_from(head.u32_le()?).ok()? != bytes.len() {
@@ -143,7 +150,7 @@ pub(super) fn read_ziplist(bytes: &[u8]) -> Option<Vec<Vec<u8>>> {
     let tail = usize::try_from(head.u32_le()?).ok()?;
     let count = usize::from(head.u16_le()?);
     let mut input = Input(body);
-    let mut items = Vec::new();
+    let mut items = 0;
     let (mut last, mut length) = (ZIPLIST_HEAD, 0);
     while input.0.first() != Some(&END) {
         last = bytes.len() - input.0.len();
@@ -154,7 +161,8 @@ pub(super) fn read_ziplist(bytes: &[u8]) -> Option<Vec<Vec<u8>>> {
         if before != length {
             return None;
         }
-        items.push(ziplist_item(&mut input)?);
+        take(ziplist_item(&mut input)?)?;
+        items += 1;
         length = bytes.len() - input.0.len() - last;
     }
     if tail != last {
@@ -163,7 +171,7 @@ pub(super) fn read_ziplist(bytes: &[u8]) -> Option<Vec<Vec<u8>>> {
     sound(&input, items, count)
 }
 
-fn ziplist_item(input: &mut Input<'_>) -> Option<Vec<u8>> {
+fn ziplist_item<'a>(input: &mut Input<'a>) -> Option<Cow<'a, [u8]>> {
     let first = input.byte()?;
     let length = match first {
         0..0x40 => usize::from(first),
@@ -177,17 +185,17 @@ fn ziplist_item(input: &mut Input<'_>) -> Option<Vec<u8>> {
         0xf1..=0xfd => return Some(decimal(i64::from(first & 0x0f) - 1)),
         _ => return None,
     };
-    input.take(length).map(<[u8]>::to_vec)
+    input.take(length).map(Cow::Borrowed)
 }
 
 /// Nothing may stand behind the end mark, and the count must be right where it is known.
-fn sound(input: &Input<'_>, items: Vec<Vec<u8>>, count: usize) -> Option<Vec<Vec<u8>>> {
-    let counted = count == usize::from(u16::MAX) || count == items.len();
-    (input.0.len() == 1 && counted).then_some(items)
+fn sound(input: &Input<'_>, items: usize, count: usize) -> Option<()> {
+    let counted = count == usize::from(u16::MAX) || count == items;
+    (input.0.len() == 1 && counted).then_some(())
 }
 
-fn decimal(value: i64) -> Vec<u8> {
-    value.to_string().into_bytes()
+fn decimal(value: i64) -> Cow<'static, [u8]> {
+    Cow::Owned(value.to_string().into_bytes())
 }
 
 #[cfg(test)]
@@ -195,7 +203,14 @@ mod tests {
     use super::*;
 
     fn back(items: &[&[u8]]) -> Vec<Vec<u8>> {
-        read_listpack(&listpack(items.iter().copied()).unwrap()).unwrap()
+        let mut found = Vec::new();
+        let bytes = listpack(items.iter().copied()).unwrap();
+        read_listpack(&bytes, &mut |item| {
+            found.push(item.into_owned());
+            Some(())
+        })
+        .unwrap();
+        found
     }
 
     #[test]
@@ -204,9 +219,9 @@ mod tests {
         let mut items: Vec<Vec<u8>> = [0, 1, 63, 64, 4095, 4096].iter().map(|n| long[..*n].to_vec()).collect();
         for value in [0, 127, 128, 4095, 4096, 0x7fff, 0x8000, 0x7f_ffff, 0x80_0000, 0x7fff_ffff, 0x8000_0000, i64::MAX]
         {
-            items.push(decimal(value));
-            items.push(decimal(-value));
-            items.push(decimal(-value - 1));
+            items.push(decimal(value).into_owned());
+            items.push(decimal(-value).into_owned());
+            items.push(decimal(-value - 1).into_owned());
         }
         for odd in ["-0", "01", "+1", "-", "9223372036854775808", " 1", "1.0"] {
             items.push(odd.into());
@@ -231,9 +246,9 @@ mod tests {
             let mut bytes = listpack(items.iter().map(Vec::as_slice)).unwrap();
             let place = place % bytes.len();
             bytes[place] = value;
-            read_listpack(&bytes);
-            read_ziplist(&bytes);
-            read_listpack(&bytes[..place]);
+            read_listpack(&bytes, &mut |_| Some(()));
+            read_ziplist(&bytes, &mut |_| Some(()));
+            read_listpack(&bytes[..place], &mut |_| Some(()));
         }
     }
 }
