@@ -221,23 +221,9 @@ impl<T: Element> Chunked<T> {
         &mut self.trie
     }
 
-    /// What follows changes it at this moment.
-    pub(crate) fn stamp(&mut self, at: u64) {
-        self.trie.stamp(at);
-    }
-
-    /// It stands under another key from this moment on.
-    pub(crate) fn moved(&mut self, at: u64) {
-        self.since = at;
-    }
-
     /// What it weighs with its key.
     pub(crate) fn weight(&self) -> usize {
         if self.is_split() { 16 } else { self.trie.weight() }
-    }
-
-    pub(crate) fn is_split(&self) -> bool {
-        self.trie.weight() > PART_WEIGHT
     }
 
     /// What stands with the key: how many elements, and the elements unless it is split.
@@ -262,8 +248,14 @@ impl<T: Element> Chunked<T> {
     }
 }
 
-/// A split value, whatever its elements are.
-pub(crate) trait Split {
+/// The elements of a value, whatever they are.
+pub(crate) trait Elements {
+    /// Whether they are too many to stand in the chunk of their key.
+    fn is_split(&self) -> bool;
+    /// What follows changes them at this moment.
+    fn stamp(&mut self, at: u64);
+    /// They stand under another key from this moment on.
+    fn moved(&mut self, at: u64);
     /// Tells of each part where it starts and the moment of its last change, but for stretches without a change since
     /// that moment, if there is one.
     fn parts(&self, since: Option<u64>, out: &mut Stretches);
@@ -275,7 +267,19 @@ pub(crate) trait Split {
     fn fill(&mut self, parts: Vec<AnyPart>, at: u64) -> bool;
 }
 
-impl<T: Element> Split for Chunked<T> {
+impl<T: Element> Elements for Chunked<T> {
+    fn is_split(&self) -> bool {
+        self.trie.weight() > PART_WEIGHT
+    }
+
+    fn stamp(&mut self, at: u64) {
+        self.trie.stamp(at);
+    }
+
+    fn moved(&mut self, at: u64) {
+        self.since = at;
+    }
+
     fn parts(&self, since: Option<u64>, out: &mut Stretches) {
         out.parts(&self.trie, since, self.since);
     }

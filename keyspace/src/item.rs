@@ -5,7 +5,7 @@
 
 use triomphe::{Arc, ThinArc};
 
-use crate::chunking::{self, AnyPart, Element, Split};
+use crate::chunking::{self, AnyPart, Element, Elements};
 use crate::error::Corrupt;
 use crate::hash::Hash;
 use crate::hasher::Hasher;
@@ -154,23 +154,20 @@ fn thin(head: Head, key: &[u8], value: &[u8]) -> Item {
 }
 
 impl Value {
-    /// What may be split of it, if anything.
-    fn split(&self) -> Option<&dyn Split> {
+    /// Its elements, if it may have many.
+    fn chunked(&self) -> Option<&dyn Elements> {
         match self {
-            Value::Rope(rope) if rope.pages().is_split() => Some(rope.pages()),
-            Value::Hash(hash) => hash.chunked().filter(|fields| fields.is_split()).map(|fields| fields as &dyn Split),
-            Value::Str(_) | Value::Rope(_) => None,
+            Value::Str(_) => None,
+            Value::Rope(rope) => Some(rope.pages()),
+            Value::Hash(hash) => hash.chunked().map(|fields| fields as &dyn Elements),
         }
     }
 
-    fn split_mut(&mut self) -> Option<&mut dyn Split> {
+    fn chunked_mut(&mut self) -> Option<&mut dyn Elements> {
         match self {
-            Value::Rope(rope) if rope.pages().is_split() => Some(rope.pages_mut()),
-            Value::Hash(hash) => {
-                let fields = hash.chunked_mut().filter(|fields| fields.is_split());
-                fields.map(|fields| fields as &mut dyn Split)
-            }
-            Value::Str(_) | Value::Rope(_) => None,
+            Value::Str(_) => None,
+            Value::Rope(rope) => Some(rope.pages_mut()),
+            Value::Hash(hash) => hash.chunked_mut().map(|fields| fields as &mut dyn Elements),
         }
     }
 
@@ -185,27 +182,15 @@ impl Value {
 
     /// What follows changes it at this revision.
     fn stamp(&mut self, revision: u64) {
-        match self {
-            Value::Str(_) => {}
-            Value::Rope(rope) => rope.pages_mut().stamp(revision),
-            Value::Hash(hash) => {
-                if let Some(fields) = hash.chunked_mut() {
-                    fields.stamp(revision);
-                }
-            }
+        if let Some(elements) = self.chunked_mut() {
+            elements.stamp(revision);
         }
     }
 
     /// It stands under its key since this revision.
     fn moved(&mut self, revision: u64) {
-        match self {
-            Value::Str(_) => {}
-            Value::Rope(rope) => rope.pages_mut().moved(revision),
-            Value::Hash(hash) => {
-                if let Some(fields) = hash.chunked_mut() {
-                    fields.moved(revision);
-                }
-            }
+        if let Some(elements) = self.chunked_mut() {
+            elements.moved(revision);
         }
     }
 }
@@ -425,10 +410,10 @@ impl Item {
     }
 
     /// What of it is split, if anything.
-    pub(crate) fn split(&self) -> Option<&dyn Split> {
+    pub(crate) fn split(&self) -> Option<&dyn Elements> {
         match self {
             Item::Str(_) => None,
-            Item::Obj(object) => object.value.split(),
+            Item::Obj(object) => object.value.chunked().filter(|elements| elements.is_split()),
         }
     }
 
@@ -436,7 +421,7 @@ impl Item {
     pub(crate) fn fill(&mut self, parts: Vec<AnyPart>, at: u64) -> bool {
         let Item::Obj(object) = self else { return false };
         let value = &mut Arc::make_mut(object).value;
-        let filled = value.split_mut().is_some_and(|split| split.fill(parts, at));
+        let filled = value.chunked_mut().is_some_and(|elements| elements.is_split() && elements.fill(parts, at));
         filled && !matches!(value, Value::Rope(rope) if !rope.is_sound())
     }
 

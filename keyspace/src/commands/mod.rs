@@ -6,8 +6,9 @@
 //!    has been checked against the arity; `args` stands behind the name (and the subcommand's name).
 //! 2. An entry in the `COMMANDS` table at the file's foot, `meta: Meta { name: "..", .., ..Meta::BASE }`. `write` and
 //!    `readonly` and the ACL categories that follow from flags are not written: the handler's type tells them.
-//! 3. A new family also gets a line in `TABLES` below. A new type of value gets a variant in `item.rs` and an
-//!    `impl Collection`.
+//! 3. A new family also gets a line in `TABLES` below. A new type of value gets a variant of `Value` and of `ValueRef`
+//!    in `item.rs`, where the compiler then names the places that need an arm, and an `impl Collection`; its `Element`
+//!    gets a kind in `chunking.rs`, and DUMP and RESTORE its form in `rdb`.
 //!
 //! # What a handler must keep to
 //! * Check everything first, then change, then reply: an `Err` must mean that nothing has changed. (What was
