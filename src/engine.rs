@@ -109,7 +109,7 @@ impl StateMachine for Engine {
     }
 }
 
-/// Frees what was flushed where nobody waits for it.
+/// Frees what was removed where nobody waits for it: neither entries behind the lock nor the thread of consensus.
 #[cfg(not(madsim))]
 fn throw_away(garbage: Garbage) {
     tokio::task::spawn_blocking(move || drop(garbage));

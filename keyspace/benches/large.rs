@@ -1,7 +1,8 @@
 //! What one change of a large value costs: `cargo bench -p quorate-keyspace --bench large`.
 //!
 //! A hash of ten million fields and a string of 256 MB, each changed right after a view was taken, when everything is
-//! shared; and what the next checkpoint has to write for that. Prints figures; asserts nothing.
+//! shared; and what the next checkpoint has to write for that. Then how long their removal takes. Prints figures; asserts
+//! nothing.
 
 #![expect(clippy::disallowed_types, clippy::disallowed_methods, reason = "it measures; nothing here is applied")]
 
@@ -80,4 +81,18 @@ fn main() {
     let begun = Instant::now();
     assert_eq!(before.changes(before.revision()).count(), 0);
     println!("{:44} {:.1?}", "a look for changes where there are none", begun.elapsed());
+    drop(before);
+    remove(&mut keyspace, "DEL of 10 M fields", "DEL h");
+    remove(&mut keyspace, "SET over 256 MB", "SET s short");
+}
+
+/// How long entries behind it wait for the removal of what nobody shares, and how long it takes to free it elsewhere.
+fn remove(keyspace: &mut Keyspace, what: &str, line: &str) {
+    let entry = entry(&words(line));
+    let begun = Instant::now();
+    black_box(keyspace.apply(&entry, true)).expect("our own entry");
+    let garbage = keyspace.take_garbage();
+    let applied = begun.elapsed();
+    drop(garbage);
+    println!("{what:44} {applied:.1?}, and {:.1?} to free it elsewhere", begun.elapsed() - applied);
 }

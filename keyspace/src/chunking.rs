@@ -256,6 +256,8 @@ pub(crate) trait Elements {
     fn stamp(&mut self, at: u64);
     /// They stand under another key from this moment on.
     fn moved(&mut self, at: u64);
+    /// What it costs to free them: one for each, and one for each page of memory.
+    fn work_to_free(&self) -> usize;
     /// Tells of each part where it starts and the moment of its last change, but for stretches without a change since
     /// that moment, if there is one.
     fn parts(&self, since: Option<u64>, out: &mut Stretches);
@@ -278,6 +280,10 @@ impl<T: Element> Elements for Chunked<T> {
 
     fn moved(&mut self, at: u64) {
         self.since = at;
+    }
+
+    fn work_to_free(&self) -> usize {
+        self.trie.len() + self.trie.weight() / 4096
     }
 
     fn parts(&self, since: Option<u64>, out: &mut Stretches) {

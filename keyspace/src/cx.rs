@@ -265,13 +265,24 @@ impl<'a> WriteCx<'a> {
         Place::of(&self.space.hasher, key)
     }
 
+    /// As [`Database::upsert`]; what is replaced is garbage.
+    fn upsert(&mut self, place: Place<'_>, edit: impl FnOnce(Option<&mut Item>) -> Option<Item>) {
+        let revision = self.revision;
+        let old = self.database().upsert(place, revision, edit);
+        self.space.garbage.item(old);
+    }
+
+    fn remove_at(&mut self, place: Place<'_>) -> bool {
+        let revision = self.revision;
+        let item = self.database().remove(place, revision);
+        self.space.garbage.item(item)
+    }
+
     /// Removes a key that is past due, so that what follows sees none.
     fn drop_expired(&mut self, place: Place<'_>) {
         let now_ms = self.now_ms;
-        let revision = self.revision;
-        let db = self.database();
-        if db.slots.get(place).is_some_and(|item| item.is_expired(now_ms)) {
-            db.remove(place, revision);
+        if self.database().slots.get(place).is_some_and(|item| item.is_expired(now_ms)) {
+            self.remove_at(place);
             self.space.expired += 1;
         }
     }
@@ -316,7 +327,7 @@ impl<'a> WriteCx<'a> {
         let place = self.place(key);
         let (revision, now_ms) = (self.revision, self.now_ms);
         let mut expired = 0;
-        self.database().upsert(place, revision, |found| {
+        self.upsert(place, |found| {
             let old = found.as_ref().map_or(NEVER, |item| item.head().expire_at);
             expired = u64::from(old <= now_ms);
             let expire_at = match ttl {
@@ -325,13 +336,8 @@ impl<'a> WriteCx<'a> {
                 Ttl::Keep | Ttl::Clear => NEVER,
             };
             let head = Head::new(key, revision, expire_at, flags, now_ms);
-            match found {
-                Some(item) => {
-                    item.set_string(head, value);
-                    None
-                }
-                None => Some(Item::string(head, key, value)),
-            }
+            let in_place = found.is_some_and(|item| item.set_in_place(head, value));
+            (!in_place).then(|| Item::string(head, key, value))
         });
         self.space.expired += expired;
     }
@@ -347,7 +353,7 @@ impl<'a> WriteCx<'a> {
         if !there && bytes.is_empty() {
             return;
         }
-        self.database().upsert(place, revision, |found| match found {
+        self.upsert(place, |found| match found {
             Some(item) => {
                 item.write(at, bytes, revision);
                 item.touch(revision, now_ms);
@@ -371,7 +377,7 @@ impl<'a> WriteCx<'a> {
         self.drop_expired(place);
         let (revision, now_ms) = (self.revision, self.now_ms);
         let item = Item::object(Head::new(key, revision, NEVER, RAW, now_ms), key, Value::Str(bytes));
-        self.database().upsert(place, revision, |_| Some(item));
+        self.upsert(place, |_| Some(item));
     }
 
     /// Puts a value under a key, whatever was there before.
@@ -379,7 +385,7 @@ impl<'a> WriteCx<'a> {
         let place = self.place(key);
         self.drop_expired(place);
         let (revision, now_ms) = (self.revision, self.now_ms);
-        self.database().upsert(place, revision, |found| {
+        self.upsert(place, |found| {
             let old = found.map_or(NEVER, |item| item.head().expire_at);
             let expire_at = match ttl {
                 Ttl::At(at) => at,
@@ -420,7 +426,7 @@ impl<'a> WriteCx<'a> {
         });
         let (empty, result) = edited.flatten().ok_or(CmdError::WRONG_TYPE)?;
         if empty {
-            self.database().remove(place, revision);
+            self.remove_at(place);
         }
         Ok(Some(result))
     }
@@ -444,7 +450,8 @@ impl<'a> WriteCx<'a> {
 
     /// Removes a key; true when there was one.
     pub fn remove(&mut self, key: &[u8]) -> bool {
-        self.take(key).is_some()
+        let item = self.take(key);
+        self.space.garbage.item(item)
     }
 
     /// Removes a key and gives what it held.
@@ -454,6 +461,7 @@ impl<'a> WriteCx<'a> {
         let item = self.database().remove(place, revision)?;
         if item.is_expired(now_ms) {
             self.space.expired += 1;
+            self.space.garbage.item(Some(item));
             return None;
         }
         Some(item)
@@ -484,7 +492,7 @@ impl<'a> WriteCx<'a> {
     fn set_end(&mut self, key: &[u8], at_ms: u64) {
         let place = self.place(key);
         let (revision, now_ms) = (self.revision, self.now_ms);
-        self.database().upsert(place, revision, |found| {
+        self.upsert(place, |found| {
             if let Some(item) = found {
                 item.set_expire(at_ms, revision, now_ms);
             }
@@ -495,8 +503,8 @@ impl<'a> WriteCx<'a> {
     /// Makes a key look unwritten for so many seconds (RESTORE ... IDLETIME).
     pub fn set_idle(&mut self, key: &[u8], seconds: u64) {
         let place = self.place(key);
-        let (revision, now_ms) = (self.revision, self.now_ms);
-        self.database().upsert(place, revision, |found| {
+        let now_ms = self.now_ms;
+        self.upsert(place, |found| {
             if let Some(item) = found {
                 item.set_idle(seconds, now_ms);
             }
@@ -510,20 +518,13 @@ impl<'a> WriteCx<'a> {
         let place = self.place(key);
         self.drop_expired(place);
         let (revision, now_ms) = (self.revision, self.now_ms);
-        self.database().upsert(place, revision, |found| {
+        self.upsert(place, |_| {
             let expire_at = match ttl {
                 Ttl::At(at) => at,
                 Ttl::Keep => item.head().expire_at,
                 Ttl::Clear => NEVER,
             };
-            let new = item.rekeyed(key, revision, expire_at, now_ms);
-            match found {
-                Some(old) => {
-                    *old = new;
-                    None
-                }
-                None => Some(new),
-            }
+            Some(item.rekeyed(key, revision, expire_at, now_ms))
         });
     }
 
@@ -542,7 +543,7 @@ impl<'a> WriteCx<'a> {
         let revision = self.revision;
         let whole = std::mem::take(self.database());
         self.database().moved(revision);
-        self.space.garbage.push(whole);
+        self.space.garbage.database(whole);
     }
 
     /// Exchanges two databases.

@@ -253,22 +253,22 @@ impl Database {
         }
     }
 
-    /// One descent for look-up, change and insert, as [`Trie::upsert`]; keeps the expiry index and the count.
+    /// One descent for look-up, change and insert, as [`Trie::upsert`]; keeps the expiry index and the count. The item in
+    /// whose place another was given comes back.
     pub(crate) fn upsert(
         &mut self,
         place: Place<'_>,
         revision: u64,
         edit: impl FnOnce(Option<&mut Item>) -> Option<Item>,
-    ) {
+    ) -> Option<Item> {
         let (mut before, mut after) = (NEVER, NEVER);
+        let mut replaced = None;
         let slot = self.slots.slot_mut(place.slot);
         slot.stamp(revision);
         let added = slot.upsert(place.hash, place.key, |found| match found {
             Some(item) => {
                 before = item.head().expire_at;
-                if let Some(new) = edit(Some(item)) {
-                    *item = new;
-                }
+                replaced = edit(Some(item)).map(|new| std::mem::replace(item, new));
                 after = item.head().expire_at;
                 None
             }
@@ -285,6 +285,7 @@ impl Database {
             self.unindex_end(place, before);
             self.index_end(place, after);
         }
+        replaced
     }
 
     /// Changes an item's value in place. Its expiry must stay: use [`Database::upsert`] for that. The caller has seen

@@ -344,26 +344,19 @@ impl Item {
         });
     }
 
-    /// Makes it a string of this value; in place where nobody shares it and the length is the same.
-    pub(crate) fn set_string(&mut self, head: Head, value: &[u8]) {
-        if let Item::Str(thin) = self {
-            let key_len = head.key_len as usize;
-            let same = thin.slice.len() == key_len + value.len();
-            let done = same
-                && thin.with_arc_mut(|arc| {
-                    let Some(parts) = triomphe::Arc::get_mut(arc) else {
-                        return false;
-                    };
-                    parts.header_mut().0 = head;
-                    parts.slice_mut()[key_len..].copy_from_slice(value);
-                    true
-                });
-            if done {
-                return;
-            }
-        }
-        let new = Self::string(head, self.key(), value);
-        *self = new;
+    /// Makes it a string of this value where that can be done in place: nobody shares it, and the length is the same.
+    pub(crate) fn set_in_place(&mut self, head: Head, value: &[u8]) -> bool {
+        let Item::Str(thin) = self else { return false };
+        let key_len = head.key_len as usize;
+        thin.slice.len() == key_len + value.len()
+            && thin.with_arc_mut(|arc| {
+                let Some(parts) = triomphe::Arc::get_mut(arc) else {
+                    return false;
+                };
+                parts.header_mut().0 = head;
+                parts.slice_mut()[key_len..].copy_from_slice(value);
+                true
+            })
     }
 
     /// The value, to be changed in place at this revision; of a plain string this gives it an allocation that can grow.
@@ -406,6 +399,14 @@ impl Item {
             Value::Rope(rope) => rope.write(at, bytes),
             // Not reached by callers that checked; the bytes then go nowhere.
             Value::Hash(_) => {}
+        }
+    }
+
+    /// What it costs to free the value, beside one that stands in one piece.
+    pub(crate) fn work_to_free(&self) -> usize {
+        match self {
+            Item::Str(_) => 0,
+            Item::Obj(object) => object.value.chunked().map_or(0, |elements| elements.work_to_free()),
         }
     }
 

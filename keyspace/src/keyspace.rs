@@ -11,6 +11,7 @@ use crate::cx::{Moment, ReadCx, WriteCx};
 use crate::db::{Database, Place};
 use crate::entry::{self, Commands, Entry, KeyList, Unit, Watch};
 use crate::error::{CmdError, Corrupt};
+use crate::garbage::Garbage;
 use crate::hasher::{Hasher, Rng};
 use crate::item::Item;
 use crate::reply::{Proto, ReplyBuf};
@@ -28,7 +29,7 @@ pub(crate) struct Space {
     pub(crate) rng: Rng,
     /// Keys removed because they had ended, since this process began: a figure, no part of the state.
     pub(crate) expired: u64,
-    pub(crate) garbage: Vec<Database>,
+    pub(crate) garbage: Garbage,
 }
 
 /// See the module's words.
@@ -36,12 +37,6 @@ pub struct Keyspace {
     space: Space,
     /// What is left of the last buffer of replies.
     replies: BytesMut,
-}
-
-/// Flushed databases. Dropping one with many keys takes a while: do it where nobody waits.
-pub struct Garbage {
-    #[expect(dead_code, reason = "it is only kept to be dropped elsewhere")]
-    dbs: Vec<Database>,
 }
 
 /// What INFO shows of a database.
@@ -68,7 +63,7 @@ impl Keyspace {
                 now_ms: 0,
                 rng: Rng::new(0),
                 expired: 0,
-                garbage: Vec::new(),
+                garbage: Garbage::default(),
             },
             replies: BytesMut::new(),
         }
@@ -94,7 +89,7 @@ impl Keyspace {
         let mut entry = Entry::open(entry)?;
         let space = &mut self.space;
         // Nobody took it, so it goes here.
-        space.garbage.clear();
+        space.garbage = Garbage::default();
         space.now_ms = space.now_ms.max(entry.stamp.time_ms);
         space.rng = Rng::new(entry.stamp.seed);
         let mut out = if want_replies {
@@ -323,10 +318,11 @@ impl Keyspace {
         damaged.is_some()
     }
 
-    /// Takes what was flushed, to be dropped where nobody waits; the next apply drops it otherwise.
+    /// Takes what was removed, to be dropped where nobody waits; the next apply drops it otherwise. None: it was little
+    /// enough to be dropped at once.
     pub fn take_garbage(&mut self) -> Option<Garbage> {
-        let dbs = std::mem::take(&mut self.space.garbage);
-        (!dbs.is_empty()).then_some(Garbage { dbs })
+        let garbage = std::mem::take(&mut self.space.garbage);
+        garbage.is_heavy().then_some(garbage)
     }
 }
 
@@ -416,12 +412,12 @@ impl Space {
             };
             let place = Place::of(&self.hasher, key);
             if database.slots.get(place).is_some_and(|item| item.is_expired(self.now_ms)) {
-                database.remove(place, self.revision);
-                removed += 1;
+                let item = database.remove(place, self.revision);
+                removed += i64::from(self.garbage.item(item));
             }
         }
-        self.expired += removed;
-        out.int(removed as i64);
+        self.expired += removed.unsigned_abs();
+        out.int(removed);
         Ok(())
     }
 }

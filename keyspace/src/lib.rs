@@ -15,6 +15,7 @@ pub mod cx;
 mod db;
 pub mod entry;
 pub mod error;
+mod garbage;
 pub mod glob;
 pub mod hash;
 pub mod hasher;
@@ -39,8 +40,9 @@ pub use entry::{
     encode_unit,
 };
 pub use error::{CmdError, Corrupt};
+pub use garbage::Garbage;
 pub use hasher::slot_of;
-pub use keyspace::{DbInfo, Garbage, Keyspace};
+pub use keyspace::{DbInfo, Keyspace};
 pub use reply::{Proto, ReplyBuf};
 pub use settings::{Setting, Settings};
 pub use view::{Restore, View};

@@ -12,6 +12,7 @@ use siphasher::sip128::{Hasher128, SipHasher13};
 use crate::chunking::{self, Address, AnyPart, Stretches, VERSION};
 use crate::db::{Database, Slot, Slots};
 use crate::error::Corrupt;
+use crate::garbage::Garbage;
 use crate::hasher::{Hasher, Rng, slot_of};
 use crate::item::Item;
 use crate::keyspace::Space;
@@ -52,7 +53,7 @@ impl View {
             now_ms: self.now_ms,
             rng: Rng::new(0),
             expired: 0,
-            garbage: Vec::new(),
+            garbage: Garbage::default(),
         }
     }
 

@@ -212,6 +212,58 @@ fn the_expiry_index_follows_every_change() {
     assert_eq!(member.keyspace.next_due_ms(), None);
 }
 
+/// What is put under `big` by turns: a large value or a small one, a hash or a string.
+fn fill_big(member: &mut Member, hash: bool, large: bool) {
+    member.run("DEL big");
+    let line = match (hash, large) {
+        (true, _) => {
+            let fields = if large { 1000 } else { 1 };
+            format!("HSET big{}", (0..fields).map(|n| format!(" field:{n} v")).collect::<String>())
+        }
+        (false, _) => format!("SET big {}", "x".repeat(if large { 2 << 20 } else { 1 })),
+    };
+    assert!(!member.run(&line).starts_with('-'));
+    member.keyspace.take_garbage();
+}
+
+#[test]
+fn what_is_large_is_not_freed_where_entries_wait() {
+    let ways = [
+        "DEL big",
+        "UNLINK big",
+        "SET big v",
+        "SETEX big 10 v",
+        "RENAME other big",
+        "COPY other big REPLACE",
+        "BITOP NOT big other",
+        "RESTORE big 0 \"\\x00\\x03bar\\x0a\\x00\\xe6\\xbeI`\\xeef\\xfd\\x17\" REPLACE",
+        "PEXPIREAT big 1",
+        "GETDEL big",
+    ];
+    let mut member = Member::default();
+    for (hash, large) in [(true, true), (true, false), (false, true), (false, false)] {
+        for line in ways.iter().filter(|line| !(hash && line.starts_with("GETDEL"))) {
+            fill_big(&mut member, hash, large);
+            member.expect("SET other v", "+OK\r\n");
+            let reply = member.run(line);
+            assert!(!reply.starts_with('-'), "{line}: {reply}");
+            assert_eq!(member.keyspace.take_garbage().is_some(), large, "{line}, a hash: {hash}, large: {large}");
+            assert!(member.keyspace.take_garbage().is_none());
+        }
+        // One that has ended is removed by the leader's word, or by the next write to it.
+        for write in [None, Some("SETNX big v"), Some("APPEND big v"), Some("HSET big f v"), Some("DEL big")] {
+            fill_big(&mut member, hash, large);
+            member.expect("PEXPIRE big 5", ":1\r\n");
+            member.now_ms += 10;
+            match write {
+                Some(line) => assert!(!member.run(line).starts_with('-'), "{line}"),
+                None => assert_eq!(member.expire_due(10), 1),
+            }
+            assert_eq!(member.keyspace.take_garbage().is_some(), large, "{write:?}, a hash: {hash}, large: {large}");
+        }
+    }
+}
+
 #[test]
 fn databases_are_apart_and_can_be_swapped_and_flushed() {
     let mut member = Member::default();

@@ -11,7 +11,7 @@ use crate::trie::Keyed;
 const SAME_OBJECT: CmdError = CmdError::fixed("ERR source and destination objects are the same");
 const INT_RANGE: CmdError = CmdError::fixed("ERR value is out of range, value must between -2147483648 and 2147483647");
 
-/// DEL and UNLINK. Memory is given back at once; what is large was shared in pieces anyway.
+/// DEL and UNLINK: what is large is freed in the background either way.
 fn del(cx: &mut WriteCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Result<(), CmdError> {
     let removed = args.rest().iter().filter(|key| cx.remove(key)).count();
     out.len(removed);
@@ -163,7 +163,7 @@ pub static COMMANDS: &[Command<Handler>] = &[
         Handler::Write(del),
         Meta {
             summary: "Removes keys and counts those that were there.",
-            complexity: "O(N) for N keys, and the elements of their values",
+            complexity: "O(N) for N keys; what is large is freed in the background",
             keys: &[KeySpec::range(1, -1, 1, key::RM | key::DELETE)],
             args: &[KEY.multiple()],
             tips: MULTI_SHARD,
@@ -279,7 +279,7 @@ pub static COMMANDS: &[Command<Handler>] = &[
         Meta {
             summary: "Removes keys as DEL does.",
             since: "4.0.0",
-            complexity: "O(N) for N keys, and the elements of their values",
+            complexity: "O(N) for N keys; what is large is freed in the background",
             flags: flag::FAST,
             keys: &[KeySpec::range(1, -1, 1, key::RM | key::DELETE)],
             args: &[KEY.multiple()],

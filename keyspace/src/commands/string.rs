@@ -225,7 +225,7 @@ pub static COMMANDS: &[Command<Handler>] = &[
             summary: "Adds bytes to the end of a string, which begins empty if the key is not there.",
             since: "2.0.0",
             group: Group::String,
-            complexity: "O(1) amortized: memory grows by a factor",
+            complexity: "O(M) for M bytes, whatever the length of the string before",
             arity: 3,
             flags: flag::DENYOOM | flag::FAST,
             acl: acl::STRING,
