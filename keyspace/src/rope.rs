@@ -120,13 +120,15 @@ impl Rope {
         let len = usize::try_from(reader.u64()?).ok().filter(|len| *len > LONG && *len <= PAGE * u32::MAX as usize);
         let len = len.ok_or(reader.corrupt("length of a string"))?;
         let rope = Self { pages: Chunked::read(reader, split, hasher, at)?, len };
-        if split || rope.is_sound() { Ok(rope) } else { Err(reader.corrupt("pages behind the end of a string")) }
+        if split || rope.is_sound() { Ok(rope) } else { Err(reader.corrupt("pages and length of a string")) }
     }
 
-    /// Whether no page lies behind its end.
+    /// Whether its last page ends where it does: whatever made it longer wrote its last byte.
     pub(crate) fn is_sound(&self) -> bool {
-        let last = ((self.len - 1) / PAGE) as u32;
-        self.pages.trie().iter_from(last).all(|(number, page)| number as usize * PAGE + page.0.len() <= self.len)
+        let number = ((self.len - 1) / PAGE) as u32;
+        let mut last = self.pages.trie().iter_from(number);
+        let ends = last.next().is_some_and(|(at, page)| at == number && at as usize * PAGE + page.0.len() == self.len);
+        ends && last.next().is_none()
     }
 
     /// An estimate of its memory.
@@ -175,6 +177,14 @@ impl<'a> Str<'a> {
     /// Whether there are none.
     pub fn is_empty(self) -> bool {
         self.len() == 0
+    }
+
+    /// All of them, if they stand together: a long string's never do.
+    pub fn flat(self) -> Option<&'a [u8]> {
+        match self {
+            Str::Flat(bytes) => Some(bytes),
+            Str::Rope(_) => None,
+        }
     }
 
     /// All of them in one piece; a long string is copied for that.
@@ -271,12 +281,22 @@ mod tests {
     }
 
     #[test]
-    fn a_page_behind_the_end_is_found() {
-        let mut rope = Rope::of(&[7; LONG + 1], 1);
-        rope.len -= 1;
-        assert!(!rope.is_sound());
+    fn pages_and_length_that_differ_are_found() {
+        let whole = Rope::of(&[7; LONG + 1], 1);
+        let of_length = |len| Rope { len, ..whole.clone() };
+        assert!(of_length(LONG + 1).is_sound());
+        for len in [LONG, LONG + 2, 2 * LONG, PAGE * u32::MAX as usize] {
+            assert!(!of_length(len).is_sound(), "{len}");
+        }
+        let mut rope = whole.clone();
         rope.write(10 * PAGE, b"x");
         rope.len = LONG + 2;
         assert!(!rope.is_sound());
+    }
+
+    #[test]
+    fn only_what_stands_together_is_given_without_a_copy() {
+        assert_eq!(Str::Flat(b"12").flat(), Some(b"12".as_slice()));
+        assert_eq!(Str::Rope(&Rope::of(&[7; LONG + 1], 1)).flat(), None);
     }
 }

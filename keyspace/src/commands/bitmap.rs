@@ -194,19 +194,19 @@ fn bitop(cx: &mut WriteCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Resul
     if not && args.remaining() != 1 {
         return Err(CmdError::fixed("ERR BITOP NOT must be called with a single source key."));
     }
-    let mut result: Vec<u8> = Vec::new();
     let sources =
         args.rest().iter().map(|key| cx.string(key).map(Option::unwrap_or_default)).collect::<Result<Vec<_>, _>>()?;
     let length = sources.iter().map(|source| source.len()).max().unwrap_or(0);
-    for (nth, source) in sources.iter().map(|source| source.whole()).enumerate() {
-        if nth == 0 {
-            result.extend_from_slice(&source);
-            result.resize(length, 0);
-            continue;
+    let mut result = vec![0; length];
+    for (nth, source) in sources.iter().enumerate() {
+        let combine = if nth == 0 { |_, b| b } else { combine };
+        let mut rest = result.as_mut_slice();
+        for piece in source.pieces(0, length) {
+            let (here, behind) = rest.split_at_mut(piece.len());
+            here.iter_mut().zip(piece).for_each(|(byte, other)| *byte = combine(*byte, *other));
+            rest = behind;
         }
         // What a source lacks counts as zero bytes.
-        let (both, rest) = result.split_at_mut(source.len());
-        both.iter_mut().zip(&*source).for_each(|(byte, other)| *byte = combine(*byte, *other));
         rest.iter_mut().for_each(|byte| *byte = combine(*byte, 0));
     }
     if not {

@@ -8,6 +8,7 @@ use crate::item::{Item, ValueRef};
 use crate::number;
 use crate::rdb::{self, Refused};
 use crate::reply::ReplyBuf;
+use crate::rope::Str;
 use crate::settings::Setting;
 use crate::spec::{Arg, Command, Handler, KeySpec, Meta, ReadFn, acl, flag, key};
 
@@ -59,7 +60,7 @@ fn refcount(cx: &ReadCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Result<
     const SHARED: std::ops::Range<i64> = 0..10_000;
     about(cx, args, out, |item, out| {
         let int = item.as_str().filter(|_| item.encoding() == "int");
-        let int = int.and_then(|text| number::parse_int(&text.whole()));
+        let int = int.and_then(Str::flat).and_then(number::parse_int);
         let shared = int.is_some_and(|int| SHARED.contains(&int));
         out.int(if shared { i32::MAX.into() } else { 1 });
         Ok(())

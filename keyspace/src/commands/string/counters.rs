@@ -9,7 +9,8 @@ use crate::reply::ReplyBuf;
 
 fn add(cx: &mut WriteCx<'_>, key: &[u8], by: i64, out: &mut ReplyBuf) -> Result<(), CmdError> {
     let old = match cx.string(key)? {
-        Some(text) => number::parse_int(&text.whole()).ok_or(CmdError::NOT_INTEGER)?,
+        // No number is as long as what doesn't stand together.
+        Some(text) => text.flat().and_then(number::parse_int).ok_or(CmdError::NOT_INTEGER)?,
         None => 0,
     };
     let new = old.checked_add(by).ok_or(CmdError::OVERFLOW)?;
@@ -41,11 +42,11 @@ pub(super) fn decrby(cx: &mut WriteCx<'_>, args: &mut Args<'_>, out: &mut ReplyB
 pub(super) fn incrbyfloat(cx: &mut WriteCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Result<(), CmdError> {
     let (key, by) = (args.next()?, args.next()?);
     let old = match cx.string(key)? {
-        Some(text) => LongDouble::parse(&text.whole()).ok_or(CmdError::NOT_FLOAT)?,
+        Some(text) => text.flat().and_then(LongDouble::parse).ok_or(CmdError::NOT_FLOAT)?,
         None => LongDouble::from_int(0),
     };
     let by = LongDouble::parse(by).ok_or(CmdError::NOT_FLOAT)?;
-    let sum = old.plus(by).filter(|sum| sum.is_finite()).ok_or(CmdError::NAN_OR_INF)?;
+    let sum = old.plus(by).ok_or(CmdError::NAN_OR_INF)?;
     let text = sum.to_text();
     cx.set_text(key, text.as_bytes(), Ttl::Keep);
     out.bulk(text.as_bytes());
