@@ -8,7 +8,7 @@ use std::hint::black_box;
 
 use bytes::{Bytes, BytesMut};
 use quorate_keyspace::{
-    Keyspace, Proto, ReplyBuf, Restore, Stamp, UnitHead, UnitKind, encode_entry, encode_unit, spec,
+    Args, Keyspace, Proto, ReplyBuf, Restore, Stamp, UnitHead, UnitKind, encode_entry, encode_unit, spec,
 };
 
 #[global_allocator]
@@ -117,7 +117,7 @@ fn get_all(keyspace: &Keyspace, what: &str, keys: Vec<Bytes>) {
     let mut out = ReplyBuf::new(Proto::Resp2);
     let begun = spent_ns();
     for (n, key) in keys.iter().enumerate() {
-        keyspace.read(1, 0, 0, get, &[b"GET", key], &mut out);
+        keyspace.read(1, 0, 0, get, Args::new(&[b"GET", key], 1), &mut out);
         if n % BATCH == 0 {
             drop(black_box(out.take()));
         }

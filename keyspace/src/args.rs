@@ -67,11 +67,6 @@ impl<'a> Args<'a> {
         if (min..=max).contains(&n) { Ok(n) } else { Err(error) }
     }
 
-    /// Takes a double ("not a valid float"): infinities are numbers, NaN is not.
-    pub fn float(&mut self) -> Result<f64, CmdError> {
-        number::parse_double(self.next()?).ok_or(CmdError::NOT_FLOAT)
-    }
-
     /// Takes the next one if it is this keyword (any case).
     pub fn keyword(&mut self, word: &str) -> bool {
         let hit = self.peek().is_some_and(|arg| is(arg, word));

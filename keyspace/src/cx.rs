@@ -8,7 +8,7 @@ use std::cell::Cell;
 use crate::db::{Database, Place};
 use crate::error::CmdError;
 use crate::hash::{Hash, HashLimits};
-use crate::hasher::{Hasher, Rng};
+use crate::hasher::Rng;
 use crate::item::{Collection, Head, Item, NEVER, RAW, TEXT, Value};
 use crate::keyspace::Space;
 use crate::rope::{LONG, Str};
@@ -24,6 +24,17 @@ pub enum Ttl {
     Keep,
     /// It ends then, in milliseconds since 1970.
     At(u64),
+}
+
+impl Ttl {
+    /// When it ends then, if it ended at `before`.
+    fn end(self, before: u64) -> u64 {
+        match self {
+            Ttl::Clear => NEVER,
+            Ttl::Keep => before,
+            Ttl::At(at) => at,
+        }
+    }
 }
 
 /// The moment at which reads see the keyspace, and what they came across.
@@ -118,11 +129,6 @@ impl<'a> ReadCx<'a> {
         &self.space.settings
     }
 
-    /// The group's hasher.
-    pub fn hasher(&self) -> Hasher {
-        self.space.hasher
-    }
-
     fn database(&self) -> &'a Database {
         &self.space.dbs[usize::from(self.db)]
     }
@@ -212,11 +218,6 @@ impl<'a> WriteCx<'a> {
         Self { space, now_ms, db, revision }
     }
 
-    /// The same moment, to look at.
-    pub fn read(&self) -> ReadCx<'_> {
-        ReadCx::new(self.space, self.now_ms, self.space.rng.clone().next_u64(), self.db)
-    }
-
     /// The same command in another database.
     pub fn in_db(&mut self, db: u16) -> WriteCx<'_> {
         WriteCx { now_ms: self.now_ms, db, revision: self.revision, space: self.space }
@@ -245,11 +246,6 @@ impl<'a> WriteCx<'a> {
     /// The replicated settings.
     pub fn settings(&self) -> &Settings {
         &self.space.settings
-    }
-
-    /// The group's hasher.
-    pub fn hasher(&self) -> Hasher {
-        self.space.hasher
     }
 
     /// Up to where hashes stay packed.
@@ -330,11 +326,7 @@ impl<'a> WriteCx<'a> {
         self.upsert(place, |found| {
             let old = found.as_ref().map_or(NEVER, |item| item.head().expire_at);
             expired = u64::from(old <= now_ms);
-            let expire_at = match ttl {
-                Ttl::At(at) => at,
-                Ttl::Keep if old > now_ms => old,
-                Ttl::Keep | Ttl::Clear => NEVER,
-            };
+            let expire_at = ttl.end(if expired == 0 { old } else { NEVER });
             let head = Head::new(key, revision, expire_at, flags, now_ms);
             let in_place = found.is_some_and(|item| item.set_in_place(head, value));
             (!in_place).then(|| Item::string(head, key, value))
@@ -386,12 +378,7 @@ impl<'a> WriteCx<'a> {
         self.drop_expired(place);
         let (revision, now_ms) = (self.revision, self.now_ms);
         self.upsert(place, |found| {
-            let old = found.map_or(NEVER, |item| item.head().expire_at);
-            let expire_at = match ttl {
-                Ttl::At(at) => at,
-                Ttl::Keep => old,
-                Ttl::Clear => NEVER,
-            };
+            let expire_at = ttl.end(found.map_or(NEVER, |item| item.head().expire_at));
             Some(Item::object(Head::new(key, revision, expire_at, 0, now_ms), key, value.into_value()))
         });
     }
@@ -518,14 +505,7 @@ impl<'a> WriteCx<'a> {
         let place = self.place(key);
         self.drop_expired(place);
         let (revision, now_ms) = (self.revision, self.now_ms);
-        self.upsert(place, |_| {
-            let expire_at = match ttl {
-                Ttl::At(at) => at,
-                Ttl::Keep => item.head().expire_at,
-                Ttl::Clear => NEVER,
-            };
-            Some(item.rekeyed(key, revision, expire_at, now_ms))
-        });
+        self.upsert(place, |_| Some(item.rekeyed(key, revision, ttl.end(item.head().expire_at), now_ms)));
     }
 
     /// Moves a value with its expiry from a key to another, over what stands there; false when there is none.

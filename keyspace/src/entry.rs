@@ -103,7 +103,7 @@ pub fn encode_expire_unit<'a>(keys: impl ExactSizeIterator<Item = (u16, &'a [u8]
     out.freeze()
 }
 
-/// A unit that sets a replicated setting; check it with [`crate::Settings::check`] first.
+/// A unit that sets a replicated setting; whoever makes it has checked the value.
 pub fn encode_setting_unit(name: &str, value: i64) -> Bytes {
     let mut out = BytesMut::with_capacity(64);
     out.put_u8(SETTING);

@@ -6,7 +6,7 @@
 
 use bytes::{Bytes, BytesMut};
 
-use crate::args::{Args, is};
+use crate::args::Args;
 use crate::cx::{Moment, ReadCx, WriteCx};
 use crate::db::{Database, Place};
 use crate::entry::{self, Commands, Entry, KeyList, Unit, Watch};
@@ -120,14 +120,15 @@ impl Keyspace {
         Ok(replies)
     }
 
-    /// Runs a command that only reads. The caller has looked it up and checked its arity.
+    /// Runs a command that only reads. The caller has looked it up and checked its arity; `args` stands where the look-up
+    /// said.
     pub fn read(
         &self,
         now_ms: u64,
         seed: u64,
         db: u16,
         command: &Command<Handler>,
-        args: &[&[u8]],
+        args: Args<'_>,
         out: &mut ReplyBuf,
     ) {
         let moment = Moment::new(now_ms, seed);
@@ -141,39 +142,19 @@ impl Keyspace {
         seed: u64,
         db: u16,
         command: &Command<Handler>,
-        args: &[&[u8]],
+        mut args: Args<'_>,
         out: &mut ReplyBuf,
     ) {
         let cx = ReadCx::at(&self.space, moment, seed, db);
         let mark = out.mark();
-        if let Err(error) = self.read_one(&cx, command, args, out) {
+        let done = match command.handler {
+            _ if usize::from(db) >= self.space.dbs.len() => Err(CmdError::DB_RANGE),
+            Handler::Read(run) => run(&cx, &mut args, out),
+            Handler::Write(_) | Handler::Container => Err(NOT_A_READ),
+        };
+        if let Err(error) = done {
             out.truncate(mark);
             out.fail(&error);
-        }
-    }
-
-    fn read_one(
-        &self,
-        cx: &ReadCx<'_>,
-        command: &Command<Handler>,
-        args: &[&[u8]],
-        out: &mut ReplyBuf,
-    ) -> Result<(), CmdError> {
-        if usize::from(cx.db()) >= self.space.dbs.len() {
-            return Err(CmdError::DB_RANGE);
-        }
-        match command.handler {
-            Handler::Read(run) => {
-                // Of a subcommand the container's name stands first.
-                let is = |at: usize| args.get(at).is_some_and(|word| is(word, command.meta.name));
-                let at = if is(1) && !is(0) { 2 } else { 1 };
-                run(cx, &mut Args::new(args, at), out)
-            }
-            Handler::Container => match resolve_sub(args)? {
-                (Handler::Read(run), at) => run(cx, &mut Args::new(args, at), out),
-                _ => Err(NOT_A_READ),
-            },
-            Handler::Write(_) => Err(NOT_A_READ),
         }
     }
 
@@ -197,8 +178,9 @@ impl Keyspace {
         let mut args = Vec::with_capacity(16);
         let mut nth = 0;
         while let Some(db) = commands.next_command(&mut args)? {
+            let seed = moment.seed.wrapping_add(nth);
             match spec::lookup_full(&args) {
-                Ok((command, _)) => self.read_at(moment, moment.seed.wrapping_add(nth), db, command, &args, &mut out),
+                Ok((command, at)) => self.read_at(moment, seed, db, command, Args::new(&args, at), &mut out),
                 Err(error) => out.fail(&error),
             }
             nth += 1;
@@ -216,7 +198,7 @@ impl Keyspace {
         &self,
         moment: &Moment,
         watches: &[Watch],
-        commands: impl ExactSizeIterator<Item = (u16, &'c Command<Handler>, &'c [&'c [u8]])>,
+        commands: impl ExactSizeIterator<Item = (u16, &'c Command<Handler>, Args<'c>)>,
         out: &mut ReplyBuf,
     ) {
         if watches.iter().any(|watch| self.revision(moment.now_ms, watch.db, &watch.key) != watch.revision) {
@@ -245,19 +227,9 @@ impl Keyspace {
         found
     }
 
-    /// When the next key ends.
-    pub fn next_due_ms(&self) -> Option<u64> {
-        self.space.dbs.iter().filter_map(Database::next_due).min()
-    }
-
     /// The group's time: the greatest stamp applied.
     pub fn now_ms(&self) -> u64 {
         self.space.now_ms
-    }
-
-    /// How many commands that may write were applied since the group began.
-    pub fn last_revision(&self) -> u64 {
-        self.space.revision
     }
 
     /// How many databases there are.
@@ -328,10 +300,6 @@ impl Keyspace {
 
 const NOT_A_READ: CmdError = CmdError::fixed("ERR command can't run as a read");
 
-fn resolve_sub(args: &[&[u8]]) -> Result<(Handler, usize), CmdError> {
-    spec::lookup_full(args).map(|(command, at)| (command.handler, at))
-}
-
 impl Space {
     /// The group's first unit. It counts once, and only while nothing else was applied: whatever was stored under
     /// another seed could not be found again.
@@ -387,9 +355,9 @@ impl Space {
         if usize::from(db) >= self.dbs.len() {
             return Err(CmdError::DB_RANGE);
         }
-        let (handler, at) = resolve_sub(args)?;
+        let (command, at) = spec::lookup_full(args)?;
         let mut args = Args::new(args, at);
-        match handler {
+        match command.handler {
             Handler::Write(run) => run(&mut WriteCx::new(self, self.now_ms, db), &mut args, out),
             Handler::Read(run) => {
                 let seed = self.rng.next_u64();

@@ -1,35 +1,32 @@
-//! Settings that change replies, so they are state of the group: a `CONFIG SET` of one is an entry of the log.
+//! Settings that change replies, so they are state of the group: a `CONFIG SET` of one is an entry of the log. Which values
+//! they may have is checked before that.
 
-use crate::number;
-
-/// One setting: its name in redis.conf, another name it also answers to, its default and its bounds.
+/// One setting: its name in redis.conf, another name it also answers to, and its default.
 struct Spec {
     name: &'static str,
     alias: &'static str,
     default: i64,
-    min: i64,
-    max: i64,
 }
 
-const fn spec(name: &'static str, alias: &'static str, default: i64, min: i64) -> Spec {
-    Spec { name, alias, default, min, max: i64::MAX }
+const fn spec(name: &'static str, alias: &'static str, default: i64) -> Spec {
+    Spec { name, alias, default }
 }
 
 /// In the order of [`Setting`].
 static SPECS: [Spec; 13] = [
-    spec("hash-max-listpack-entries", "hash-max-ziplist-entries", 512, 0),
-    spec("hash-max-listpack-value", "hash-max-ziplist-value", 64, 0),
-    spec("list-max-listpack-size", "list-max-ziplist-size", -2, i64::MIN),
-    spec("list-compress-depth", "", 0, 0),
-    spec("set-max-intset-entries", "", 512, 0),
-    spec("set-max-listpack-entries", "", 128, 0),
-    spec("set-max-listpack-value", "", 64, 0),
-    spec("zset-max-listpack-entries", "zset-max-ziplist-entries", 128, 0),
-    spec("zset-max-listpack-value", "zset-max-ziplist-value", 64, 0),
-    spec("hll-sparse-max-bytes", "", 3000, 0),
-    spec("stream-node-max-bytes", "", 4096, 0),
-    spec("stream-node-max-entries", "", 100, 0),
-    spec("proto-max-bulk-len", "", 512 * 1024 * 1024, 1024 * 1024),
+    spec("hash-max-listpack-entries", "hash-max-ziplist-entries", 512),
+    spec("hash-max-listpack-value", "hash-max-ziplist-value", 64),
+    spec("list-max-listpack-size", "list-max-ziplist-size", -2),
+    spec("list-compress-depth", "", 0),
+    spec("set-max-intset-entries", "", 512),
+    spec("set-max-listpack-entries", "", 128),
+    spec("set-max-listpack-value", "", 64),
+    spec("zset-max-listpack-entries", "zset-max-ziplist-entries", 128),
+    spec("zset-max-listpack-value", "zset-max-ziplist-value", 64),
+    spec("hll-sparse-max-bytes", "", 3000),
+    spec("stream-node-max-bytes", "", 4096),
+    spec("stream-node-max-entries", "", 100),
+    spec("proto-max-bulk-len", "", 512 * 1024 * 1024),
 ];
 
 /// The settings by name.
@@ -97,18 +94,6 @@ impl Settings {
             .chain(named.filter(|(spec, _)| !spec.alias.is_empty()).map(|(spec, value)| (spec.alias, *value)))
     }
 
-    /// Checks a value without setting it: the error is what CONFIG SET says behind the name.
-    pub fn check(name: &str, value: &str) -> Option<Result<i64, String>> {
-        let spec = &SPECS[Self::find(name)?];
-        let Some(n) = parse_memory(value) else {
-            return Some(Err("argument couldn't be parsed into an integer".into()));
-        };
-        if (spec.min..=spec.max).contains(&n) {
-            return Some(Ok(n));
-        }
-        Some(Err(format!("argument must be between {} and {} inclusive", spec.min, spec.max)))
-    }
-
     /// Sets one; an unknown name is let pass, for a newer leader may know more than this member.
     pub(crate) fn set(&mut self, name: &str, value: i64) {
         if let Some(at) = Self::find(name) {
@@ -124,21 +109,4 @@ impl Settings {
             .filter(|(spec, value)| spec.default != **value)
             .map(|(spec, value)| (spec.name, *value))
     }
-}
-
-/// An integer, with Redis' units for memory behind it (1k = 1000, 1kb = 1024).
-pub fn parse_memory(text: &str) -> Option<i64> {
-    let lower = text.to_ascii_lowercase();
-    let digits = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit = match &lower[digits.len()..] {
-        "" | "b" => 1,
-        "k" => 1000,
-        "kb" => 1 << 10,
-        "m" => 1_000_000,
-        "mb" => 1 << 20,
-        "g" => 1_000_000_000,
-        "gb" => 1 << 30,
-        _ => return None,
-    };
-    number::parse_int(digits.as_bytes())?.checked_mul(unit)
 }

@@ -418,11 +418,9 @@ impl<H: HasAccess> Command<H> {
             Access::Read => flag::READONLY,
             Access::None => 0,
         };
-        let movable = self.meta.find_keys.is_some() && self.meta.flags & flag::MOVABLE_KEYS != 0
-            || self.meta.keys.iter().any(|spec| {
-                !matches!((spec.begin, spec.find), (Begin::Index(_), Find::Range { .. }))
-                    && spec.flags & key::NOT_KEY == 0
-            });
+        let movable = self.meta.keys.iter().any(|spec| {
+            !matches!((spec.begin, spec.find), (Begin::Index(_), Find::Range { .. })) && spec.flags & key::NOT_KEY == 0
+        });
         self.meta.flags | access | if movable { flag::MOVABLE_KEYS } else { 0 }
     }
 

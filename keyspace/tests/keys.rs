@@ -5,6 +5,7 @@ mod common;
 use std::collections::{BTreeMap, BTreeSet};
 
 use common::{Member, words};
+use quorate_keyspace::Args;
 
 /// The strings of a reply, in their order.
 fn strings(reply: &str) -> Vec<String> {
@@ -288,7 +289,7 @@ fn idle_time_counts_from_the_last_write() {
 fn dump(member: &Member, key: &str) -> Vec<u8> {
     let mut out = quorate_keyspace::ReplyBuf::new(member.proto);
     let command = quorate_keyspace::spec::lookup(b"dump").expect("a command");
-    member.keyspace.read(member.now_ms, 0, 0, command, &[b"dump", key.as_bytes()], &mut out);
+    member.keyspace.read(member.now_ms, 0, 0, command, Args::new(&[b"dump", key.as_bytes()], 1), &mut out);
     let reply = out.take();
     let head = reply.iter().position(|byte| *byte == b'\n').expect("a line") + 1;
     reply[head..reply.len() - 2].to_vec()

@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 
 use bytes::{Bytes, BytesMut};
+use quorate_keyspace::args::Args;
 use quorate_keyspace::entry::{self, Stamp, UnitHead, UnitKind};
 use quorate_keyspace::keyspace::Keyspace;
 use quorate_keyspace::reply::{Proto, ReplyBuf};
@@ -78,7 +79,9 @@ impl Server for Ours {
                 let head = UnitHead { kind: UnitKind::Batch, proto: self.proto, watches: &[] };
                 return self.apply(entry::encode_unit(head, std::iter::once((self.db, args))));
             }
-            Ok((command, _)) => self.keyspace.read(NOW_MS, self.seed, self.db, command, &slices, &mut out),
+            Ok((command, at)) => {
+                self.keyspace.read(NOW_MS, self.seed, self.db, command, Args::new(&slices, at), &mut out);
+            }
         }
         out.take().to_vec()
     }

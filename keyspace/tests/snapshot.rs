@@ -169,7 +169,7 @@ fn settings_and_time_are_part_of_it() {
     assert_eq!(restored.keyspace.get_setting("hash-max-listpack-entries"), Some(7));
     assert_eq!(restored.keyspace.get_setting("hash-max-ziplist-entries"), Some(7));
     assert_eq!(restored.keyspace.now_ms(), member.now_ms + 1000);
-    assert_eq!(restored.keyspace.last_revision(), member.keyspace.last_revision());
+    assert_eq!(restored.keyspace.view().revision(), member.keyspace.view().revision());
     assert_eq!(restored.keyspace.databases(), 16);
 }
 

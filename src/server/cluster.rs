@@ -174,13 +174,11 @@ fn slot_arg(args: &mut Args<'_>) -> Result<u16, CmdError> {
 }
 
 fn count_in_slot(cx: &ReadCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Result<(), CmdError> {
-    args.next()?;
     out.int(cx.iter_slot(slot_arg(args)?).count() as i64);
     Ok(())
 }
 
 fn keys_in_slot(cx: &ReadCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Result<(), CmdError> {
-    args.next()?;
     let slot = slot_arg(args)?;
     let count = args.int_in(0, i64::MAX, CmdError::fixed("ERR Invalid number of keys"))?;
     let keys: Vec<&[u8]> =
@@ -203,7 +201,7 @@ static KEYS_IN_SLOT: Command<Handler> = look(keys_in_slot);
 fn read(cx: &dyn ShellCx, command: &Command<Handler>, args: &Args<'_>, out: &mut ReplyBuf) -> Result<(), CmdError> {
     enabled(cx)?;
     let (now_ms, seed, db) = (cx.now_us() / 1000, cx.random(), cx.client().db);
-    cx.with_keyspace(&mut |keyspace| keyspace.read(now_ms, seed, db, command, args.all(), out));
+    cx.with_keyspace(&mut |keyspace| keyspace.read(now_ms, seed, db, command, args.clone(), out));
     Ok(())
 }
 

@@ -96,11 +96,10 @@ static DIGEST_VALUE: Command<Handler> = look(digest_value);
 
 fn read(cx: &dyn ShellCx, command: &Command<Handler>, args: &[&[u8]], out: &mut ReplyBuf) {
     let (now_ms, seed, db) = (cx.now_us() / 1000, cx.random(), cx.client().db);
-    cx.with_keyspace(&mut |keyspace| keyspace.read(now_ms, seed, db, command, args, out));
+    cx.with_keyspace(&mut |keyspace| keyspace.read(now_ms, seed, db, command, Args::new(args, 2), out));
 }
 
 fn item<'c>(cx: &ReadCx<'c>, args: &mut Args<'_>) -> Result<&'c Item, CmdError> {
-    args.next()?;
     cx.get(args.next()?).ok_or(CmdError::NO_SUCH_KEY)
 }
 
@@ -221,7 +220,6 @@ fn digest(cx: &dyn ShellCx, out: &mut ReplyBuf) {
 }
 
 fn digest_value(cx: &ReadCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Result<(), CmdError> {
-    args.next()?;
     out.array(args.remaining());
     for key in args.rest() {
         let digest = cx.get(key).map_or_else(Digest::default, value_digest);

@@ -21,6 +21,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::BytesMut;
+use quorate_keyspace::args::Args;
 use quorate_keyspace::entry::{UnitHead, UnitKind, encode_unit};
 use quorate_keyspace::error::CmdError;
 use quorate_keyspace::reply::ReplyBuf;
@@ -423,7 +424,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
                     for (nth, (command, found)) in commands.iter().zip(found).enumerate() {
                         let found = found.as_ref().expect("a run holds only commands that were found");
                         let seed = moment.seed.wrapping_add(nth as u64);
-                        keyspace.read_at(moment, seed, db, found.keyspace(), &slices(command), out);
+                        let args = slices(command);
+                        keyspace.read_at(moment, seed, db, found.keyspace(), Args::new(&args, found.first_arg), out);
                         done = nth + 1;
                         if out.bytes().len() - begin >= FLUSH_BYTES {
                             break;

@@ -5,6 +5,7 @@
 //! no difference who leads by then. A transaction that only reads runs under the shared lock without touching the log.
 
 use bytes::Bytes;
+use quorate_keyspace::args::Args;
 use quorate_keyspace::entry::{UnitHead, UnitKind, Watch, encode_unit};
 use quorate_keyspace::error::CmdError;
 use quorate_keyspace::reply::ReplyBuf;
@@ -13,7 +14,7 @@ use tokio::time::Instant;
 
 use super::found::{Class, Found, find};
 use super::state::{Multi, Queued, ReplyMode};
-use super::{Session, Slices, slices, split_replies};
+use super::{Session, slices, split_replies};
 use crate::executor::ExecError;
 use crate::resp::Command;
 use crate::server::SessionOp;
@@ -143,10 +144,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
                 self.read_mode(),
                 out,
                 |keyspace, moment, out| {
-                    let args: Vec<(u16, Slices<'_>)> =
-                        plan.keyspace().map(|(queued, _)| (queued.db, slices(&queued.command))).collect();
-                    let found: Vec<_> = plan.keyspace().map(|(_, found)| found.keyspace()).collect();
-                    let commands = args.iter().zip(found).map(|((db, args), command)| (*db, command, &args[..]));
+                    let lines: Vec<_> =
+                        plan.keyspace().map(|(queued, found)| (queued.db, found, slices(&queued.command))).collect();
+                    let commands =
+                        lines.iter().map(|(db, found, args)| (*db, found.keyspace(), Args::new(args, found.first_arg)));
                     keyspace.read_transaction(moment, plan.watches, commands, out);
                 },
                 unit,

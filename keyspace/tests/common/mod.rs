@@ -6,7 +6,7 @@
 use bytes::{Bytes, BytesMut};
 use quorate_keyspace::spec::{self, Handler};
 use quorate_keyspace::{
-    Keyspace, Proto, ReplyBuf, Stamp, UnitHead, UnitKind, View, Watch, encode_entry, encode_expire_unit,
+    Args, Keyspace, Proto, ReplyBuf, Stamp, UnitHead, UnitKind, View, Watch, encode_entry, encode_expire_unit,
     encode_setting_unit, encode_unit, view::Restore,
 };
 
@@ -97,13 +97,12 @@ impl Member {
     /// Runs a command as the shell would: reads beside the log, the rest through it.
     pub fn run_args(&mut self, args: &[Vec<u8>]) -> String {
         let slices: Vec<&[u8]> = args.iter().map(Vec::as_slice).collect();
-        let found = spec::lookup_full(&slices);
-        if let Ok((command, _)) = found
+        if let Ok((command, at)) = spec::lookup_full(&slices)
             && matches!(command.handler, Handler::Read(_))
         {
             let mut out = ReplyBuf::new(self.proto);
-            let command = spec::lookup(slices[0]).expect("it was just found");
-            self.keyspace.read(self.now_ms, self.seed, self.db, command, &slices, &mut out);
+            let args = Args::new(&slices, at);
+            self.keyspace.read(self.now_ms, self.seed, self.db, command, args, &mut out);
             return shown(&out.take());
         }
         let head = UnitHead { kind: UnitKind::Batch, proto: self.proto, watches: &[] };
