@@ -221,20 +221,26 @@ fn bitop(cx: &mut WriteCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Resul
     Ok(())
 }
 
+const KEY: Arg = Arg::key("key", 0);
+
+const fn bitmap(name: &'static str, arity: i32, handler: Handler, meta: Meta) -> Command<Handler> {
+    let meta = Meta { name, arity, group: Group::Bitmap, acl: acl::BITMAP, ..meta };
+    Command { meta, handler, subcommands: &[] }
+}
+
 /// The family.
 pub static COMMANDS: &[Command<Handler>] = &[
-    Command {
-        meta: Meta {
-            name: "bitcount",
+    bitmap(
+        "bitcount",
+        -2,
+        Handler::Read(bitcount),
+        Meta {
             summary: "Counts the bits that are set in a string or a part of it.",
             since: "2.6.0",
-            group: Group::Bitmap,
             complexity: "O(N) for a part of N bytes",
-            arity: -2,
-            acl: acl::BITMAP,
             keys: &[KeySpec::one(key::RO | key::ACCESS)],
             args: &[
-                Arg::key("key", 0),
+                KEY,
                 Arg::block(
                     "range",
                     &[
@@ -250,23 +256,20 @@ pub static COMMANDS: &[Command<Handler>] = &[
             history: &[("7.0.0", "The unit may be told: `BYTE` or `BIT`.")],
             ..Meta::BASE
         },
-        handler: Handler::Read(bitcount),
-        subcommands: &[],
-    },
-    Command {
-        meta: Meta {
-            name: "bitfield",
+    ),
+    bitmap(
+        "bitfield",
+        -2,
+        Handler::Write(bitfield),
+        Meta {
             summary: "Reads and changes integers of any width at any bit of a string.",
             since: "3.2.0",
-            group: Group::Bitmap,
             complexity: "O(1) for each operation",
-            arity: -2,
             flags: flag::DENYOOM,
-            acl: acl::BITMAP,
             keys: &[KeySpec::one(key::RW | key::UPDATE | key::ACCESS | key::VARIABLE_FLAGS)],
             find_keys: Some(bitfield_keys),
             args: &[
-                Arg::key("key", 0),
+                KEY,
                 Arg::one_of(
                     "operation",
                     &[
@@ -304,22 +307,19 @@ pub static COMMANDS: &[Command<Handler>] = &[
             ],
             ..Meta::BASE
         },
-        handler: Handler::Write(bitfield),
-        subcommands: &[],
-    },
-    Command {
-        meta: Meta {
-            name: "bitfield_ro",
+    ),
+    bitmap(
+        "bitfield_ro",
+        -2,
+        Handler::Read(bitfield_ro),
+        Meta {
             summary: "Reads integers of any width at any bit of a string.",
             since: "6.0.0",
-            group: Group::Bitmap,
             complexity: "O(1) for each operation",
-            arity: -2,
             flags: flag::FAST,
-            acl: acl::BITMAP,
             keys: &[KeySpec::one(key::RO | key::ACCESS)],
             args: &[
-                Arg::key("key", 0),
+                KEY,
                 Arg::block("get-block", &[Arg::string("encoding"), Arg::int("offset")])
                     .token("GET")
                     .optional()
@@ -327,19 +327,16 @@ pub static COMMANDS: &[Command<Handler>] = &[
             ],
             ..Meta::BASE
         },
-        handler: Handler::Read(bitfield_ro),
-        subcommands: &[],
-    },
-    Command {
-        meta: Meta {
-            name: "bitop",
+    ),
+    bitmap(
+        "bitop",
+        -4,
+        Handler::Write(bitop),
+        Meta {
             summary: "Combines strings bit by bit and keeps the result.",
             since: "2.6.0",
-            group: Group::Bitmap,
             complexity: "O(N) for strings of up to N bytes",
-            arity: -4,
             flags: flag::DENYOOM,
-            acl: acl::BITMAP,
             keys: &[KeySpec::at(2, key::OW | key::UPDATE), KeySpec::range(3, -1, 1, key::RO | key::ACCESS)],
             args: &[
                 Arg::one_of(
@@ -351,21 +348,18 @@ pub static COMMANDS: &[Command<Handler>] = &[
             ],
             ..Meta::BASE
         },
-        handler: Handler::Write(bitop),
-        subcommands: &[],
-    },
-    Command {
-        meta: Meta {
-            name: "bitpos",
+    ),
+    bitmap(
+        "bitpos",
+        -3,
+        Handler::Read(bitpos),
+        Meta {
             summary: "Finds the first set or clear bit of a string or a part of it.",
             since: "2.8.7",
-            group: Group::Bitmap,
             complexity: "O(N) for a part of N bytes",
-            arity: -3,
-            acl: acl::BITMAP,
             keys: &[KeySpec::one(key::RO | key::ACCESS)],
             args: &[
-                Arg::key("key", 0),
+                KEY,
                 Arg::int("bit"),
                 Arg::block(
                     "range",
@@ -388,39 +382,31 @@ pub static COMMANDS: &[Command<Handler>] = &[
             history: &[("7.0.0", "The unit may be told: `BYTE` or `BIT`.")],
             ..Meta::BASE
         },
-        handler: Handler::Read(bitpos),
-        subcommands: &[],
-    },
-    Command {
-        meta: Meta {
-            name: "getbit",
+    ),
+    bitmap(
+        "getbit",
+        3,
+        Handler::Read(getbit),
+        Meta {
             summary: "Reads one bit of a string.",
             since: "2.2.0",
-            group: Group::Bitmap,
-            arity: 3,
             flags: flag::FAST,
-            acl: acl::BITMAP,
             keys: &[KeySpec::one(key::RO | key::ACCESS)],
-            args: &[Arg::key("key", 0), Arg::int("offset")],
+            args: &[KEY, Arg::int("offset")],
             ..Meta::BASE
         },
-        handler: Handler::Read(getbit),
-        subcommands: &[],
-    },
-    Command {
-        meta: Meta {
-            name: "setbit",
+    ),
+    bitmap(
+        "setbit",
+        4,
+        Handler::Write(setbit),
+        Meta {
             summary: "Sets or clears one bit of a string and gives what it was.",
             since: "2.2.0",
-            group: Group::Bitmap,
-            arity: 4,
             flags: flag::DENYOOM,
-            acl: acl::BITMAP,
             keys: &[KeySpec::one(key::RW | key::ACCESS | key::UPDATE)],
-            args: &[Arg::key("key", 0), Arg::int("offset"), Arg::int("value")],
+            args: &[KEY, Arg::int("offset"), Arg::int("value")],
             ..Meta::BASE
         },
-        handler: Handler::Write(setbit),
-        subcommands: &[],
-    },
+    ),
 ];

@@ -1,11 +1,12 @@
 //! Commands on the time a key has left.
 
 use crate::args::{Args, is};
+use crate::commands::generic::generic;
 use crate::cx::{ReadCx, WriteCx};
 use crate::error::CmdError;
 use crate::item::Item;
 use crate::reply::ReplyBuf;
-use crate::spec::{Arg, Command, Handler, KeySpec, Meta, ReadFn, WriteFn, acl, flag, key};
+use crate::spec::{Arg, Command, Handler, KeySpec, Meta, ReadFn, WriteFn, flag, key};
 
 /// What one number of the family means.
 #[derive(Clone, Copy)]
@@ -157,33 +158,20 @@ const fn sets(
     handler: WriteFn,
 ) -> Command<Handler> {
     let meta = Meta {
-        name,
         since,
         summary,
-        arity: -3,
         flags: flag::FAST,
-        acl: acl::KEYSPACE,
         keys: CHANGED,
         args,
         history: &[("7.0.0", "Takes the conditions `NX`, `XX`, `GT` and `LT`.")],
         ..Meta::BASE
     };
-    Command { meta, handler: Handler::Write(handler), subcommands: &[] }
+    generic(name, -3, Handler::Write(handler), meta)
 }
 
 const fn tells(name: &'static str, since: &'static str, summary: &'static str, handler: ReadFn) -> Command<Handler> {
-    let meta = Meta {
-        name,
-        since,
-        summary,
-        arity: 2,
-        flags: flag::FAST,
-        acl: acl::KEYSPACE,
-        keys: LOOKED_AT,
-        args: &[KEY],
-        ..Meta::BASE
-    };
-    Command { meta, handler: Handler::Read(handler), subcommands: &[] }
+    let meta = Meta { since, summary, flags: flag::FAST, keys: LOOKED_AT, args: &[KEY], ..Meta::BASE };
+    generic(name, 2, Handler::Read(handler), meta)
 }
 
 const fn left(name: &'static str, since: &'static str, summary: &'static str, handler: ReadFn) -> Command<Handler> {
@@ -204,21 +192,19 @@ pub static COMMANDS: &[Command<Handler>] = &[
         expireat,
     ),
     tells("expiretime", "7.0.0", "Tells the Unix time in seconds at which a key ends.", expiretime),
-    Command {
-        meta: Meta {
-            name: "persist",
+    generic(
+        "persist",
+        2,
+        Handler::Write(persist),
+        Meta {
             since: "2.2.0",
             summary: "Takes the end of its time from a key.",
-            arity: 2,
             flags: flag::FAST,
-            acl: acl::KEYSPACE,
             keys: CHANGED,
             args: &[KEY],
             ..Meta::BASE
         },
-        handler: Handler::Write(persist),
-        subcommands: &[],
-    },
+    ),
     sets(
         "pexpire",
         "2.6.0",

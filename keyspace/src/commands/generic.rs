@@ -131,7 +131,8 @@ fn move_key(cx: &mut WriteCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Re
 const KEY: Arg = Arg::key("key", 0);
 const MULTI_SHARD: &[&str] = &["request_policy:multi_shard", "response_policy:agg_sum"];
 
-const fn generic(name: &'static str, arity: i32, handler: Handler, meta: Meta) -> Command<Handler> {
+/// For the other files of the group as well.
+pub(super) const fn generic(name: &'static str, arity: i32, handler: Handler, meta: Meta) -> Command<Handler> {
     let meta = Meta { name, arity, acl: acl::KEYSPACE | meta.acl, ..meta };
     Command { meta, handler, subcommands: &[] }
 }

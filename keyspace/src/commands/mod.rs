@@ -4,7 +4,8 @@
 //! 1. A handler in its family's file: `fn name(cx: &ReadCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) ->
 //!    Result<(), CmdError>`, or with `cx: &mut WriteCx<'_>` when it may change the keyspace. The number of arguments
 //!    has been checked against the arity; `args` stands behind the name (and the subcommand's name).
-//! 2. An entry in the `COMMANDS` table at the file's foot, `meta: Meta { name: "..", .., ..Meta::BASE }`. `write` and
+//! 2. An entry in the `COMMANDS` table at the file's foot: name, arity and handler go to the family's function, which
+//!    knows the group and the ACL category, and `Meta { summary: "..", .., ..Meta::BASE }` says the rest. `write` and
 //!    `readonly` and the ACL categories that follow from flags are not written: the handler's type tells them.
 //! 3. A new family also gets a line in `TABLES` below. A new type of value gets a variant of `Value` and of `ValueRef`
 //!    in `item.rs`, where the compiler then names the places that need an arm, and an `impl Collection`; its `Element`

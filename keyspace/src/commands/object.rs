@@ -1,6 +1,7 @@
 //! Commands that look into a value (OBJECT), and those that take it out and in (DUMP, RESTORE).
 
 use crate::args::Args;
+use crate::commands::generic::generic;
 use crate::cx::{ReadCx, Ttl, WriteCx};
 use crate::error::CmdError;
 use crate::hash::Hash;
@@ -177,38 +178,26 @@ const KEY: Arg = Arg::key("key", 0);
 const SECOND: &[KeySpec] = &[KeySpec::at(2, key::RO)];
 
 const fn object(name: &'static str, since: &'static str, summary: &'static str, handler: ReadFn) -> Command<Handler> {
-    let meta = Meta {
-        name,
-        since,
-        summary,
-        arity: 3,
-        acl: acl::KEYSPACE,
-        keys: SECOND,
-        args: &[KEY],
-        tips: &["nondeterministic_output"],
-        ..Meta::BASE
-    };
-    Command { meta, handler: Handler::Read(handler), subcommands: &[] }
+    let meta = Meta { since, summary, keys: SECOND, args: &[KEY], tips: &["nondeterministic_output"], ..Meta::BASE };
+    generic(name, 3, Handler::Read(handler), meta)
 }
 
 /// The commands that look into a value, and those that take it out and in.
 pub static COMMANDS: &[Command<Handler>] = &[
-    Command {
-        meta: Meta {
-            name: "dump",
+    generic(
+        "dump",
+        2,
+        Handler::Read(dump),
+        Meta {
             summary: "Gets a value in the form RESTORE takes.",
             since: "2.6.0",
             complexity: "O(N) for the N bytes of the value",
-            arity: 2,
-            acl: acl::KEYSPACE,
             keys: &[KeySpec::one(key::RO | key::ACCESS)],
             args: &[KEY],
             tips: &["nondeterministic_output"],
             ..Meta::BASE
         },
-        handler: Handler::Read(dump),
-        subcommands: &[],
-    },
+    ),
     Command {
         meta: Meta {
             name: "object",
@@ -222,32 +211,31 @@ pub static COMMANDS: &[Command<Handler>] = &[
         subcommands: &[
             object("encoding", "2.2.3", "Names the form in which a value is kept.", encoding),
             object("freq", "4.0.0", "Tells how often a key is used, on a logarithmic scale.", freq),
-            Command {
-                meta: Meta {
-                    name: "help",
+            generic(
+                "help",
+                2,
+                Handler::Read(help),
+                Meta {
                     summary: "Explains the subcommands.",
                     since: "6.2.0",
-                    arity: 2,
                     flags: flag::LOADING | flag::STALE,
-                    acl: acl::KEYSPACE,
                     ..Meta::BASE
                 },
-                handler: Handler::Read(help),
-                subcommands: &[],
-            },
+            ),
             object("idletime", "2.2.3", "Tells how many seconds a key was not used.", idletime),
             object("refcount", "2.2.3", "Tells how many references a value has.", refcount),
         ],
     },
-    Command {
-        meta: Meta {
-            name: "restore",
+    generic(
+        "restore",
+        -4,
+        Handler::Write(restore),
+        Meta {
             summary: "Makes a key of what DUMP gave.",
             since: "2.6.0",
             complexity: "O(N) for the N bytes of the value",
-            arity: -4,
             flags: flag::DENYOOM,
-            acl: acl::KEYSPACE | acl::DANGEROUS,
+            acl: acl::DANGEROUS,
             keys: &[KeySpec::one(key::OW | key::UPDATE)],
             args: &[
                 KEY,
@@ -265,7 +253,5 @@ pub static COMMANDS: &[Command<Handler>] = &[
             ],
             ..Meta::BASE
         },
-        handler: Handler::Write(restore),
-        subcommands: &[],
-    },
+    ),
 ];

@@ -1,12 +1,13 @@
 //! SCAN, and what the scans of collections have in common with it.
 
 use crate::args::Args;
+use crate::commands::generic::generic;
 use crate::cx::ReadCx;
 use crate::error::CmdError;
 use crate::glob;
 use crate::number;
 use crate::reply::ReplyBuf;
-use crate::spec::{Arg, Command, Handler, Meta, acl, flag};
+use crate::spec::{Arg, Command, Handler, Meta, flag};
 use crate::trie::Keyed;
 
 const DEFAULT_COUNT: usize = 10;
@@ -87,15 +88,15 @@ fn scan(cx: &ReadCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Result<(), 
 }
 
 /// The command that walks through the keys of a database.
-pub static COMMANDS: &[Command<Handler>] = &[Command {
-    meta: Meta {
-        name: "scan",
+pub static COMMANDS: &[Command<Handler>] = &[generic(
+    "scan",
+    -2,
+    Handler::Read(scan),
+    Meta {
         summary: "Walks through the keys of a database step by step.",
         since: "2.8.0",
         complexity: "O(1) a step, O(N) for the whole walk through N keys",
-        arity: -2,
         flags: flag::TOUCHES_ARBITRARY_KEYS,
-        acl: acl::KEYSPACE,
         args: &[
             Arg::int("cursor"),
             Arg::pattern("pattern").token("MATCH").optional(),
@@ -106,6 +107,4 @@ pub static COMMANDS: &[Command<Handler>] = &[Command {
         history: &[("6.0.0", "Takes `TYPE`.")],
         ..Meta::BASE
     },
-    handler: Handler::Read(scan),
-    subcommands: &[],
-}];
+)];

@@ -54,68 +54,64 @@ static FLUSH_TYPE: &[Arg] = &[Arg::word("async", "ASYNC").since("4.0.0"), Arg::w
 
 static FLUSH_ARGS: &[Arg] = &[Arg::one_of("flush-type", FLUSH_TYPE).optional()];
 
+const fn server(name: &'static str, arity: i32, handler: Handler, meta: Meta) -> Command<Handler> {
+    let meta = Meta { name, arity, group: Group::Server, acl: acl::KEYSPACE | meta.acl, ..meta };
+    Command { meta, handler, subcommands: &[] }
+}
+
 /// The family.
 pub static COMMANDS: &[Command<Handler>] = &[
-    Command {
-        meta: Meta {
-            name: "dbsize",
+    server(
+        "dbsize",
+        1,
+        Handler::Read(dbsize),
+        Meta {
             summary: "Counts the keys of the database.",
-            group: Group::Server,
-            arity: 1,
             flags: flag::FAST,
-            acl: acl::KEYSPACE,
             tips: &["request_policy:all_shards", "response_policy:agg_sum"],
             ..Meta::BASE
         },
-        handler: Handler::Read(dbsize),
-        subcommands: &[],
-    },
-    Command {
-        meta: Meta {
-            name: "flushall",
+    ),
+    server(
+        "flushall",
+        -1,
+        Handler::Write(flushall),
+        Meta {
             summary: "Empties every database.",
-            group: Group::Server,
             complexity: "O(N) for N keys in all databases",
-            arity: -1,
-            acl: acl::KEYSPACE | acl::DANGEROUS,
+            acl: acl::DANGEROUS,
             args: FLUSH_ARGS,
             tips: &["request_policy:all_shards", "response_policy:all_succeeded"],
             history: &[("4.0.0", "The `ASYNC` modifier came in."), ("6.2.0", "The `SYNC` modifier came in.")],
             ..Meta::BASE
         },
-        handler: Handler::Write(flushall),
-        subcommands: &[],
-    },
-    Command {
-        meta: Meta {
-            name: "flushdb",
+    ),
+    server(
+        "flushdb",
+        -1,
+        Handler::Write(flushdb),
+        Meta {
             summary: "Empties the database in use.",
-            group: Group::Server,
             complexity: "O(N) for N keys in the database",
-            arity: -1,
-            acl: acl::KEYSPACE | acl::DANGEROUS,
+            acl: acl::DANGEROUS,
             args: FLUSH_ARGS,
             tips: &["request_policy:all_shards", "response_policy:all_succeeded"],
             history: &[("4.0.0", "The `ASYNC` modifier came in."), ("6.2.0", "The `SYNC` modifier came in.")],
             ..Meta::BASE
         },
-        handler: Handler::Write(flushdb),
-        subcommands: &[],
-    },
-    Command {
-        meta: Meta {
-            name: "swapdb",
+    ),
+    server(
+        "swapdb",
+        3,
+        Handler::Write(swapdb),
+        Meta {
             summary: "Exchanges two databases.",
             since: "4.0.0",
-            group: Group::Server,
             complexity: "O(N) for N clients that watch keys of either database",
-            arity: 3,
             flags: flag::FAST,
-            acl: acl::KEYSPACE | acl::DANGEROUS,
+            acl: acl::DANGEROUS,
             args: &[Arg::int("index1"), Arg::int("index2")],
             ..Meta::BASE
         },
-        handler: Handler::Write(swapdb),
-        subcommands: &[],
-    },
+    ),
 ];

@@ -217,98 +217,89 @@ fn range_of(length: usize, start: i64, end: i64) -> (usize, usize) {
     if start > end { (0, 0) } else { (start as usize, end as usize + 1) }
 }
 
+const KEY: Arg = Arg::key("key", 0);
+
+const fn string(name: &'static str, arity: i32, handler: Handler, meta: Meta) -> Command<Handler> {
+    let meta = Meta { name, arity, group: Group::String, acl: acl::STRING, ..meta };
+    Command { meta, handler, subcommands: &[] }
+}
+
 /// The family.
 pub static COMMANDS: &[Command<Handler>] = &[
-    Command {
-        meta: Meta {
-            name: "append",
+    string(
+        "append",
+        3,
+        Handler::Write(append),
+        Meta {
             summary: "Adds bytes to the end of a string, which begins empty if the key is not there.",
             since: "2.0.0",
-            group: Group::String,
             complexity: "O(M) for M bytes, whatever the length of the string before",
-            arity: 3,
             flags: flag::DENYOOM | flag::FAST,
-            acl: acl::STRING,
             keys: &[KeySpec::one(key::RW | key::INSERT)],
-            args: &[Arg::key("key", 0), Arg::string("value")],
+            args: &[KEY, Arg::string("value")],
             ..Meta::BASE
         },
-        handler: Handler::Write(append),
-        subcommands: &[],
-    },
-    Command {
-        meta: Meta {
-            name: "decr",
+    ),
+    string(
+        "decr",
+        2,
+        Handler::Write(decr),
+        Meta {
             summary: "Takes one from the integer in a key; a missing key counts as 0.",
-            group: Group::String,
-            arity: 2,
             flags: flag::DENYOOM | flag::FAST,
-            acl: acl::STRING,
             keys: &[KeySpec::one(key::RW | key::ACCESS | key::UPDATE)],
-            args: &[Arg::key("key", 0)],
+            args: &[KEY],
             ..Meta::BASE
         },
-        handler: Handler::Write(decr),
-        subcommands: &[],
-    },
-    Command {
-        meta: Meta {
-            name: "decrby",
+    ),
+    string(
+        "decrby",
+        3,
+        Handler::Write(decrby),
+        Meta {
             summary: "Takes a number from the integer in a key; a missing key counts as 0.",
-            group: Group::String,
-            arity: 3,
             flags: flag::DENYOOM | flag::FAST,
-            acl: acl::STRING,
             keys: &[KeySpec::one(key::RW | key::ACCESS | key::UPDATE)],
-            args: &[Arg::key("key", 0), Arg::int("decrement")],
+            args: &[KEY, Arg::int("decrement")],
             ..Meta::BASE
         },
-        handler: Handler::Write(decrby),
-        subcommands: &[],
-    },
-    Command {
-        meta: Meta {
-            name: "get",
+    ),
+    string(
+        "get",
+        2,
+        Handler::Read(get),
+        Meta {
             summary: "Reads a string.",
-            group: Group::String,
-            arity: 2,
             flags: flag::FAST,
-            acl: acl::STRING,
             keys: &[KeySpec::one(key::RO | key::ACCESS)],
-            args: &[Arg::key("key", 0)],
+            args: &[KEY],
             ..Meta::BASE
         },
-        handler: Handler::Read(get),
-        subcommands: &[],
-    },
-    Command {
-        meta: Meta {
-            name: "getdel",
+    ),
+    string(
+        "getdel",
+        2,
+        Handler::Write(getdel),
+        Meta {
             summary: "Reads a string and removes its key.",
             since: "6.2.0",
-            group: Group::String,
-            arity: 2,
             flags: flag::FAST,
-            acl: acl::STRING,
             keys: &[KeySpec::one(key::RW | key::ACCESS | key::DELETE)],
-            args: &[Arg::key("key", 0)],
+            args: &[KEY],
             ..Meta::BASE
         },
-        handler: Handler::Write(getdel),
-        subcommands: &[],
-    },
-    Command {
-        meta: Meta {
-            name: "getex",
+    ),
+    string(
+        "getex",
+        -2,
+        Handler::Write(getex),
+        Meta {
             summary: "Reads a string and changes when its key ends.",
             since: "6.2.0",
-            group: Group::String,
-            arity: -2,
             flags: flag::FAST,
-            acl: acl::STRING,
             keys: &[KeySpec::one(key::RW | key::ACCESS | key::UPDATE)],
             args: &[
-                Arg::key("key", 0),
+                KEY,
                 Arg::one_of(
                     "expiration",
                     &[
@@ -323,96 +314,78 @@ pub static COMMANDS: &[Command<Handler>] = &[
             ],
             ..Meta::BASE
         },
-        handler: Handler::Write(getex),
-        subcommands: &[],
-    },
-    Command {
-        meta: Meta {
-            name: "getrange",
+    ),
+    string(
+        "getrange",
+        4,
+        Handler::Read(getrange),
+        Meta {
             summary: "Reads a part of a string, by offsets of its first and last byte.",
             since: "2.4.0",
-            group: Group::String,
             complexity: "O(N) for a part of N bytes",
-            arity: 4,
-            acl: acl::STRING,
             keys: &[KeySpec::one(key::RO | key::ACCESS)],
-            args: &[Arg::key("key", 0), Arg::int("start"), Arg::int("end")],
+            args: &[KEY, Arg::int("start"), Arg::int("end")],
             ..Meta::BASE
         },
-        handler: Handler::Read(getrange),
-        subcommands: &[],
-    },
-    Command {
-        meta: Meta {
-            name: "getset",
+    ),
+    string(
+        "getset",
+        3,
+        Handler::Write(getset),
+        Meta {
             summary: "Sets a string and gives the one before.",
-            group: Group::String,
-            arity: 3,
             flags: flag::DENYOOM | flag::FAST,
-            acl: acl::STRING,
             keys: &[KeySpec::one(key::RW | key::ACCESS | key::UPDATE)],
-            args: &[Arg::key("key", 0), Arg::string("value")],
+            args: &[KEY, Arg::string("value")],
             deprecated: Some(Deprecated { since: "6.2.0", replaced_by: "`SET` with the `!GET` argument" }),
             ..Meta::BASE
         },
-        handler: Handler::Write(getset),
-        subcommands: &[],
-    },
-    Command {
-        meta: Meta {
-            name: "incr",
+    ),
+    string(
+        "incr",
+        2,
+        Handler::Write(incr),
+        Meta {
             summary: "Adds one to the integer in a key; a missing key counts as 0.",
-            group: Group::String,
-            arity: 2,
             flags: flag::DENYOOM | flag::FAST,
-            acl: acl::STRING,
             keys: &[KeySpec::one(key::RW | key::ACCESS | key::UPDATE)],
-            args: &[Arg::key("key", 0)],
+            args: &[KEY],
             ..Meta::BASE
         },
-        handler: Handler::Write(incr),
-        subcommands: &[],
-    },
-    Command {
-        meta: Meta {
-            name: "incrby",
+    ),
+    string(
+        "incrby",
+        3,
+        Handler::Write(incrby),
+        Meta {
             summary: "Adds a number to the integer in a key; a missing key counts as 0.",
-            group: Group::String,
-            arity: 3,
             flags: flag::DENYOOM | flag::FAST,
-            acl: acl::STRING,
             keys: &[KeySpec::one(key::RW | key::ACCESS | key::UPDATE)],
-            args: &[Arg::key("key", 0), Arg::int("increment")],
+            args: &[KEY, Arg::int("increment")],
             ..Meta::BASE
         },
-        handler: Handler::Write(incrby),
-        subcommands: &[],
-    },
-    Command {
-        meta: Meta {
-            name: "incrbyfloat",
+    ),
+    string(
+        "incrbyfloat",
+        3,
+        Handler::Write(incrbyfloat),
+        Meta {
             summary: "Adds a floating point number to the number in a key; a missing key counts as 0.",
             since: "2.6.0",
-            group: Group::String,
-            arity: 3,
             flags: flag::DENYOOM | flag::FAST,
-            acl: acl::STRING,
             keys: &[KeySpec::one(key::RW | key::ACCESS | key::UPDATE)],
-            args: &[Arg::key("key", 0), Arg::double("increment")],
+            args: &[KEY, Arg::double("increment")],
             ..Meta::BASE
         },
-        handler: Handler::Write(incrbyfloat),
-        subcommands: &[],
-    },
-    Command {
-        meta: Meta {
-            name: "lcs",
+    ),
+    string(
+        "lcs",
+        -3,
+        Handler::Read(lcs),
+        Meta {
             summary: "Finds the longest common subsequence of two strings.",
             since: "7.0.0",
-            group: Group::String,
             complexity: "O(N*M) for strings of N and M bytes",
-            arity: -3,
-            acl: acl::STRING,
             keys: &[KeySpec::range(1, 1, 1, key::RO | key::ACCESS)],
             args: &[
                 Arg::key("key1", 0),
@@ -424,90 +397,75 @@ pub static COMMANDS: &[Command<Handler>] = &[
             ],
             ..Meta::BASE
         },
-        handler: Handler::Read(lcs),
-        subcommands: &[],
-    },
-    Command {
-        meta: Meta {
-            name: "mget",
+    ),
+    string(
+        "mget",
+        -2,
+        Handler::Read(mget),
+        Meta {
             summary: "Reads several strings in one step.",
-            group: Group::String,
             complexity: "O(N) for N keys",
-            arity: -2,
             flags: flag::FAST,
-            acl: acl::STRING,
             keys: &[KeySpec::range(1, -1, 1, key::RO | key::ACCESS)],
-            args: &[Arg::key("key", 0).multiple()],
+            args: &[KEY.multiple()],
             tips: &["request_policy:multi_shard"],
             ..Meta::BASE
         },
-        handler: Handler::Read(mget),
-        subcommands: &[],
-    },
-    Command {
-        meta: Meta {
-            name: "mset",
+    ),
+    string(
+        "mset",
+        -3,
+        Handler::Write(mset),
+        Meta {
             summary: "Sets several strings in one step.",
             since: "1.0.1",
-            group: Group::String,
             complexity: "O(N) for N keys",
-            arity: -3,
             flags: flag::DENYOOM,
-            acl: acl::STRING,
             keys: &[KeySpec::range(1, -1, 2, key::OW | key::UPDATE)],
-            args: &[Arg::block("data", &[Arg::key("key", 0), Arg::string("value")]).multiple()],
+            args: &[Arg::block("data", &[KEY, Arg::string("value")]).multiple()],
             tips: &["request_policy:multi_shard", "response_policy:all_succeeded"],
             ..Meta::BASE
         },
-        handler: Handler::Write(mset),
-        subcommands: &[],
-    },
-    Command {
-        meta: Meta {
-            name: "msetnx",
+    ),
+    string(
+        "msetnx",
+        -3,
+        Handler::Write(msetnx),
+        Meta {
             summary: "Sets several strings in one step, but only when none of the keys is there.",
             since: "1.0.1",
-            group: Group::String,
             complexity: "O(N) for N keys",
-            arity: -3,
             flags: flag::DENYOOM,
-            acl: acl::STRING,
             keys: &[KeySpec::range(1, -1, 2, key::OW | key::INSERT)],
-            args: &[Arg::block("data", &[Arg::key("key", 0), Arg::string("value")]).multiple()],
+            args: &[Arg::block("data", &[KEY, Arg::string("value")]).multiple()],
             ..Meta::BASE
         },
-        handler: Handler::Write(msetnx),
-        subcommands: &[],
-    },
-    Command {
-        meta: Meta {
-            name: "psetex",
+    ),
+    string(
+        "psetex",
+        4,
+        Handler::Write(psetex),
+        Meta {
             summary: "Sets a string that ends after so many milliseconds.",
             since: "2.6.0",
-            group: Group::String,
-            arity: 4,
             flags: flag::DENYOOM,
-            acl: acl::STRING,
             keys: &[KeySpec::one(key::OW | key::UPDATE)],
-            args: &[Arg::key("key", 0), Arg::int("milliseconds"), Arg::string("value")],
+            args: &[KEY, Arg::int("milliseconds"), Arg::string("value")],
             deprecated: Some(Deprecated { since: "2.6.12", replaced_by: "`SET` with the `PX` argument" }),
             ..Meta::BASE
         },
-        handler: Handler::Write(psetex),
-        subcommands: &[],
-    },
-    Command {
-        meta: Meta {
-            name: "set",
+    ),
+    string(
+        "set",
+        -3,
+        Handler::Write(set),
+        Meta {
             summary: "Sets a key to a string, whatever it held before.",
-            group: Group::String,
-            arity: -3,
             flags: flag::DENYOOM,
-            acl: acl::STRING,
             keys: &[KeySpec::one(key::RW | key::ACCESS | key::UPDATE | key::VARIABLE_FLAGS)],
             find_keys: Some(set_keys),
             args: &[
-                Arg::key("key", 0),
+                KEY,
                 Arg::string("value"),
                 Arg::one_of("condition", &[Arg::word("nx", "NX"), Arg::word("xx", "XX")]).optional().since("2.6.12"),
                 Arg::word("get", "GET").optional().since("6.2.0"),
@@ -531,89 +489,72 @@ pub static COMMANDS: &[Command<Handler>] = &[
             ],
             ..Meta::BASE
         },
-        handler: Handler::Write(set),
-        subcommands: &[],
-    },
-    Command {
-        meta: Meta {
-            name: "setex",
+    ),
+    string(
+        "setex",
+        4,
+        Handler::Write(setex),
+        Meta {
             summary: "Sets a string that ends after so many seconds.",
             since: "2.0.0",
-            group: Group::String,
-            arity: 4,
             flags: flag::DENYOOM,
-            acl: acl::STRING,
             keys: &[KeySpec::one(key::OW | key::UPDATE)],
-            args: &[Arg::key("key", 0), Arg::int("seconds"), Arg::string("value")],
+            args: &[KEY, Arg::int("seconds"), Arg::string("value")],
             deprecated: Some(Deprecated { since: "2.6.12", replaced_by: "`SET` with the `EX` argument" }),
             ..Meta::BASE
         },
-        handler: Handler::Write(setex),
-        subcommands: &[],
-    },
-    Command {
-        meta: Meta {
-            name: "setnx",
+    ),
+    string(
+        "setnx",
+        3,
+        Handler::Write(setnx),
+        Meta {
             summary: "Sets a string, but only when the key is not there.",
-            group: Group::String,
-            arity: 3,
             flags: flag::DENYOOM | flag::FAST,
-            acl: acl::STRING,
             keys: &[KeySpec::one(key::OW | key::INSERT)],
-            args: &[Arg::key("key", 0), Arg::string("value")],
+            args: &[KEY, Arg::string("value")],
             deprecated: Some(Deprecated { since: "2.6.12", replaced_by: "`SET` with the `NX` argument" }),
             ..Meta::BASE
         },
-        handler: Handler::Write(setnx),
-        subcommands: &[],
-    },
-    Command {
-        meta: Meta {
-            name: "setrange",
+    ),
+    string(
+        "setrange",
+        4,
+        Handler::Write(setrange),
+        Meta {
             summary: "Overwrites a part of a string from an offset on; zero bytes fill a gap.",
             since: "2.2.0",
-            group: Group::String,
             complexity: "O(1), and O(M) for M bytes where the value is long or memory must grow",
-            arity: 4,
             flags: flag::DENYOOM,
-            acl: acl::STRING,
             keys: &[KeySpec::one(key::RW | key::UPDATE)],
-            args: &[Arg::key("key", 0), Arg::int("offset"), Arg::string("value")],
+            args: &[KEY, Arg::int("offset"), Arg::string("value")],
             ..Meta::BASE
         },
-        handler: Handler::Write(setrange),
-        subcommands: &[],
-    },
-    Command {
-        meta: Meta {
-            name: "strlen",
+    ),
+    string(
+        "strlen",
+        2,
+        Handler::Read(strlen),
+        Meta {
             summary: "Tells the length of a string.",
             since: "2.2.0",
-            group: Group::String,
-            arity: 2,
             flags: flag::FAST,
-            acl: acl::STRING,
             keys: &[KeySpec::one(key::RO)],
-            args: &[Arg::key("key", 0)],
+            args: &[KEY],
             ..Meta::BASE
         },
-        handler: Handler::Read(strlen),
-        subcommands: &[],
-    },
-    Command {
-        meta: Meta {
-            name: "substr",
+    ),
+    string(
+        "substr",
+        4,
+        Handler::Read(getrange),
+        Meta {
             summary: "Reads a part of a string.",
-            group: Group::String,
             complexity: "O(N) for a part of N bytes",
-            arity: 4,
-            acl: acl::STRING,
             keys: &[KeySpec::one(key::RO | key::ACCESS)],
-            args: &[Arg::key("key", 0), Arg::int("start"), Arg::int("end")],
+            args: &[KEY, Arg::int("start"), Arg::int("end")],
             deprecated: Some(Deprecated { since: "2.0.0", replaced_by: "`GETRANGE`" }),
             ..Meta::BASE
         },
-        handler: Handler::Read(getrange),
-        subcommands: &[],
-    },
+    ),
 ];
