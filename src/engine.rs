@@ -13,7 +13,7 @@ use bytes::{Bytes, BytesMut};
 use parking_lot::RwLock;
 use quorate_keyspace::entry::{Stamp, encode_entry};
 use quorate_keyspace::view as keyspace_view;
-use quorate_keyspace::{Corrupt, Garbage, Keyspace, Moment};
+use quorate_keyspace::{Corrupt, Keyspace, Moment};
 use quorate_raft::{ApplyError, Change, Restore, StateMachine, View};
 use tokio::time::Instant;
 
@@ -103,21 +103,25 @@ impl StateMachine for Engine {
     fn install(&self, view: Arc<dyn View>) {
         let view = view.as_any().downcast_ref::<KeyspaceView>().expect("a view that this engine restored");
         let keyspace = Keyspace::from_view(&view.0);
-        // The old keyspace is dropped after the lock is released: freeing millions of keys takes a while.
+        // Freeing millions of keys takes a while.
         let old = std::mem::replace(&mut *self.keyspace.write(), keyspace);
-        drop(old);
+        throw_away(old);
     }
 }
 
 /// Frees what was removed where nobody waits for it: neither entries behind the lock nor the thread of consensus.
 #[cfg(not(madsim))]
-fn throw_away(garbage: Garbage) {
-    tokio::task::spawn_blocking(move || drop(garbage));
+fn throw_away(garbage: impl Send + 'static) {
+    match tokio::runtime::Handle::try_current() {
+        Ok(runtime) => drop(runtime.spawn_blocking(move || drop(garbage))),
+        // Nobody waits yet.
+        Err(_) => drop(garbage),
+    }
 }
 
 /// The simulator has one thread.
 #[cfg(madsim)]
-fn throw_away(garbage: Garbage) {
+fn throw_away(garbage: impl Send + 'static) {
     drop(garbage);
 }
 
