@@ -319,7 +319,9 @@ impl Builder {
                 shared.counters.checkpointed(start.elapsed());
                 Ok(meta)
             }
-            Some(Err(CheckpointError::Corrupt { .. })) => Err(corrupt("the checkpoint store is corrupt")),
+            Some(Err(error @ (CheckpointError::Corrupt { .. } | CheckpointError::Damaged(_)))) => {
+                Err(corrupt(format!("the checkpoint store is corrupt: {error}")))
+            }
             // The log still holds everything. Say so and try again later: a full disk may get room.
             Some(Err(error)) => {
                 shared.counters.checkpoint_failed(shared.group, &error);

@@ -147,6 +147,15 @@ fn unread(error: impl std::fmt::Display, of_other_version: bool) -> io::Error {
     io::Error::new(kind, error.to_string())
 }
 
+/// Nor is it damage that the disk does not answer.
+fn unread_checkpoint(error: CheckpointError) -> io::Error {
+    match error {
+        CheckpointError::Corrupt { .. } | CheckpointError::Damaged(_) => unread(error, false),
+        CheckpointError::Version { .. } => unread(error, true),
+        CheckpointError::Store(_) | CheckpointError::NoRoom(_) | CheckpointError::Busy(_) => io::Error::other(error),
+    }
+}
+
 pub(crate) fn manifest(meta: &Meta, system: &SystemState, header: &[u8]) -> Bytes {
     let mut out = BytesMut::new();
     out.put_u8(MANIFEST_VERSION);
@@ -218,14 +227,14 @@ impl Machine {
     ) -> io::Result<Self> {
         let mut applied = Applied::default();
         let mut book = Book::default();
-        let loaded = store.load(group).map_err(|e| unread(&e, matches!(e, CheckpointError::Version { .. })))?;
+        let loaded = store.load(group).map_err(unread_checkpoint)?;
         if let Some(loaded) = loaded {
             let manifest = read_manifest(loaded.manifest);
             let (meta, system, header) = manifest.map_err(|e| unread(&e, matches!(e, Malformed::Version { .. })))?;
             let mut restore = machine.restore(&header, true).map_err(|e| unread(&e, e.of_other_version))?;
             let mut told = Told::new(group, loaded.bytes, progress);
             for chunk in loaded.chunks {
-                let (id, bytes) = chunk.map_err(corrupt)?;
+                let (id, bytes) = chunk.map_err(unread_checkpoint)?;
                 restore.add(id, &bytes).map_err(corrupt)?;
                 told.loaded(bytes.len() as u64);
             }

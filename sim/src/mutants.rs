@@ -486,11 +486,11 @@ impl Rows for LyingRows {
         Ok(())
     }
 
-    fn set_witness(&self, _group: u64, _epoch: u64) -> Result<(), String> {
+    fn set_witness(&self, _group: u64, _bytes: &[u8]) -> Result<(), String> {
         Ok(())
     }
 
-    fn witness(&self, group: u64) -> Result<Option<u64>, String> {
+    fn witness(&self, group: u64) -> Result<Option<Vec<u8>>, String> {
         self.0.witness(group)
     }
 

@@ -39,6 +39,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, CodecError};
@@ -53,6 +54,9 @@ const PART_BYTES: usize = 8000;
 const RESERVED_BYTES: u64 = 4 << 20;
 const MANIFEST_VERSION: u8 = 2;
 const MAX_MANIFEST_BYTES: usize = 64 << 20;
+/// Of the number of the newest epoch, which is kept apart from the rows.
+const WITNESS_VERSION: u8 = 1;
+const MAX_WITNESS_BYTES: usize = 64;
 const KEY_BYTES: usize = 37;
 
 /// Why a checkpoint cannot be written or read.
@@ -269,24 +273,40 @@ impl Group {
         CheckpointError::Corrupt { group: self.id, what: what.into() }
     }
 
+    /// Why rows can't be read: they are damaged, or the disk gave nothing this time.
+    fn unread(&self, error: String) -> CheckpointError {
+        if self.rows.found_damage() { CheckpointError::Damaged(error) } else { CheckpointError::Store(error) }
+    }
+
     fn manifest(&self) -> Result<Option<Manifest>, CheckpointError> {
-        let bytes = self.rows.get(&manifest_key(self.id)).map_err(CheckpointError::Store)?;
-        let decode = |bytes: Vec<u8>| codec::decode::<Manifest>(MANIFEST_VERSION, &bytes, MAX_MANIFEST_BYTES);
-        let manifest = match bytes.map(decode).transpose() {
-            Ok(manifest) => manifest,
-            Err(CodecError::Version { found, expected: known }) => {
-                return Err(CheckpointError::Version { group: self.id, found, known });
-            }
-            Err(error) => return Err(self.corrupt(format!("its manifest: {error}"))),
-        };
+        let bytes = self.rows.get(&manifest_key(self.id)).map_err(|error| self.unread(error))?;
+        let decode = |bytes: Vec<u8>| self.decode("its manifest", MANIFEST_VERSION, &bytes, MAX_MANIFEST_BYTES);
+        let manifest: Option<Manifest> = bytes.map(decode).transpose()?;
+        let bytes = self.rows.witness(self.id).map_err(CheckpointError::Store)?;
+        let decode =
+            |bytes: Vec<u8>| self.decode("the number of its epoch", WITNESS_VERSION, &bytes, MAX_WITNESS_BYTES);
+        let committed: Option<u64> = bytes.map(decode).transpose()?;
         let found = manifest.as_ref().map_or(0, |manifest| manifest.epoch);
-        match self.rows.witness(self.id) {
-            Ok(Some(committed)) if committed > found => {
+        match committed {
+            Some(committed) if committed > found => {
                 Err(self.corrupt(format!("the store fell back from epoch {committed} to {found}")))
             }
-            Ok(_) => Ok(manifest),
-            Err(error) => Err(self.corrupt(format!("the number of its epoch: {error}"))),
+            _ => Ok(manifest),
         }
+    }
+
+    /// Another version is no damage: the program that wrote it can go on with it.
+    fn decode<T: DeserializeOwned>(
+        &self,
+        what: &str,
+        version: u8,
+        bytes: &[u8],
+        limit: usize,
+    ) -> Result<T, CheckpointError> {
+        codec::decode(version, bytes, limit).map_err(|error| match error {
+            CodecError::Version { found, expected: known } => CheckpointError::Version { group: self.id, found, known },
+            error => self.corrupt(format!("{what}: {error}")),
+        })
     }
 
     /// A store that runs into a full disk in the middle has to be opened anew: better not to begin.

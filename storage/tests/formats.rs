@@ -299,8 +299,21 @@ fn an_identity_and_an_epoch_of_another_version_are_refused_and_left_alone() {
         let other = in_envelope(&bytes, version);
         std::fs::write(temp.path().join(&name), &other).unwrap();
         let store = CheckpointStore::open(temp.path(), CheckpointConfig::default()).unwrap();
-        assert_refused(&store.load(1).map(drop).unwrap_err().to_string(), version.into(), 1);
+        let error = store.load(1).map(drop).unwrap_err();
+        assert!(matches!(error, CheckpointError::Version { .. }), "{error} is taken for damage");
+        assert_refused(&error.to_string(), version.into(), 1);
         assert_eq!(std::fs::read(temp.path().join(&name)).unwrap(), other);
+        // Here, too, a bit that flipped is damage, and a disk that does not answer is not.
+        let mut flipped = bytes.clone();
+        flipped[0] ^= 2;
+        std::fs::write(temp.path().join(&name), &flipped).unwrap();
+        let error = store.load(1).map(drop).unwrap_err();
+        assert!(matches!(error, CheckpointError::Corrupt { .. }), "{error}");
+        std::fs::remove_file(temp.path().join(&name)).unwrap();
+        std::fs::create_dir(temp.path().join(&name)).unwrap();
+        let error = store.load(1).map(drop).unwrap_err();
+        assert!(matches!(error, CheckpointError::Store(_)), "{error} is taken for damage");
+        assert!(error.to_string().contains(&name), "{error}");
     }
 }
 

@@ -1,11 +1,13 @@
 //! A disk that fails or fills under a group: what was acknowledged stays, what was not is never told as done, and a
 //! sync that failed is never asked again.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use quorate_raft::{Group, Identity, Node, NodeConfig, ProposeError, Start};
+use quorate_raft::{Group, Identity, Node, NodeConfig, NodeError, ProposeError, Start};
+use quorate_storage::codec;
 use quorate_storage::memdisk::MemDisk;
 use uuid::Uuid;
 
@@ -24,15 +26,20 @@ impl Alone {
     }
 
     async fn start(&self) -> (Node, Group, Arc<Toy>) {
+        let (node, group, toy) = self.try_start().await.unwrap();
+        group.wait_leader(LONG).await.unwrap();
+        (node, group, toy)
+    }
+
+    async fn try_start(&self) -> Result<(Node, Group, Arc<Toy>), NodeError> {
         let identity = Identity { cluster: Uuid::from_u128(1), member: 1, incarnation: Uuid::from_u128(2) };
         let mut config = NodeConfig::new(identity, self.dir.path(), self.member.peer.clone());
         config.disk = Arc::new(self.disk.clone());
         config.wal.segment_bytes = 64 << 10;
-        let node = Node::open(config).await.unwrap();
+        let node = Node::open(config).await?;
         let toy = Arc::new(Toy::default());
-        let group = node.open_group(GROUP, toy.clone(), Start::Bootstrap(self.member.clone())).await.unwrap();
-        group.wait_leader(LONG).await.unwrap();
-        (node, group, toy)
+        let group = node.open_group(GROUP, toy.clone(), Start::Bootstrap(self.member.clone())).await?;
+        Ok((node, group, toy))
     }
 }
 
@@ -88,4 +95,29 @@ async fn a_full_disk_refuses_and_goes_on_when_there_is_room() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert_eq!(toy.value("n"), done + 1);
+}
+
+/// What a start says of a store whose file with the number of the epoch was made so.
+async fn start_with(epoch: impl FnOnce(&Path)) -> NodeError {
+    let alone = Alone::new();
+    let store = alone.dir.path().join("checkpoint");
+    std::fs::create_dir(&store).unwrap();
+    epoch(&store.join(format!("epoch-{GROUP:016x}")));
+    alone.try_start().await.map(drop).unwrap_err()
+}
+
+/// Whoever is damaged is removed from the group and begins anew, where it was told to (`--rebuild`). A disk that does not
+/// answer, and what another version wrote, are no reason for that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_damage_is_told_as_damage() {
+    let number = |version| codec::encode(version, &1_u64).unwrap();
+    // Not a file: it can't be read, like one that the disk has no answer for.
+    let error = start_with(|path| std::fs::create_dir(path).unwrap()).await;
+    assert!(matches!(&error, NodeError::Storage(words) if words.contains("epoch-")), "{error:?}");
+    let error = start_with(|path| std::fs::write(path, number(9)).unwrap()).await;
+    assert!(matches!(&error, NodeError::Storage(words) if words.contains("version 9")), "{error:?}");
+    let error = start_with(|path| std::fs::write(path, number(1)).unwrap()).await;
+    assert!(matches!(&error, NodeError::Damaged(words) if words.contains("fell back")), "{error:?}");
+    let error = start_with(|path| std::fs::write(path, b"who knows").unwrap()).await;
+    assert!(matches!(error, NodeError::Damaged(_)), "{error:?}");
 }

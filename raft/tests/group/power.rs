@@ -49,11 +49,11 @@ impl Rows for Fed {
         self.spend().and_then(|()| self.rows.sync())
     }
 
-    fn set_witness(&self, group: u64, epoch: u64) -> Result<(), String> {
-        self.spend().and_then(|()| self.rows.set_witness(group, epoch))
+    fn set_witness(&self, group: u64, bytes: &[u8]) -> Result<(), String> {
+        self.spend().and_then(|()| self.rows.set_witness(group, bytes))
     }
 
-    fn witness(&self, group: u64) -> Result<Option<u64>, String> {
+    fn witness(&self, group: u64) -> Result<Option<Vec<u8>>, String> {
         self.rows.witness(group)
     }
 

@@ -129,7 +129,7 @@ impl Chunks {
 
     fn step(&mut self) -> Result<Option<(u128, Vec<u8>)>, CheckpointError> {
         while let Some(row) = self.scan.next() {
-            let (key, value) = row.map_err(CheckpointError::Store)?;
+            let (key, value) = row.map_err(|error| self.group.unread(error))?;
             if let Some(chunk) = self.take(&key, &value)? {
                 return Ok(Some(chunk));
             }

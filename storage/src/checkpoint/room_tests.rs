@@ -45,10 +45,10 @@ impl Rows for Tight {
     fn sync(&self) -> Result<(), String> {
         self.change(0, || self.rows.sync())
     }
-    fn set_witness(&self, group: u64, epoch: u64) -> Result<(), String> {
-        self.change(0, || self.rows.set_witness(group, epoch))
+    fn set_witness(&self, group: u64, bytes: &[u8]) -> Result<(), String> {
+        self.change(0, || self.rows.set_witness(group, bytes))
     }
-    fn witness(&self, group: u64) -> Result<Option<u64>, String> {
+    fn witness(&self, group: u64) -> Result<Option<Vec<u8>>, String> {
         self.rows.witness(group)
     }
     fn is_broken(&self) -> bool {

@@ -35,18 +35,22 @@ pub trait Rows: Send + Sync + 'static {
     /// # Errors
     /// What the store or the disk said. Nothing since the last sync may then be counted on.
     fn sync(&self) -> Result<(), String>;
-    /// Keeps a number for a group apart from the rows; durable when it returns.
+    /// Keeps a few bytes for a group apart from the rows; durable when it returns.
     ///
     /// # Errors
-    /// What the disk said; the old number is then kept, or the new one.
-    fn set_witness(&self, group: u64, epoch: u64) -> Result<(), String>;
-    /// The number kept for a group.
+    /// What the disk said; the old bytes are then kept, or the new ones.
+    fn set_witness(&self, group: u64, bytes: &[u8]) -> Result<(), String>;
+    /// The bytes kept for a group.
     ///
     /// # Errors
-    /// If there is one that cannot be read.
-    fn witness(&self, group: u64) -> Result<Option<u64>, String>;
+    /// What the disk said. That says nothing of the bytes.
+    fn witness(&self, group: u64) -> Result<Option<Vec<u8>>, String>;
     /// True after a write or sync has failed, until the store is opened again.
     fn is_broken(&self) -> bool {
+        false
+    }
+    /// True after a read has failed because of what is in the store's own files, and not because of the disk.
+    fn found_damage(&self) -> bool {
         false
     }
     /// Makes the store usable again after a failure, if that can be: with what was durable, and nothing else.
@@ -79,7 +83,7 @@ struct MemState {
     now: BTreeMap<Vec<u8>, Vec<u8>>,
     durable: BTreeMap<Vec<u8>, Vec<u8>>,
     changes: Vec<(Vec<u8>, Option<Vec<u8>>)>,
-    witnesses: BTreeMap<u64, u64>,
+    witnesses: BTreeMap<u64, Vec<u8>>,
     operations_left: Option<u64>,
     off: bool,
 }
@@ -209,15 +213,15 @@ impl Rows for MemRows {
         Ok(())
     }
 
-    fn set_witness(&self, group: u64, epoch: u64) -> Result<(), String> {
+    fn set_witness(&self, group: u64, bytes: &[u8]) -> Result<(), String> {
         let mut state = self.state.lock();
         state.spend()?;
-        state.witnesses.insert(group, epoch);
+        state.witnesses.insert(group, bytes.to_vec());
         Ok(())
     }
 
-    fn witness(&self, group: u64) -> Result<Option<u64>, String> {
-        Ok(self.state.lock().witnesses.get(&group).copied())
+    fn witness(&self, group: u64) -> Result<Option<Vec<u8>>, String> {
+        Ok(self.state.lock().witnesses.get(&group).cloned())
     }
 
     fn disk_bytes(&self) -> u64 {

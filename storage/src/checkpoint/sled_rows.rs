@@ -16,7 +16,8 @@ use std::fs::{self, File};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::rows::{Row, Rows};
@@ -24,10 +25,7 @@ use super::{CheckpointConfig, CheckpointError};
 use compact::Copy;
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 
-use crate::codec;
 use crate::disk::{self, OsDisk};
-
-const WITNESS_VERSION: u8 = 1;
 
 /// Rows in a sled database.
 pub(super) struct SledRows {
@@ -36,6 +34,8 @@ pub(super) struct SledRows {
     config: CheckpointConfig,
     /// sled takes nothing more once something has failed.
     health: AtomicU8,
+    /// See [`Rows::found_damage`].
+    damaged: Arc<AtomicBool>,
     /// Counts what was changed, and how much of that is durable.
     changes: AtomicU64,
     synced: AtomicU64,
@@ -87,9 +87,8 @@ impl Open {
         let Some(opened) = opened else { return Err(CheckpointError::Store("it can't be locked".to_owned())) };
         let db = match opened {
             Ok(Ok(db)) => Some(db),
-            // Its configuration, its disk, its lock: trouble that may pass.
-            Ok(Err(sled::Error::Io(error))) if error.kind() != io::ErrorKind::InvalidData => return Err(store(error)),
-            Ok(Err(error)) => return Err(CheckpointError::Damaged(text(error))),
+            Ok(Err(error)) if is_damage(&error) => return Err(CheckpointError::Damaged(text(error))),
+            Ok(Err(error)) => return Err(CheckpointError::Store(text(error))),
             Err(_) => return Err(CheckpointError::Damaged("sled panicked while it read its files".to_owned())),
         };
         Ok(Self { db, file: File::open(path.join("db")).map_err(store)? })
@@ -114,6 +113,24 @@ fn remove_unfinished(path: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether sled does not understand its own files. Its configuration, its disk, its lock are trouble that may pass.
+fn is_damage(error: &sled::Error) -> bool {
+    match error {
+        sled::Error::Io(error) => matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof),
+        _ => true,
+    }
+}
+
+/// Calls sled for something that reads, and notes where what it reads is damaged.
+fn read<T>(damaged: &AtomicBool, call: impl FnOnce() -> sled::Result<T>) -> Result<T, String> {
+    let mut passes = false;
+    let result = no_panic(|| call().inspect_err(|error| passes = !is_damage(error)));
+    if result.is_err() && !passes {
+        damaged.store(true, Relaxed);
+    }
+    result
 }
 
 /// Calls sled. It panics on some damage to its files; nothing of ours is touched meanwhile, so that is one more error.
@@ -162,6 +179,7 @@ impl SledRows {
             path: path.to_owned(),
             config,
             health: AtomicU8::new(SOUND),
+            damaged: Arc::default(),
             changes: AtomicU64::new(0),
             synced: AtomicU64::new(0),
             copy: Mutex::new(None),
@@ -239,7 +257,7 @@ impl Rows for SledRows {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, String> {
         let open = self.opened()?;
         let db = open.db()?;
-        Ok(no_panic(|| db.get(key))?.map(|value| value.to_vec()))
+        Ok(read(&self.damaged, || db.get(key))?.map(|value| value.to_vec()))
     }
 
     fn scan(&self, from: &[u8], to: &[u8]) -> Box<dyn Iterator<Item = Result<Row, String>> + Send> {
@@ -248,8 +266,9 @@ impl Rows for SledRows {
             Ok(rows) => rows,
             Err(error) => return Box::new(std::iter::once(Err(error))),
         };
+        let damaged = Arc::clone(&self.damaged);
         Box::new(std::iter::from_fn(move || {
-            let row = no_panic(|| rows.next().transpose()).transpose()?;
+            let row = read(&damaged, || rows.next().transpose()).transpose()?;
             Some(row.map(|(key, value)| (key.to_vec(), value.to_vec())))
         }))
     }
@@ -283,6 +302,11 @@ impl Rows for SledRows {
         self.health.load(Relaxed) != SOUND
     }
 
+    fn found_damage(&self) -> bool {
+        // After a failure reads fail in its wake.
+        self.damaged.load(Relaxed) && !self.is_broken()
+    }
+
     fn reopen(&self) -> Result<(), String> {
         match self.health.load(Relaxed) {
             SOUND => return Ok(()),
@@ -293,6 +317,7 @@ impl Rows for SledRows {
         // Two of them on one file would ruin it: sled's own lock refuses the second.
         open.db = None;
         *open = Open::new(&self.path, self.config.cache_bytes).map_err(text)?;
+        self.damaged.store(false, Relaxed);
         drop(open);
         self.sync_new()?;
         self.health.store(SOUND, Relaxed);
@@ -323,16 +348,16 @@ impl Rows for SledRows {
         Some(facts.f_bavail * facts.f_frsize)
     }
 
-    fn set_witness(&self, group: u64, epoch: u64) -> Result<(), String> {
-        let bytes = codec::encode(WITNESS_VERSION, &epoch).map_err(text)?;
-        disk::write_file_atomically(&OsDisk, &self.witness_path(group), &bytes).map_err(text)
+    fn set_witness(&self, group: u64, bytes: &[u8]) -> Result<(), String> {
+        disk::write_file_atomically(&OsDisk, &self.witness_path(group), bytes).map_err(text)
     }
 
-    fn witness(&self, group: u64) -> Result<Option<u64>, String> {
-        match fs::read(self.witness_path(group)) {
-            Ok(bytes) => codec::decode(WITNESS_VERSION, &bytes, 64).map(Some).map_err(text),
+    fn witness(&self, group: u64) -> Result<Option<Vec<u8>>, String> {
+        let path = self.witness_path(group);
+        match fs::read(&path) {
+            Ok(bytes) => Ok(Some(bytes)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(text(error)),
+            Err(error) => Err(format!("cannot read {}: {error}", path.display())),
         }
     }
 

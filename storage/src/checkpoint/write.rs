@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{
-    CheckpointError, Chunk, Directory, Group, Key, MANIFEST_VERSION, Manifest, PART_BYTES, encode_row, group_range,
-    manifest_key,
+    CheckpointError, Chunk, Directory, Group, Key, MANIFEST_VERSION, Manifest, PART_BYTES, WITNESS_VERSION, encode_row,
+    group_range, manifest_key,
 };
 use crate::codec;
 
@@ -140,7 +140,7 @@ impl Writer {
         let (from, to) = group_range(self.group.id);
         let mut directory = Directory::default();
         for row in self.group.rows.scan(&from, &to) {
-            let (key, _) = row.map_err(CheckpointError::Store)?;
+            let (key, _) = row.map_err(|error| self.group.unread(error))?;
             let key = Key::decode(&key).ok_or_else(|| self.group.corrupt("a row has a key that is none"))?;
             directory.leftovers.push(key);
         }
@@ -219,7 +219,9 @@ impl Writer {
         group.rows.put(&manifest_key(group.id), &row).map_err(CheckpointError::Store)?;
         group.rows.sync().map_err(CheckpointError::Store)?;
         // Last: a number ahead of the manifest would be taken for damage.
-        group.rows.set_witness(group.id, self.epoch).map_err(CheckpointError::Store)?;
+        let witness = codec::encode(WITNESS_VERSION, &self.epoch);
+        let witness = witness.map_err(|error| CheckpointError::Store(error.to_string()))?;
+        group.rows.set_witness(group.id, &witness).map_err(CheckpointError::Store)?;
         if settled {
             next.garbage.extend(old_tombstones)
         } else {
