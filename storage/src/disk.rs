@@ -82,6 +82,11 @@ pub fn write_file_atomically(disk: &dyn Disk, path: &Path, data: &[u8]) -> io::R
     disk.sync_dir(path.parent().unwrap_or(Path::new(".")))
 }
 
+/// True if the disk was full: that may pass, and what failed has changed nothing that was there before.
+pub(crate) fn is_no_space(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
+}
+
 /// The real file system.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct OsDisk;

@@ -25,7 +25,7 @@ use super::{CheckpointConfig, CheckpointError};
 use compact::Copy;
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 
-use crate::disk::{self, OsDisk};
+use crate::disk::{self, Disk as _, OsDisk};
 
 /// Rows in a sled database.
 pub(super) struct SledRows {
@@ -115,6 +115,23 @@ fn remove_unfinished(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// What sled keeps outside of its file, should it ever take a row for too large; last the directory of it.
+fn blobs(dir: &Path) -> io::Result<Vec<File>> {
+    let mut found = Vec::new();
+    for blob in fs::read_dir(dir)? {
+        match File::open(blob?.path()) {
+            Ok(blob) => found.push(blob),
+            // sled removes blobs by itself once nothing points to them.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    if !found.is_empty() {
+        found.push(File::open(dir)?);
+    }
+    Ok(found)
+}
+
 /// Whether sled does not understand its own files. Its configuration, its disk, its lock are trouble that may pass.
 fn is_damage(error: &sled::Error) -> bool {
     match error {
@@ -192,11 +209,18 @@ impl SledRows {
     /// Makes durable what sled made while opening: its settings, its directories, and their names.
     fn sync_new(&self) -> Result<(), String> {
         self.sync()?;
-        File::open(self.path.join("conf")).and_then(|conf| conf.sync_all()).map_err(text)?;
-        for dir in self.path.ancestors().take(2).filter(|dir| !dir.as_os_str().is_empty()) {
-            File::open(dir).and_then(|dir| dir.sync_all()).map_err(text)?;
-        }
-        Ok(())
+        self.to_the_disk(|| {
+            File::open(self.path.join("conf")).and_then(|conf| conf.sync_all())?;
+            self.path.ancestors().take(2).try_for_each(|dir| OsDisk.sync_dir(dir))
+        })
+    }
+
+    /// Syncs something of sled's. After a failure nobody knows what of it is on the disk, and none is asked for again.
+    fn to_the_disk(&self, sync: impl FnOnce() -> io::Result<()>) -> Result<(), String> {
+        sync().map_err(|error| {
+            self.health.store(DEAD, Relaxed);
+            text(error)
+        })
     }
 
     /// sled, opened again if it rests.
@@ -221,9 +245,10 @@ impl SledRows {
     fn change<T>(&self, key: &[u8], call: impl FnOnce(&sled::Db) -> sled::Result<T>) -> Result<(), String> {
         self.changes.fetch_add(1, Relaxed);
         self.write(|db| {
-            let before = call(db);
+            // A failure here is the first one, and what reading says in its wake is no news.
+            let before = call(db)?;
             (0..TOUCHES).try_for_each(|_| db.get(key).map(drop))?;
-            before
+            Ok(before)
         })
     }
 
@@ -234,7 +259,7 @@ impl SledRows {
         let mut full = false;
         let result = no_panic(|| {
             call(db).map(drop).inspect_err(|error| {
-                full = matches!(error, sled::Error::Io(error) if error.kind() == io::ErrorKind::StorageFull);
+                full = matches!(error, sled::Error::Io(error) if disk::is_no_space(error));
             })
         });
         if result.is_err() {
@@ -276,26 +301,13 @@ impl Rows for SledRows {
     fn sync(&self) -> Result<(), String> {
         let changes = self.changes.load(Relaxed);
         self.write(|db| db.flush())?;
-        let blobs = self.path.join("blobs");
-        let mut any = false;
-        for blob in fs::read_dir(&blobs).map_err(text)? {
-            any = true;
-            match File::open(blob.map_err(text)?.path()) {
-                Ok(blob) => blob.sync_data().map_err(text)?,
-                // sled removes blobs by itself once nothing points to them.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(text(error)),
-            }
-        }
-        if any {
-            File::open(&blobs).and_then(|dir| dir.sync_all()).map_err(text)?;
-        }
-        let synced = self.open.read().file.sync_data();
-        match synced {
-            Ok(()) => self.synced.store(changes, Relaxed),
-            Err(_) => self.health.store(DEAD, Relaxed),
-        }
-        synced.map_err(text)
+        let blobs = blobs(&self.path.join("blobs")).map_err(text)?;
+        self.to_the_disk(|| {
+            blobs.iter().try_for_each(File::sync_all)?;
+            self.open.read().file.sync_data()
+        })?;
+        self.synced.store(changes, Relaxed);
+        Ok(())
     }
 
     fn is_broken(&self) -> bool {
@@ -319,9 +331,9 @@ impl Rows for SledRows {
         *open = Open::new(&self.path, self.config.cache_bytes).map_err(text)?;
         self.damaged.store(false, Relaxed);
         drop(open);
-        self.sync_new()?;
+        // From here on what fails is news again.
         self.health.store(SOUND, Relaxed);
-        Ok(())
+        self.sync_new()
     }
 
     fn rest(&self) {
@@ -365,5 +377,55 @@ impl Rows for SledRows {
         let open = self.open.read();
         let known = open.db.as_ref().and_then(|db| db.size_on_disk().ok());
         known.or_else(|| Some(open.file.metadata().ok()?.len())).unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn full() -> sled::Error {
+        io::Error::from(io::ErrorKind::StorageFull).into()
+    }
+
+    /// Rows that stand on the disk only: sled has to read them to see them.
+    fn resting() -> (tempfile::TempDir, SledRows) {
+        let temp = tempfile::tempdir().unwrap();
+        let rows = SledRows::open(&temp.path().join("checkpoint"), CheckpointConfig::default()).unwrap();
+        (0..20_u8).for_each(|row| rows.put(&[row], &[row; 8000]).unwrap());
+        rows.rest();
+        (temp, rows)
+    }
+
+    #[test]
+    fn a_full_disk_is_told_from_what_fails_in_its_wake() {
+        let (_temp, rows) = resting();
+        let result = rows.change(&[7], |_| {
+            // What sled reads now is not there.
+            File::options().write(true).open(rows.path.join("db")).unwrap().set_len(0).unwrap();
+            Err::<(), _>(full())
+        });
+        assert!(result.is_err());
+        assert_eq!(rows.health.load(Relaxed), FULL);
+    }
+
+    #[test]
+    fn after_a_full_disk_it_goes_on_and_after_anything_else_it_does_not() {
+        for kind in [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded] {
+            let (_temp, rows) = resting();
+            rows.change(&[7], |_| Err::<(), _>(io::Error::from(kind).into())).unwrap_err();
+            assert!(rows.is_broken());
+            rows.reopen().unwrap();
+            assert_eq!(rows.get(&[7]).unwrap(), Some(vec![7; 8000]));
+            rows.put(&[7], b"seven").unwrap();
+            rows.sync().unwrap();
+            assert!(!rows.is_broken());
+            // The next failure is news again.
+            rows.change(&[7], |_| Err::<(), _>(sled::Error::ReportableBug("new".into()))).unwrap_err();
+            assert!(rows.reopen().is_err());
+        }
+        let (_temp, rows) = resting();
+        rows.to_the_disk(|| Err(io::ErrorKind::Other.into())).unwrap_err();
+        assert!(rows.reopen().is_err(), "a sync that failed is not asked for again");
     }
 }

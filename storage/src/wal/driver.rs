@@ -10,12 +10,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
-use super::error::is_no_space;
 use super::format::{BATCH_HEADER_BYTES, BLOCK_BYTES, BatchBuilder, BatchNumbers, Kind, RECORD_HEADER_BYTES, blocks};
 use super::segment::{Job, Maker, Segment};
 use super::state::{Marks, Op, What};
 use super::sync::{SYNC_EVERY, SYNC_PATIENCE, SyncPolicy, Syncer};
 use super::{Shared, WalError};
+use crate::disk::is_no_space;
 
 /// A segment at or above the base.
 pub(super) struct Live {

@@ -4,6 +4,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::disk::is_no_space;
+
 /// An error of the write-ahead log. Cheap to clone: one failure is told to everybody who waits.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum WalError {
@@ -72,10 +74,6 @@ impl WalError {
             _ => false,
         }
     }
-}
-
-pub(super) fn is_no_space(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
 }
 
 impl From<WalError> for io::Error {
