@@ -319,9 +319,7 @@ impl Builder {
                 shared.counters.checkpointed(start.elapsed());
                 Ok(meta)
             }
-            Some(Err(error @ (CheckpointError::Corrupt { .. } | CheckpointError::Damaged(_)))) => {
-                Err(corrupt(format!("the checkpoint store is corrupt: {error}")))
-            }
+            Some(Err(error)) if error.is_damage() => Err(corrupt(format!("the checkpoint store is corrupt: {error}"))),
             // The log still holds everything. Say so and try again later: a full disk may get room.
             Some(Err(error)) => {
                 shared.counters.checkpoint_failed(shared.group, &error);

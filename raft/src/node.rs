@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
@@ -74,11 +75,9 @@ fn log_error(error: WalError) -> NodeError {
     }
 }
 
-fn checkpoint_error(error: CheckpointError) -> NodeError {
-    match error {
-        CheckpointError::Corrupt { .. } | CheckpointError::Damaged(_) => NodeError::Damaged(error.to_string()),
-        error => storage(error),
-    }
+fn checkpoint_error(path: &Path, error: &CheckpointError) -> NodeError {
+    let words = format!("{}: {error}", path.display());
+    if error.is_damage() { NodeError::Damaged(words) } else { NodeError::Storage(words) }
 }
 
 fn raft_config(timings: &RaftTimings, may_elect: bool) -> Result<openraft::Config, NodeError> {
@@ -117,7 +116,9 @@ impl Node {
             if let Some((file, offset)) = recovered.cut {
                 tracing::warn!(%file, offset, "a torn tail of the log, never synced, was cut off");
             }
-            let checkpoints = CheckpointStore::open(&dir.join("checkpoint"), checkpoint).map_err(checkpoint_error)?;
+            let path = dir.join("checkpoint");
+            let checkpoints =
+                CheckpointStore::open(&path, checkpoint).map_err(|error| checkpoint_error(&path, &error))?;
             Ok::<_, NodeError>(Stores { wal, checkpoints })
         })
         .await
@@ -175,7 +176,8 @@ impl Node {
                 .await
                 .and_then(|recovered| recovered)
                 .map_err(|e| {
-                    let words = format!("the checkpoint of group {id} can't be loaded: {e}");
+                    let path = config.dir.join("checkpoint");
+                    let words = format!("{}: the checkpoint of group {id} can't be loaded: {e}", path.display());
                     if e.kind() == std::io::ErrorKind::InvalidData {
                         NodeError::Damaged(words)
                     } else {

@@ -150,9 +150,9 @@ fn unread(error: impl std::fmt::Display, of_other_version: bool) -> io::Error {
 /// Nor is it damage that the disk does not answer.
 fn unread_checkpoint(error: CheckpointError) -> io::Error {
     match error {
-        CheckpointError::Corrupt { .. } | CheckpointError::Damaged(_) => unread(error, false),
         CheckpointError::Version { .. } => unread(error, true),
-        CheckpointError::Store(_) | CheckpointError::NoRoom(_) | CheckpointError::Busy(_) => io::Error::other(error),
+        error if error.is_damage() => unread(error, false),
+        error => io::Error::other(error),
     }
 }
 

@@ -22,6 +22,7 @@ use serde::Serialize;
 
 use super::GROUP;
 use super::identity::{self, Found, LOG_DIR, NEW_GROUP};
+use super::rebuild::is_damage;
 use crate::backup::{self, Facts};
 use crate::engine::{self, Engine};
 use crate::env::SystemEnv;
@@ -171,14 +172,20 @@ pub fn resume(dir: &Path) -> anyhow::Result<Option<PathBuf>> {
 }
 
 /// Why the member of a directory would not start, although log and checkpoint may be sound in themselves.
-pub fn problems(dir: &DataDir) -> Vec<String> {
-    let wrong = match identity::read(dir) {
-        Ok(Some(found)) => identity::check_log(dir, &found).err(),
-        Ok(None) => Some(anyhow::anyhow!("the file IDENTITY, which says whose directory it is, is missing")),
-        Err(error) => Some(error),
+///
+/// # Errors
+/// If that can't be told: another version wrote it, or the disk does not answer.
+pub fn problems(dir: &DataDir) -> anyhow::Result<Vec<String>> {
+    let found = identity::read(dir).and_then(|found| match found {
+        Some(found) => identity::check_log(dir, &found).map(|()| None),
+        None => Ok(Some("the file IDENTITY, which says whose directory it is, is missing".to_owned())),
+    });
+    let wrong = match found {
+        Err(error) if is_damage(&error) => Some(format!("{error:#}")),
+        found => found?,
     };
     let marked = damage_noted(dir.path()).map(|words| format!("this member has stopped itself for good: {words}"));
-    wrong.map(|error| format!("{error:#}")).into_iter().chain(marked).collect()
+    Ok(wrong.into_iter().chain(marked).collect())
 }
 
 fn damage_noted(dir: &Path) -> Option<String> {

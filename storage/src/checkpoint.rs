@@ -97,6 +97,14 @@ pub enum CheckpointError {
     Busy(u64),
 }
 
+impl CheckpointError {
+    /// True if what is on the disk is damaged. Of all else another start, or the version that wrote it, may make sense.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Corrupt { .. } | Self::Damaged(_))
+    }
+}
+
 /// How the store is opened.
 #[derive(Debug, Clone)]
 pub struct CheckpointConfig {

@@ -156,6 +156,19 @@ fn damage_to_the_checkpoint_is_found() {
     assert_eq!(report["sound"], true);
     assert!(report["found"].to_string().contains("its digest is right"), "{report}");
 
+    // What another version wrote is not damage, and nobody is told to rebuild for it.
+    let epoch = dir.join("checkpoint/epoch-0000000000000001");
+    let bytes = fs::read(&epoch).unwrap();
+    fs::write(&epoch, quorate_storage::codec::encode(7, &1_u64).unwrap()).unwrap();
+    let verified = quorate(&["log", "verify"], &dir);
+    assert_eq!(verified.code, Some(2), "{} {}", verified.out, verified.err);
+    assert!(verified.err.contains("version 7") && !verified.err.contains("--rebuild"), "{}", verified.err);
+    cluster.members[0].start();
+    assert!(!cluster.members[0].wait_end().success());
+    let said = cluster.members[0].output();
+    assert!(said.contains("version 7") && !said.rsplit("version 7").next().unwrap().contains("--rebuild"), "{said}");
+    fs::write(&epoch, bytes).unwrap();
+
     let store = dir.join("checkpoint/db");
     let bytes = fs::read(&store).unwrap();
     let needle = b"checkpointedcheckpointed";
@@ -163,9 +176,11 @@ fn damage_to_the_checkpoint_is_found() {
     flip(&store, at);
     let verified = quorate(&["log", "verify"], &dir);
     assert_eq!(verified.code, Some(1), "{} {}", verified.out, verified.err);
-    assert!(verified.out.contains("checkpoint"), "{}", verified.out);
+    let place = dir.join("checkpoint").display().to_string();
+    assert!(verified.out.contains(&format!("{place}: the checkpoint")), "{}", verified.out);
     cluster.members[0].start();
     assert!(!cluster.members[0].wait_end().success(), "a damaged checkpoint is not served");
+    assert!(cluster.members[0].output().contains(&format!("{place}: ")), "{}", cluster.members[0].output());
 }
 
 fn all_files(dir: &Path, out: &mut Vec<PathBuf>) {

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use anyhow::Context;
 use clap::Args;
 use quorate_raft::inspect::{self as raft, CheckpointFacts};
 use quorate_storage::checkpoint::{CheckpointConfig, CheckpointError, CheckpointStore};
@@ -51,11 +52,11 @@ impl Verify {
             Some(identity) => format!("Directory of member {}", identity.member_id),
             None => "Directory of a member that is not known".to_owned(),
         });
-        report.damage.extend(offline::problems(&dir));
+        report.damage.extend(offline::problems(&dir)?);
         let log = read_log(&dir)?;
         report.take_log(&log);
-        let checkpoint = read_checkpoint(&dir.path().join(CHECKPOINT_DIR));
-        let checkpoint = report.take_checkpoint(checkpoint)?;
+        let store = dir.path().join(CHECKPOINT_DIR);
+        let checkpoint = report.take_checkpoint(&store, read_checkpoint(&store))?;
         report.same_group(identity.map(|identity| identity.group_uuid), checkpoint.as_ref());
         report.compare(&log, checkpoint.as_ref());
         self.tell(&report);
@@ -115,6 +116,7 @@ impl Report {
 
     fn take_checkpoint(
         &mut self,
+        store: &Path,
         found: Result<Option<Checkpoint>, CheckpointError>,
     ) -> anyhow::Result<Option<Checkpoint>> {
         match found {
@@ -129,8 +131,10 @@ impl Report {
                 ));
                 return Ok(Some(checkpoint));
             }
+            // Another version wrote it, or the disk does not answer: that is no damage, and nothing is to be rebuilt.
+            Err(error) if !error.is_damage() => return Err(error).context(store.display().to_string()),
             Err(error) => {
-                self.damage.push(error.to_string());
+                self.damage.push(format!("{}: {error}", store.display()));
                 self.cost
                     .push("the checkpoint can't be used: what is in it and not in the log is lost here".to_owned());
             }

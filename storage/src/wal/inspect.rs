@@ -168,7 +168,7 @@ impl Inspection {
                 && !recovery::follows(&before.header, &batch.header)
             {
                 whole = false;
-                self.note_gap(*before_seq, before, batch);
+                self.note_gap((*before_seq, before), (*seq, batch))?;
             }
             whole = whole && batch.records.iter().all(|record| recovery::apply(&mut groups, *seq, record).is_ok());
             if whole {
@@ -203,10 +203,14 @@ impl Inspection {
         Ok(batches)
     }
 
-    fn note_gap(&mut self, seq: u64, before: &Batch, after: &Batch) {
+    fn note_gap(&mut self, (seq, before): (u64, &Batch), (after_seq, after): (u64, &Batch)) -> Result<(), WalError> {
         let (last, next) = (before.header.numbers.number, after.header.numbers.number);
-        let Some(path) = self.files.get(&seq).cloned() else { return };
-        let offset = before.offset + before.header.batch_bytes();
+        let end = (seq, before.offset + before.header.batch_bytes());
+        let (seq, offset) = match seq == after_seq {
+            true => end,
+            false => recovery::place_of(&*self.disk, self.salt, &self.files, end, last + 1)?,
+        };
+        let Some(path) = self.files.get(&seq).cloned() else { return Ok(()) };
         let what = match next - last {
             1 => format!("batch {next} does not continue the chain of batch {last}"),
             2 => format!("batch {} is damaged or missing", last + 1),
@@ -216,6 +220,7 @@ impl Inspection {
         if !self.damage.iter().any(|known| known.path == path && known.offset == offset) {
             self.damage.push(Damage { path, offset, what });
         }
+        Ok(())
     }
 
     fn take_lost(&mut self, behind: &BTreeMap<u64, LostEntries>) {

@@ -86,6 +86,8 @@ pub(super) struct Scan {
     pub(super) end: u64,
     /// The highest `synced` of any valid batch header at `end` or behind it.
     proof_behind: Option<u64>,
+    /// The highest base that any of them tells of.
+    base_behind: Option<u64>,
     /// All bytes behind `end` are zero.
     clean_behind: bool,
 }
@@ -182,20 +184,41 @@ fn random() -> u64 {
     std::hash::RandomState::new().build_hasher().finish()
 }
 
-/// The first block of a file; `None` if the file is shorter.
-fn first_block(disk: &dyn Disk, path: &Path) -> Result<Option<Vec<u8>>, WalError> {
+/// The block of a file at `offset`; `None` if the file ends before.
+fn block_at(disk: &dyn Disk, path: &Path, offset: u64) -> Result<Option<Vec<u8>>, WalError> {
     let file = disk.open(path).map_err(|error| WalError::io("open", path, error))?;
     let mut block = vec![0; BLOCK_BYTES as usize];
-    match file.read_at(&mut block, 0) {
+    match file.read_at(&mut block, offset) {
         Ok(()) => Ok(Some(block)),
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
         Err(error) => Err(WalError::io("read", path, error)),
     }
 }
 
+/// Where batch `next` stands that comes behind `end` of a segment and is not whole: there, or, where there was no room
+/// for it, at the beginning of the next segment. Behind `end` of a segment that is used again there may be anything.
+pub(super) fn place_of(
+    disk: &dyn Disk,
+    salt: u64,
+    files: &BTreeMap<u64, PathBuf>,
+    (seq, end): (u64, u64),
+    next: u64,
+) -> Result<(u64, u64), WalError> {
+    let block = |seq: u64, at| match files.get(&seq) {
+        Some(path) => block_at(disk, path, at),
+        None => Ok(None),
+    };
+    if !files.contains_key(&(seq + 1)) || block(seq, end)?.is_some_and(|block| format::is_batch_of(None, seq, &block)) {
+        return Ok((seq, end));
+    }
+    let later = block(seq + 1, BLOCK_BYTES)?.and_then(|block| decode_batch_header(salt, seq + 1, &block));
+    let is_here = later.is_some_and(|later| later.numbers.number > next);
+    Ok(if is_here { (seq, end) } else { (seq + 1, BLOCK_BYTES) })
+}
+
 pub(super) fn find_salt(disk: &dyn Disk, files: &BTreeMap<u64, PathBuf>) -> Result<Option<u64>, WalError> {
     for path in files.values().rev() {
-        match first_block(disk, path)?.as_deref().map(format::decode_segment_header) {
+        match block_at(disk, path, 0)?.as_deref().map(format::decode_segment_header) {
             Some(SegmentHeader::Valid { salt, .. }) => return Ok(Some(salt)),
             Some(SegmentHeader::Unknown { version }) => {
                 return Err(WalError::Version { path: path.clone(), found: version, known: VERSION });
@@ -209,7 +232,7 @@ pub(super) fn find_salt(disk: &dyn Disk, files: &BTreeMap<u64, PathBuf>) -> Resu
 /// Only the newest file can be one whose making was not finished: its header is then missing, or still the one of the
 /// segment that it was before. Headers are synced before the first batch is written, so with a batch it is damage.
 pub(super) fn is_unfinished(disk: &dyn Disk, seq: u64, path: &Path, salt: Option<u64>) -> Result<bool, WalError> {
-    match first_block(disk, path)?.as_deref().map(format::decode_segment_header) {
+    match block_at(disk, path, 0)?.as_deref().map(format::decode_segment_header) {
         Some(SegmentHeader::Valid { seq: found, .. }) if found == seq => return Ok(false),
         None => return Ok(true),
         _ => {}
@@ -250,11 +273,12 @@ fn scan(disk: &dyn Disk, seq: u64, path: &Path, salt: u64) -> Result<Scan, WalEr
         batches.push(batch);
     }
     let behind = bytes.get(end as usize..).unwrap_or_default();
-    let headers = behind.chunks(BLOCK_BYTES as usize).filter_map(|block| decode_batch_header(salt, seq, block));
-    let proof_behind = headers.map(|header| header.numbers.synced).max();
+    let headers = || behind.chunks(BLOCK_BYTES as usize).filter_map(|block| decode_batch_header(salt, seq, block));
+    let proof_behind = headers().map(|header| header.numbers.synced).max();
+    let base_behind = headers().map(|header| header.numbers.base).max();
     let clean_behind = behind.iter().all(|byte| *byte == 0);
     let segment = Segment { seq, path: path.to_owned(), file, bytes: bytes.len() as u64 };
-    Ok(Scan { segment: Arc::new(segment), batches, end, proof_behind, clean_behind })
+    Ok(Scan { segment: Arc::new(segment), batches, end, proof_behind, base_behind, clean_behind })
 }
 
 pub(super) fn follows(one: &BatchHeader, next: &BatchHeader) -> bool {
@@ -305,7 +329,10 @@ impl<'a> Judge<'a> {
             }
         }
         loop {
-            let end = self.find_end(base)?;
+            let end = match self.find_end(base) {
+                Err(error) if !self.files.contains_key(&base) => return Err(self.damage_behind(base).unwrap_or(error)),
+                end => end?,
+            };
             let true_base = match end.batches.checked_sub(1) {
                 Some(last) => self.scanned(end.segment)?.batches[last].header.numbers.base,
                 None => 1,
@@ -315,6 +342,14 @@ impl<'a> Judge<'a> {
             }
             base = true_base;
         }
+    }
+
+    /// By the last good batch the log begins with a segment that was used again since: a batch that moved the base is
+    /// not whole. Those behind it know the newer base, and reading from there shows where the damage is.
+    fn damage_behind(&mut self, base: u64) -> Option<WalError> {
+        let files: Vec<u64> = self.files.keys().copied().collect();
+        let newer = files.into_iter().filter_map(|seq| self.scanned(seq).ok()?.base_behind).max()?;
+        if newer > base { self.find_end(newer).err() } else { None }
     }
 
     fn scanned(&mut self, seq: u64) -> Result<&Scan, WalError> {
@@ -373,8 +408,15 @@ impl<'a> Judge<'a> {
         }
         let scan = self.scanned(end.segment)?;
         if proof.is_some_and(|proof| proof >= next) || (last.is_none() && end.segment > 1) {
-            let what = format!("batch {next} is damaged or missing, and it had been acknowledged");
-            return Err(corrupt(&scan.segment.path, scan.end, what));
+            let here = (end.segment, if end.batches == 0 { BLOCK_BYTES } else { scan.end });
+            let known = last.is_some() || end.segment == 1;
+            let (seq, offset) = match scan.proof_behind {
+                None if known => place_of(self.disk, self.salt, self.files, here, next)?,
+                _ => here,
+            };
+            let batch = if known { format!("batch {next}") } else { "the first batch that counts".to_owned() };
+            let what = format!("{batch} is damaged or missing, and it had been acknowledged");
+            return Err(corrupt(&self.files[&seq], offset, what));
         }
         Ok(End { torn: true, ..end })
     }
