@@ -33,7 +33,7 @@ const PIECE: u8 = 2;
 const END: u8 = 3;
 
 /// What a backup says of itself before its data.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Head {
     /// The program that wrote it, with its version.
     pub program: String,
@@ -182,19 +182,8 @@ impl<R: Read> Reader<R> {
     /// # Errors
     /// If it is no backup, or its head is damaged.
     pub fn open(input: R) -> Result<Self, BackupError> {
-        let head = Head {
-            program: String::new(),
-            group_uuid: [0; 16],
-            member: 0,
-            term: 0,
-            leader: 0,
-            index: 0,
-            taken_ms: 0,
-            databases: Vec::new(),
-            chunks: 0,
-            state: Vec::new(),
-        };
-        let mut reader = Self { input, at: 0, sha: Sha256::new(), head, chunks: 0, bytes: 0, last: None, end: None };
+        let (sha, head) = (Sha256::new(), Head::default());
+        let mut reader = Self { input, at: 0, sha, head, chunks: 0, bytes: 0, last: None, end: None };
         let mut magic = [0; MAGIC.len()];
         match reader.fill(&mut magic) {
             Ok(()) if magic == *MAGIC => {}

@@ -27,7 +27,7 @@ mod compact_tests;
 mod read;
 #[cfg(test)]
 mod room_tests;
-mod rows;
+pub(crate) mod rows;
 mod sled_rows;
 #[cfg(test)]
 mod tests;

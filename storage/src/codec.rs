@@ -67,32 +67,13 @@ fn checksum(version: u8, body: &[u8]) -> u32 {
 /// # Errors
 /// Only for types that bincode cannot encode (sequences of unknown length and the like).
 pub fn encode<T: Serialize + ?Sized>(version: u8, value: &T) -> Result<Vec<u8>, CodecError> {
-    let mut out = Vec::new();
-    encode_into(version, value, &mut out)?;
+    let mut out = vec![0; HEADER_BYTES];
+    let written = options(usize::MAX).serialize_into(&mut out, value);
+    written.map_err(|error| CodecError::Malformed(error.to_string()))?;
+    let crc = checksum(version, &out[HEADER_BYTES..]);
+    out[0] = version;
+    out[1..HEADER_BYTES].copy_from_slice(&crc.to_le_bytes());
     Ok(out)
-}
-
-/// As [`encode`], appending to `out`.
-///
-/// # Errors
-/// As [`encode`]; `out` is then as it was.
-pub fn encode_into<T: Serialize + ?Sized>(version: u8, value: &T, out: &mut Vec<u8>) -> Result<(), CodecError> {
-    let start = out.len();
-    out.extend_from_slice(&[0; HEADER_BYTES]);
-    if let Err(error) = options(usize::MAX).serialize_into(&mut *out, value) {
-        out.truncate(start);
-        return Err(CodecError::Malformed(error.to_string()));
-    }
-    let crc = checksum(version, &out[start + HEADER_BYTES..]);
-    out[start] = version;
-    out[start + 1..start + HEADER_BYTES].copy_from_slice(&crc.to_le_bytes());
-    Ok(())
-}
-
-/// The format version that encoded bytes begin with, to choose what to decode them as.
-#[must_use]
-pub fn version_of(bytes: &[u8]) -> Option<u8> {
-    bytes.first().copied()
 }
 
 /// Decodes what [`encode`] gave, of exactly this version and at most `limit` bytes long.
@@ -164,7 +145,6 @@ mod tests {
         let mut longer = bytes.clone();
         longer.push(0);
         assert_eq!(decode::<u32>(2, &longer, 99), Err(CodecError::Checksum));
-        assert_eq!(version_of(&bytes), Some(2));
     }
 
     #[test]

@@ -21,6 +21,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use crate::checkpoint::rows::{GOLDEN, mix};
 use crate::disk::{Disk, DiskFile, LockGuard};
 
 /// The unit that a power cut keeps or loses.
@@ -87,12 +88,9 @@ struct Chance(u64);
 
 impl Chance {
     fn next(&mut self) -> u64 {
-        // splitmix64
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
+        let drawn = mix(self.0);
+        self.0 = self.0.wrapping_add(GOLDEN);
+        drawn
     }
 
     fn below(&mut self, bound: u64) -> u64 {

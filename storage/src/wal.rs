@@ -26,6 +26,7 @@
 //!
 //! This module must never know what an entry means, and must never call back under its lock.
 
+mod background;
 #[cfg(test)]
 mod crash_tests;
 mod driver;
@@ -273,7 +274,7 @@ impl Wal {
         wake: Box<dyn Fn() + Send + Sync>,
     ) -> Result<(Self, WalDriver, Recovered), WalError> {
         let (shared, position, recovered) = prepare(disk, dir, config, Some(wake))?;
-        let driver = WalDriver::new(Arc::clone(&shared), Maker::Inline(None), Syncer::Inline(None), position);
+        let driver = WalDriver::new(Arc::clone(&shared), Maker::inline(), Syncer::inline(), position);
         let handle = Handle { shared, threads: None };
         Ok((Self { handle: Arc::new(handle) }, driver, recovered))
     }

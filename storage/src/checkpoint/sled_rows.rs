@@ -115,6 +115,11 @@ fn remove_unfinished(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// The directory that holds the store's name.
+fn parent(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new("."))
+}
+
 /// What sled keeps outside of its file, should it ever take a row for too large; last the directory of it.
 fn blobs(dir: &Path) -> io::Result<Vec<File>> {
     let mut found = Vec::new();
@@ -180,13 +185,9 @@ impl SledRows {
         }
         drop(Self::open_made(&new, CheckpointConfig { cache_bytes: 1 << 20, ..CheckpointConfig::default() })?);
         // What it writes when it is closed.
-        for entry in fs::read_dir(&new).map_err(store)? {
-            File::open(entry.map_err(store)?.path()).and_then(|file| file.sync_all()).map_err(store)?;
-        }
-        File::open(&new).and_then(|dir| dir.sync_all()).map_err(store)?;
+        compact::sync_all(&new).map_err(store)?;
         fs::rename(&new, path).map_err(store)?;
-        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(parent).and_then(|dir| dir.sync_all()).map_err(store)
+        OsDisk.sync_dir(parent(path)).map_err(store)
     }
 
     fn open_made(path: &Path, config: CheckpointConfig) -> Result<Self, CheckpointError> {
@@ -211,7 +212,8 @@ impl SledRows {
         self.sync()?;
         self.to_the_disk(|| {
             File::open(self.path.join("conf")).and_then(|conf| conf.sync_all())?;
-            self.path.ancestors().take(2).try_for_each(|dir| OsDisk.sync_dir(dir))
+            OsDisk.sync_dir(&self.path)?;
+            OsDisk.sync_dir(parent(&self.path))
         })
     }
 

@@ -10,10 +10,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
+use super::background::Work as _;
 use super::format::{BATCH_HEADER_BYTES, BLOCK_BYTES, BatchBuilder, BatchNumbers, Kind, RECORD_HEADER_BYTES, blocks};
 use super::segment::{Job, Maker, Segment};
 use super::state::{Marks, Op, What};
-use super::sync::{SYNC_EVERY, SYNC_PATIENCE, SyncPolicy, Syncer};
+use super::sync::{self, SYNC_EVERY, SYNC_PATIENCE, SyncPolicy, Syncer};
 use super::{Shared, WalError};
 use crate::disk::is_no_space;
 
@@ -84,7 +85,7 @@ fn marks_bytes(marks: &Marks) -> usize {
     marks.into_iter().flatten().map(|mark| RECORD_HEADER_BYTES + mark.len()).sum()
 }
 
-/// A record to write, and for entries the operation it came from.
+/// For each operation of a batch, where in the segment its entries begin.
 type Offsets = Vec<Vec<u32>>;
 
 impl WalDriver {
@@ -215,7 +216,7 @@ impl WalDriver {
             return self.sync();
         }
         if idle || self.owing.is_some_and(|since| since.elapsed() >= SYNC_EVERY) {
-            self.syncer.start(Arc::clone(&self.at.active), self.at.number);
+            self.syncer.start(sync::Job::new(Arc::clone(&self.at.active), self.at.number));
             self.take_synced(false)?;
         }
         Ok(())
@@ -455,7 +456,7 @@ impl WalDriver {
             Some(made) => self.take_made(made),
             None => {
                 let again = self.at.next.is_none() && !wait && self.shared.no_room.load(Relaxed);
-                if again && !self.maker.is_busy() {
+                if again && self.maker.busy_since().is_none() {
                     let job = self.job();
                     self.maker.start(job);
                 }

@@ -27,6 +27,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::background::Work as _;
 use super::driver::{Live, Position};
 use super::format::{self, BLOCK_BYTES, BatchHeader, Kind, SegmentHeader, VERSION, decode_batch, decode_batch_header};
 use super::segment::{self, Job, Segment};

@@ -5,9 +5,9 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc;
 
 use super::WalError;
+use super::background::{Background, Work};
 use super::format::{self, BLOCK_BYTES};
 use crate::disk::{Disk, DiskFile};
 
@@ -41,8 +41,10 @@ pub(super) struct Job {
     pub(super) reuse: Option<Arc<Segment>>,
 }
 
-impl Job {
-    pub(super) fn run(self) -> Result<Segment, WalError> {
+impl Work for Job {
+    type Outcome = Result<Segment, WalError>;
+
+    fn run(self) -> Self::Outcome {
         let path = self.dir.join(file_name(self.seq));
         let result = self.make(&path);
         if result.is_err() {
@@ -51,7 +53,9 @@ impl Job {
         }
         result
     }
+}
 
+impl Job {
     fn make(&self, path: &Path) -> Result<Segment, WalError> {
         let io = |what| move |error| WalError::io(what, path, error);
         let file = if let Some(old) = &self.reuse {
@@ -85,51 +89,5 @@ pub(super) fn fill(file: &dyn DiskFile, from: u64, to: u64) -> std::io::Result<(
     Ok(())
 }
 
-/// Who runs the jobs.
-pub(super) enum Maker {
-    /// The caller, at once: for a driver that must not have threads.
-    Inline(Option<Result<Segment, WalError>>),
-    /// A thread, so that filling a new file does not hold up the log.
-    Thread { jobs: mpsc::Sender<Job>, made: mpsc::Receiver<Result<Segment, WalError>>, busy: bool },
-}
-
-impl Maker {
-    pub(super) fn thread(notify: impl Fn() + Send + 'static) -> std::io::Result<Self> {
-        let (jobs, todo) = mpsc::channel::<Job>();
-        let (give, made) = mpsc::channel();
-        std::thread::Builder::new().name("wal-segments".into()).spawn(move || {
-            for job in todo {
-                if give.send(job.run()).is_err() {
-                    return;
-                }
-                notify();
-            }
-        })?;
-        Ok(Self::Thread { jobs, made, busy: false })
-    }
-
-    pub(super) fn start(&mut self, job: Job) {
-        match self {
-            Self::Inline(result) => *result = Some(job.run()),
-            // If the thread is gone there will be no result, and `take` says so by giving none.
-            Self::Thread { jobs, busy, .. } => *busy = jobs.send(job).is_ok(),
-        }
-    }
-
-    pub(super) fn is_busy(&self) -> bool {
-        matches!(self, Self::Inline(Some(_)) | Self::Thread { busy: true, .. })
-    }
-
-    /// What the last job gave, if it is done; with `wait`, when it is done. `None` if there is no job.
-    pub(super) fn take(&mut self, wait: bool) -> Option<Result<Segment, WalError>> {
-        match self {
-            Self::Inline(result) => result.take(),
-            Self::Thread { busy: false, .. } => None,
-            Self::Thread { made, busy, .. } => {
-                let result = if wait { made.recv().ok() } else { made.try_recv().ok() };
-                *busy = result.is_none() && !wait;
-                result
-            }
-        }
-    }
-}
+/// Makes segments beside the log, so that filling a new file does not hold it up.
+pub(super) type Maker = Background<Job>;

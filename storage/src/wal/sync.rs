@@ -12,9 +12,9 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
-use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use super::background::{Background, Work};
 use super::segment::Segment;
 
 /// So long an acknowledged entry may wait for its sync under [`SyncPolicy::EverySecond`].
@@ -71,6 +71,14 @@ pub(super) struct Synced {
 }
 
 impl Job {
+    pub(super) fn new(segment: Arc<Segment>, number: u64) -> Self {
+        Self { segment, number, begun: Instant::now() }
+    }
+}
+
+impl Work for Job {
+    type Outcome = Synced;
+
     fn run(self) -> Synced {
         let Job { segment, number, begun } = self;
         let result = segment.file.sync_data();
@@ -78,58 +86,5 @@ impl Job {
     }
 }
 
-/// Who syncs in the background.
-pub(super) enum Syncer {
-    /// The caller, at once: for a driver that must not have threads.
-    Inline(Option<Synced>),
-    /// A thread, so that batches go on being written meanwhile.
-    Thread { jobs: mpsc::Sender<Job>, done: mpsc::Receiver<Synced>, since: Option<Instant> },
-}
-
-impl Syncer {
-    pub(super) fn thread(notify: impl Fn() + Send + 'static) -> io::Result<Self> {
-        let (jobs, todo) = mpsc::channel::<Job>();
-        let (give, done) = mpsc::channel();
-        std::thread::Builder::new().name("wal-sync".into()).spawn(move || {
-            for job in todo {
-                if give.send(job.run()).is_err() {
-                    return;
-                }
-                notify();
-            }
-        })?;
-        Ok(Self::Thread { jobs, done, since: None })
-    }
-
-    pub(super) fn start(&mut self, segment: Arc<Segment>, number: u64) {
-        let begun = Instant::now();
-        let job = Job { segment, number, begun };
-        match self {
-            Self::Inline(result) => *result = Some(job.run()),
-            Self::Thread { jobs, since, .. } => *since = jobs.send(job).is_ok().then_some(begun),
-        }
-    }
-
-    /// Since when one is under way.
-    pub(super) fn busy_since(&self) -> Option<Instant> {
-        match self {
-            Self::Inline(result) => result.as_ref().map(|synced| synced.begun),
-            Self::Thread { since, .. } => *since,
-        }
-    }
-
-    /// What the last one came to, if it is done; with `wait`, when it is done.
-    pub(super) fn take(&mut self, wait: bool) -> Option<Synced> {
-        match self {
-            Self::Inline(result) => result.take(),
-            Self::Thread { since: None, .. } => None,
-            Self::Thread { done, since, .. } => {
-                let synced = if wait { done.recv().ok() } else { done.try_recv().ok() };
-                if synced.is_some() || wait {
-                    *since = None;
-                }
-                synced
-            }
-        }
-    }
-}
+/// Syncs beside the log, so that batches go on being written meanwhile.
+pub(super) type Syncer = Background<Job>;

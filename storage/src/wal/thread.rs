@@ -28,8 +28,8 @@ impl Threads {
                 shared.work.notify_one();
             }
         };
-        let maker = Maker::thread(wake.clone())?;
-        let mut driver = WalDriver::new(Arc::clone(shared), maker, Syncer::thread(wake)?, position);
+        let maker = Maker::thread("wal-segments", wake.clone())?;
+        let mut driver = WalDriver::new(Arc::clone(shared), maker, Syncer::thread("wal-sync", wake)?, position);
         let shared = Arc::clone(shared);
         let writer = thread::Builder::new().name("wal".into()).spawn(move || run(&shared, &mut driver))?;
         let id = writer.thread().id();

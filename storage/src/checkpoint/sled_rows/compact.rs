@@ -9,8 +9,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::{DEAD, Open, SledRows, TOUCHES, no_panic, text};
+use super::{DEAD, Open, SledRows, TOUCHES, no_panic, parent, text};
 use crate::checkpoint::rows::Rows as _;
+use crate::disk::{Disk as _, OsDisk};
 
 /// So many halves of what counts the file may take before it is made anew. While the copy is made both are there.
 const MOST_HALVES: u64 = 5;
@@ -38,7 +39,8 @@ pub(super) fn remove_left_over(path: &Path) -> io::Result<()> {
     }
 }
 
-fn sync_all(path: &Path) -> io::Result<()> {
+/// Makes a file, or a directory and all that is in it, durable.
+pub(super) fn sync_all(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         for entry in fs::read_dir(path)? {
             sync_all(&entry?.path())?;
@@ -146,9 +148,8 @@ impl SledRows {
             }
         }
         sync_all(&new).map_err(text)?;
-        let parent = self.path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let parent = File::open(parent).map_err(text)?;
-        parent.sync_all().map_err(text)?;
+        let parent = parent(&self.path);
+        OsDisk.sync_dir(parent).map_err(text)?;
         let mut open = self.open.write();
         if self.changes.load(Relaxed) != changes {
             return remove_left_over(&self.path).map_err(text);
@@ -156,8 +157,8 @@ impl SledRows {
         open.db = None;
         exchange(&self.path, &new).map_err(text)?;
         // Whatever fails from here on: which of the two a loss of power leaves is not known.
-        let done =
-            parent.sync_all().map_err(text).and_then(|()| Open::new(&self.path, self.config.cache_bytes).map_err(text));
+        let synced = OsDisk.sync_dir(parent).map_err(text);
+        let done = synced.and_then(|()| Open::new(&self.path, self.config.cache_bytes).map_err(text));
         match done {
             Ok(opened) => *open = opened,
             Err(error) => {
