@@ -1,10 +1,12 @@
 //! What this room has on disk, opened for people: `quorate log dump` and `quorate log verify` are made of it.
 //!
-//! It only reads bytes that it is given. Errors are texts: all that anybody can do with one is to show it.
+//! It only reads bytes that it is given. Errors are texts: all that anybody can do with one is to show it. What must hold
+//! between the parts of a directory is said here too, for all who open one.
 
 use bytes::Bytes;
 use openraft::entry::RaftEntry;
 use openraft::vote::RaftVote;
+use uuid::Uuid;
 
 use crate::entry::decode_entry;
 use crate::state_machine::read_manifest;
@@ -55,7 +57,7 @@ pub struct CheckpointFacts {
     /// The membership in force there, in words.
     pub members: String,
     /// The group's UUID.
-    pub cluster: uuid::Uuid,
+    pub cluster: Uuid,
 }
 
 fn place(id: &LogId) -> LogPlace {
@@ -124,4 +126,22 @@ pub fn checkpoint(bytes: Bytes) -> Result<CheckpointFacts, String> {
         members: membership_words(meta.last_membership.membership()),
         cluster: system.cluster,
     })
+}
+
+/// Why a checkpoint is none of this directory's; one from before its group was founded says nothing of that.
+#[must_use]
+pub fn of_another_group(of: Uuid, mine: Uuid) -> Option<String> {
+    let foreign = !of.is_nil() && of != mine;
+    foreign.then(|| {
+        format!("the checkpoint is one of group {of}, and this member belongs to group {mine}: put back what belongs together")
+    })
+}
+
+/// Why the log does not go on where the checkpoint ends, or before: it is `purged` up to an entry, and the checkpoint
+/// holds everything up to one.
+#[must_use]
+pub fn gap(purged: Option<u64>, held: Option<u64>) -> Option<String> {
+    let cut = purged.filter(|cut| held < Some(*cut))?;
+    let held = held.map_or("no whole checkpoint is there".to_owned(), |held| format!("the checkpoint ends at {held}"));
+    Some(format!("the log begins after entry {cut} and {held}: what lies between is lost"))
 }

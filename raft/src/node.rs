@@ -23,6 +23,7 @@ use crate::config::{NodeConfig, RaftTimings, Start};
 use crate::counters::Counters;
 use crate::error::{CallError, NodeError, plain};
 use crate::group::{Group, Inner as GroupInner, Known, Marker, Port, RaftHandle};
+use crate::inspect::{gap, of_another_group};
 use crate::keeper;
 use crate::lease::{Heard, Lease};
 use crate::log_store::{Durable, LogStore};
@@ -185,21 +186,9 @@ impl Node {
                     }
                 })?
         };
-        let (of, mine) = (adapter.applied().system.cluster, config.identity.cluster);
-        if !of.is_nil() && of != mine {
-            return Err(NodeError::Damaged(format!(
-                "the checkpoint in {} is one of group {of}, and this member belongs to group {mine}: put back what belongs \
-                 together",
-                config.dir.display()
-            )));
-        }
-        if let Some((cut, _)) = log.purged()
-            && durable.index() < Some(cut)
-        {
-            return Err(NodeError::Damaged(format!(
-                "the log of group {id} begins after entry {cut} and the checkpoint ends at {:?}: the checkpoint is lost",
-                durable.index()
-            )));
+        let foreign = of_another_group(adapter.applied().system.cluster, config.identity.cluster);
+        if let Some(words) = foreign.or_else(|| gap(log.purged().map(|(cut, _)| cut), durable.index())) {
+            return Err(NodeError::Damaged(format!("{}: {words}", config.dir.display())));
         }
         let log_store = LogStore::new(log.clone(), durable);
         let fresh = log_store.is_empty() && adapter.applied_index().is_none();

@@ -13,11 +13,13 @@ use openraft::storage::SnapshotMeta;
 use quorate_storage::checkpoint::{CheckpointConfig, CheckpointStore};
 use quorate_storage::disk::Disk;
 use quorate_storage::wal::{Wal, WalConfig};
+use uuid::Uuid;
 
 use crate::api::{StateMachine, View};
 use crate::config::{Identity, LoadProgress};
 use crate::counters::Counters;
 use crate::error::NodeError;
+use crate::inspect::{gap, of_another_group};
 use crate::log_store::{Durable, LogStore};
 use crate::state_machine::{Machine, manifest};
 use crate::system::SystemState;
@@ -90,9 +92,14 @@ fn log_id((term, node_id, index): (u64, MemberId, u64)) -> LogId {
 ///
 /// # Errors
 /// If log or checkpoint are damaged, or do not fit each other.
-pub fn survey(place: &Place, group: GroupId, machine: Arc<dyn StateMachine>) -> Result<Option<Survey>, NodeError> {
+pub fn survey(
+    place: &Place,
+    cluster: Uuid,
+    group: GroupId,
+    machine: Arc<dyn StateMachine>,
+) -> Result<Option<Survey>, NodeError> {
     let (wal, _) = Wal::open(place.disk.clone(), &place.dir.join("wal"), place.wal.clone()).map_err(storage)?;
-    let found = survey_log(place, &wal, group, machine);
+    let found = survey_log(place, &wal, cluster, group, machine);
     wal.close().map_err(storage)?;
     found
 }
@@ -100,6 +107,7 @@ pub fn survey(place: &Place, group: GroupId, machine: Arc<dyn StateMachine>) -> 
 fn survey_log(
     place: &Place,
     wal: &Wal,
+    cluster: Uuid,
     group: GroupId,
     machine: Arc<dyn StateMachine>,
 ) -> Result<Option<Survey>, NodeError> {
@@ -114,13 +122,9 @@ fn survey_log(
         &LoadProgress::default(),
     )
     .map_err(storage)?;
-    if let Some((cut, _)) = wal.group(group).purged()
-        && durable.index() < Some(cut)
-    {
-        return Err(NodeError::Storage(format!(
-            "its log begins after entry {cut} and its checkpoint ends at {:?}: what lies between is lost",
-            durable.index()
-        )));
+    let foreign = of_another_group(adapter.applied().system.cluster, cluster);
+    if let Some(words) = foreign.or_else(|| gap(wal.group(group).purged().map(|(cut, _)| cut), durable.index())) {
+        return Err(NodeError::Damaged(words));
     }
     let log = LogStore::new(wal.group(group), durable.clone());
     adapter.replay(&log).map_err(storage)?;

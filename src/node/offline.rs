@@ -15,7 +15,7 @@ use quorate_keyspace::Keyspace;
 use quorate_raft::{Member, NewGroup, Place, Survey, begin_group, survey};
 use quorate_storage::backup::Reader;
 use quorate_storage::checkpoint::CheckpointConfig;
-use quorate_storage::disk::OsDisk;
+use quorate_storage::disk::{Disk as _, OsDisk};
 use quorate_storage::identity::DataDir;
 use quorate_storage::wal::WalConfig;
 use serde::Serialize;
@@ -126,7 +126,7 @@ pub fn restore(file: &Path, dir: &Path) -> anyhow::Result<(Made, Facts)> {
 pub fn examine(dir: &Path) -> anyhow::Result<Report> {
     let (lock, found) = member_of(dir)?;
     let wrong = log_problem(&lock, &found);
-    Ok(report(dir, &found, &look(dir)?, wrong))
+    Ok(report(dir, &found, &look(dir, &found)?, wrong))
 }
 
 /// Makes a group of one out of what a member's directory holds.
@@ -136,7 +136,7 @@ pub fn examine(dir: &Path) -> anyhow::Result<Report> {
 pub fn recover(dir: &Path) -> anyhow::Result<(Made, Report)> {
     let (lock, old) = member_of(dir)?;
     let wrong = log_problem(&lock, &old);
-    let survey = look(dir)?;
+    let survey = look(dir, &old)?;
     let report = report(dir, &old, &survey, wrong);
     let found = identity::of_new_group(old.member);
     let others = survey.members.iter().map(|(id, ..)| *id).filter(|id| *id != old.member);
@@ -201,10 +201,10 @@ fn member_of(dir: &Path) -> anyhow::Result<(DataDir, Found)> {
     Ok((lock, found))
 }
 
-fn look(dir: &Path) -> anyhow::Result<Survey> {
+fn look(dir: &Path, member: &Found) -> anyhow::Result<Survey> {
     let metrics = Arc::new(Metrics::new(catalog().names()));
     let engine = Arc::new(Engine::new(Keyspace::new(1, [0, 0]), Arc::new(SystemEnv), metrics));
-    let found = survey(&place(dir), GROUP, engine).with_context(|| {
+    let found = survey(&place(dir), member.cluster, GROUP, engine).with_context(|| {
         format!(
             "look for another directory of the group first. If this is the last one, move {} elsewhere, and what the \
              checkpoint holds can be recovered",
@@ -292,6 +292,7 @@ fn old_folder(dir: &Path, part: &str) -> anyhow::Result<PathBuf> {
     Ok(old)
 }
 
-fn sync_dir(dir: &Path) -> anyhow::Result<()> {
-    File::open(dir).and_then(|dir| dir.sync_all()).with_context(|| format!("cannot sync {}", dir.display()))
+/// Makes the names in a directory durable.
+pub(super) fn sync_dir(dir: &Path) -> anyhow::Result<()> {
+    OsDisk.sync_dir(dir).with_context(|| format!("cannot sync {}", dir.display()))
 }

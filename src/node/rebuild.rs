@@ -7,7 +7,7 @@
 //! Broken off anywhere, the next start with `--rebuild` goes on. What it must never do: touch a directory that is sound,
 //! or one whose member the group can't spare.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,6 +18,7 @@ use quorate_storage::disk::OsDisk;
 use quorate_storage::identity::{DataDir, IdentityError};
 
 use super::identity::{self, LOG_DIR};
+use super::offline::sync_dir;
 use crate::admin::join::JoinError;
 use crate::admin::leave;
 use crate::config::Settings;
@@ -92,14 +93,10 @@ fn set_aside(dir: &Path, why: &str) -> anyhow::Result<Option<PathBuf>> {
     for part in parts {
         fs::rename(dir.join(part), aside.join(part)).with_context(|| format!("cannot set {part} aside"))?;
         // Each durable before the next: see PARTS.
-        sync(&aside)?;
-        sync(dir)?;
+        sync_dir(&aside)?;
+        sync_dir(dir)?;
     }
     Ok(Some(aside))
-}
-
-fn sync(dir: &Path) -> anyhow::Result<()> {
-    File::open(dir).and_then(|dir| dir.sync_all()).with_context(|| format!("cannot sync {}", dir.display()))
 }
 
 #[cfg(test)]

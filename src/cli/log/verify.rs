@@ -145,21 +145,14 @@ impl Report {
     /// The checkpoint is one of the group that the directory belongs to.
     fn same_group(&mut self, group: Option<[u8; 16]>, checkpoint: Option<&Checkpoint>) {
         let (Some(mine), Some(checkpoint)) = (group.map(Uuid::from_bytes), checkpoint) else { return };
-        let of = checkpoint.facts.cluster;
-        if !of.is_nil() && of != mine {
-            self.damage.push(format!("the checkpoint is one of group {of}, and the directory belongs to group {mine}"));
-        }
+        self.damage.extend(raft::of_another_group(checkpoint.facts.cluster, mine));
     }
 
     /// The log goes on where the checkpoint ends, or before; and what to do if anything is wrong.
     fn compare(&mut self, log: &Inspection, checkpoint: Option<&Checkpoint>) {
         let purged = log.groups.get(&GROUP).and_then(|group| group.purged.as_ref()).map(|(upto, _)| *upto);
         let held = checkpoint.and_then(|checkpoint| checkpoint.facts.last).map(|last| last.index);
-        if let Some(purged) = purged.filter(|purged| held < Some(*purged)) {
-            let held =
-                held.map_or("there is no checkpoint".to_owned(), |held| format!("the checkpoint ends at {held}"));
-            self.damage.push(format!("the log begins after entry {purged} and {held}"));
-        }
+        self.damage.extend(raft::gap(purged, held));
         if !self.damage.is_empty() {
             self.cost.push(
                 "this member must not go on under its id: it may have promised what it no longer knows. The group has \
