@@ -12,7 +12,7 @@ use std::sync::Arc;
 use openraft::storage::SnapshotMeta;
 use quorate_storage::checkpoint::{CheckpointConfig, CheckpointStore};
 use quorate_storage::disk::Disk;
-use quorate_storage::wal::{Wal, WalConfig};
+use quorate_storage::wal::{Wal, WalConfig, WalError};
 use uuid::Uuid;
 
 use crate::api::{StateMachine, View};
@@ -46,6 +46,8 @@ pub struct Survey {
     pub committed: Option<u64>,
     /// What the checkpoint on disk holds.
     pub checkpoint: Option<u64>,
+    /// Why the log can't be read, if it is damaged: all that is told here is what the checkpoint holds then.
+    pub lost_log: Option<String>,
     /// All members it knows of; voters are marked.
     pub members: Vec<(MemberId, Member, bool)>,
     /// The state behind the last entry.
@@ -87,26 +89,34 @@ fn log_id((term, node_id, index): (u64, MemberId, u64)) -> LogId {
     LogId::new(LeaderId { term, node_id }, index)
 }
 
-/// Loads the checkpoint and applies every entry of the log behind it, whether it is known to be committed or not.
-/// `None`: there is no entry of this group. Blocks.
+/// Loads the checkpoint and applies every entry of the log behind it, whether it is known to be committed or not. A log that
+/// is damaged is left alone, and what the checkpoint holds is told. `None`: there is no entry of this group. Blocks.
 ///
 /// # Errors
-/// If log or checkpoint are damaged, or do not fit each other.
+/// If the checkpoint is damaged, or log and checkpoint do not fit each other.
 pub fn survey(
     place: &Place,
     cluster: Uuid,
     group: GroupId,
     machine: Arc<dyn StateMachine>,
 ) -> Result<Option<Survey>, NodeError> {
-    let (wal, _) = Wal::open(place.disk.clone(), &place.dir.join("wal"), place.wal.clone()).map_err(storage)?;
-    let found = survey_log(place, &wal, cluster, group, machine);
+    let wal = match Wal::open(place.disk.clone(), &place.dir.join("wal"), place.wal.clone()) {
+        Ok((wal, _)) => wal,
+        Err(error @ WalError::Corrupt { .. }) => {
+            let found = survey_parts(place, None, cluster, group, machine)?;
+            let found = found.ok_or_else(|| storage(format!("{error}; and there is no checkpoint")))?;
+            return Ok(Some(Survey { lost_log: Some(error.to_string()), ..found }));
+        }
+        Err(error) => return Err(storage(error)),
+    };
+    let found = survey_parts(place, Some(&wal), cluster, group, machine);
     wal.close().map_err(storage)?;
     found
 }
 
-fn survey_log(
+fn survey_parts(
     place: &Place,
-    wal: &Wal,
+    wal: Option<&Wal>,
     cluster: Uuid,
     group: GroupId,
     machine: Arc<dyn StateMachine>,
@@ -122,12 +132,18 @@ fn survey_log(
         &LoadProgress::default(),
     )
     .map_err(storage)?;
+    let log = wal.map(|wal| wal.group(group));
+    let purged = log.as_ref().and_then(|log| log.purged()).map(|(cut, _)| cut);
     let foreign = of_another_group(adapter.applied().system.cluster, cluster);
-    if let Some(words) = foreign.or_else(|| gap(wal.group(group).purged().map(|(cut, _)| cut), durable.index())) {
+    if let Some(words) = foreign.or_else(|| gap(purged, durable.index())) {
         return Err(NodeError::Damaged(words));
     }
-    let log = LogStore::new(wal.group(group), durable.clone());
-    adapter.replay(&log).map_err(storage)?;
+    let mut committed = None;
+    if let Some(log) = log {
+        let log = LogStore::new(log, durable.clone());
+        adapter.replay(&log).map_err(storage)?;
+        committed = log.committed().map_err(storage)?.map(|id| id.index());
+    }
     let applied = adapter.applied();
     let Some(last) = applied.last else { return Ok(None) };
     let LeaderId { term, node_id } = *last.committed_leader_id();
@@ -136,8 +152,9 @@ fn survey_log(
     let members = membership.nodes().map(|(id, member)| (*id, member.clone(), voters.contains(id))).collect();
     Ok(Some(Survey {
         last: (term, node_id, last.index()),
-        committed: log.committed().map_err(storage)?.map(|id| id.index()).max(durable.index()),
+        committed: committed.max(durable.index()),
         checkpoint: durable.index(),
+        lost_log: None,
         members,
         view: machine.view(),
         system: applied.system,

@@ -94,7 +94,10 @@ fn words(report: &Report, dir: &Path) -> String {
     let (last, term) = (report.last_index, report.last_term);
     let number = |number: Option<u64>| number.map_or("nothing".to_owned(), |number| format!("entry {number}"));
     let mut out = format!("{} was member {} of the group {}.\n\n", dir.display(), report.member, report.group);
-    let _ = writeln!(out, "  log         ends with entry {last} of term {term}");
+    match &report.lost_log {
+        None => drop(writeln!(out, "  log         ends with entry {last} of term {term}")),
+        Some(words) => drop(writeln!(out, "  log         DAMAGED, and not used: {words}")),
+    }
     let _ = writeln!(out, "  committed   {} or more", number(report.committed));
     let _ = writeln!(out, "  checkpoint  {}", number(report.checkpoint));
     let _ = writeln!(out, "  data        {} keys", report.keys);
@@ -103,6 +106,14 @@ fn words(report: &Report, dir: &Path) -> String {
     }
     for (id, peer, votes) in &report.members {
         let _ = writeln!(out, "  member {id}    {peer}{}", if *votes { "" } else { ", without a vote" });
+    }
+    if report.lost_log.is_some() {
+        let _ = writeln!(
+            out,
+            "\nWhat would be lost: all that is only in the log, which is everything behind entry {last}. The log is kept as it\n\
+             is; what of it is whole is told by quorate log verify --dir {}.",
+            dir.display()
+        );
     }
     out.push_str("\nWhat can't be known from it:\n");
     let _ = writeln!(

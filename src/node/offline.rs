@@ -65,6 +65,8 @@ pub struct Report {
     pub committed: Option<u64>,
     /// What its checkpoint holds.
     pub checkpoint: Option<u64>,
+    /// Why the log can't be read, if it is damaged: what is told of entries is what the checkpoint holds then.
+    pub lost_log: Option<String>,
     /// Keys in all databases.
     pub keys: u64,
     /// Why the member had stopped itself for good, if it had.
@@ -206,9 +208,8 @@ fn look(dir: &Path, member: &Found) -> anyhow::Result<Survey> {
     let engine = Arc::new(Engine::new(Keyspace::new(1, [0, 0]), Arc::new(SystemEnv), metrics));
     let found = survey(&place(dir), member.cluster, GROUP, engine).with_context(|| {
         format!(
-            "look for another directory of the group first. If this is the last one, move {} elsewhere, and what the \
-             checkpoint holds can be recovered",
-            dir.join(LOG_DIR).display()
+            "what {} holds can't be recovered, and nothing was changed: look for another directory of the group",
+            dir.display()
         )
     })?;
     found.with_context(|| format!("{} holds a member that never got anything from its group", dir.display()))
@@ -229,6 +230,7 @@ fn report(dir: &Path, found: &Found, survey: &Survey, wrong: Option<String>) -> 
         last_term,
         committed: survey.committed,
         checkpoint: survey.checkpoint,
+        lost_log: survey.lost_log.clone(),
         damaged: wrong.or_else(|| damage_noted(dir)),
         keys: engine::keys_by_database(&*survey.view).iter().sum(),
         members: survey.members.iter().map(|(id, member, votes)| (*id, member.peer.clone(), *votes)).collect(),

@@ -1,9 +1,9 @@
 //! New groups out of backups, and out of what one member still has when the majority is gone for ever.
 
 use crate::backup::{quorate, said, take};
-use crate::{BINARY, three_members};
+use crate::{BINARY, log_tools, three_members};
 use quorate_testkit::load::Load;
-use quorate_testkit::{Cluster, Member, Value, wait_until};
+use quorate_testkit::{Cluster, ClusterOptions, Member, Value, wait_until};
 use std::fs;
 use std::path::Path;
 
@@ -94,7 +94,7 @@ fn check_values_and(member: &Member, key: &str, value: &str) {
 
 #[test]
 fn a_restore_into_a_directory_in_use_or_of_a_damaged_file_changes_nothing() {
-    let cluster = Cluster::start(quorate_testkit::ClusterOptions::new(BINARY).members(1));
+    let cluster = Cluster::start(ClusterOptions::new(BINARY).members(1));
     set_of_values(&cluster);
     let file = cluster.root().join("b");
     take(&cluster, 0, &file);
@@ -178,7 +178,7 @@ fn the_last_of_three_directories_becomes_a_group_of_one_with_all_that_was_acknow
 
 #[test]
 fn a_recovery_that_was_broken_off_is_finished() {
-    let mut cluster = Cluster::start(quorate_testkit::ClusterOptions::new(BINARY).members(1));
+    let mut cluster = Cluster::start(ClusterOptions::new(BINARY).members(1));
     set_of_values(&cluster);
     cluster.members[0].kill();
     let dir = cluster.members[0].dir.clone();
@@ -196,6 +196,39 @@ fn a_recovery_that_was_broken_off_is_finished() {
     assert!(cluster.members[0].output().contains("quorate recover --dir"), "{}", cluster.members[0].output());
     let finished = recover(&dir, &[]);
     assert!(finished.status.success(), "{}", said(&finished));
+    cluster.members[0].start();
+    cluster.members[0].wait_ready();
+    check_values(&cluster.members[0]);
+}
+
+/// The checkpoint is all that is left of a member whose log is damaged. The log itself is kept.
+#[test]
+fn what_the_checkpoint_holds_is_recovered_where_the_log_is_damaged() {
+    let mut cluster = Cluster::start(ClusterOptions::new(BINARY).members(1));
+    set_of_values(&cluster);
+    assert!(cluster.members[0].stop().success(), "with a checkpoint");
+    cluster.members[0].start();
+    cluster.members[0].wait_ready();
+    cluster.members[0].conn().cmd("SET behind needle-in-the-log").unwrap();
+    cluster.members[0].conn().cmd("SET behind gone").unwrap();
+    cluster.members[0].conn().cmd("DEL behind").unwrap();
+    cluster.members[0].kill();
+    let dir = cluster.members[0].dir.clone();
+    let (segment, at) = log_tools::find(&dir, b"needle-in-the-log");
+    log_tools::flip(&segment, at);
+    let damaged = fs::read(&segment).unwrap();
+
+    let asked = recover(&dir, &[]);
+    assert!(!asked.status.success(), "{}", said(&asked));
+    let name = segment.file_name().unwrap().to_str().unwrap();
+    for part in ["log         DAMAGED", name, "What would be lost", "--accept-data-loss", "nothing was changed"] {
+        assert!(said(&asked).contains(part), "{part}: {}", said(&asked));
+    }
+    assert_eq!(fs::read(&segment).unwrap(), damaged);
+
+    let made = recover(&dir, &["--accept-data-loss"]);
+    assert!(made.status.success(), "{}", said(&made));
+    assert_eq!(fs::read(dir.join("before-recovery-1/wal").join(name)).unwrap(), damaged, "the log is kept");
     cluster.members[0].start();
     cluster.members[0].wait_ready();
     check_values(&cluster.members[0]);
