@@ -193,6 +193,10 @@ pub struct MembersView {
     pub term: u64,
     /// The group's UUID.
     pub group: String,
+    /// A change is under way: until it is finished, a majority of the voters as they were is needed as well as one of
+    /// those that are to be (Raft dissertation, section 4.3).
+    #[serde(default)]
+    pub changing: bool,
 }
 
 /// What a new member is to be.

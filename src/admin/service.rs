@@ -219,7 +219,13 @@ impl AdminService {
         let status = self.backend.status().await;
         let applied = if ask { self.ask_applied(&status).await } else { BTreeMap::new() };
         let members = status.members.iter().map(|m| member_view(m, &status, applied.get(&m.id).copied())).collect();
-        MembersView { members, leader: status.leader, term: status.term, group: self.backend.local().group() }
+        MembersView {
+            members,
+            leader: status.leader,
+            term: status.term,
+            group: self.backend.local().group(),
+            changing: status.membership_changing,
+        }
     }
 
     async fn ask_applied(&self, status: &GroupStatus) -> BTreeMap<MemberId, u64> {

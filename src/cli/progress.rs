@@ -26,7 +26,7 @@ pub(super) fn follow(client: &Client, id: u64, votes: bool, runs: bool, patience
         let view = client.get("/v1/members").and_then(|answer| http::view::<MembersView>(client, answer));
         let text = match view {
             Ok(view) => match view.members.iter().find(|member| member.id == id) {
-                Some(member) if is_ready(member, votes) => {
+                Some(member) if is_ready(member, votes) && !(votes && view.changing) => {
                     line.end(&format!("member {id} has caught up{}", if votes { " and votes" } else { "" }));
                     return Ok(());
                 }
@@ -98,6 +98,7 @@ fn describe(member: &MemberView, votes: bool) -> String {
         _ if is_silent(member) => "waiting for it to start".to_owned(),
         (None, _, Some(lag)) if lag > 0 => format!("{lag} entries behind"),
         (None, "ok", _) if votes && !member.voter => "caught up, waiting for its vote".to_owned(),
+        (None, "ok", _) => "caught up, its vote is being confirmed".to_owned(),
         (None, health, _) => health.to_owned(),
     }
 }

@@ -65,7 +65,13 @@ pub(super) fn members_table(view: &MembersView) -> String {
             ]
         })
         .collect();
-    table(&["member", "role", "vote", "health", "applied", "lag", "clients", "peers", "admin"], &rows)
+    let mut text = table(&["member", "role", "vote", "health", "applied", "lag", "clients", "peers", "admin"], &rows);
+    if view.changing {
+        text.push_str(
+            "  The members are being changed: until that is done, a majority of the old voters is needed as well.\n",
+        );
+    }
+    text
 }
 
 fn health(member: &MemberView) -> String {

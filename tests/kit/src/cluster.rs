@@ -369,9 +369,10 @@ impl Cluster {
             self.members[at].wait_ready();
         }
         let expected = self.running().len();
-        wait_until("every running member is a voter and healthy", || {
+        wait_until("every running member is a voter and healthy, and no change is under way", || {
             let leader = self.find_leader()?;
-            let members = self.members[leader].members()?;
+            let view = self.members[leader].ask("/v1/members").ok()?.json();
+            let members = view["members"].as_array().filter(|_| view["changing"] == false)?;
             let well = |member: &&Json| {
                 member["voter"] == true && member["lag"].as_u64().unwrap_or(0) < 100 && is_healthy(member)
             };
