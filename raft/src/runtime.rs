@@ -149,13 +149,22 @@ where
     T: Send + 'static,
 {
     #[cfg(madsim)]
-    {
-        Ok(work())
-    }
+    let done = tokio::spawn(taking_its_time(work));
     #[cfg(not(madsim))]
-    {
-        tokio::task::spawn_blocking(work).await.map_err(io::Error::other)
-    }
+    let done = tokio::task::spawn_blocking(work);
+    done.await.map_err(io::Error::other)
+}
+
+/// The simulator has one thread, but work that blocks takes time there too: mostly little, now and then much. As a task it
+/// goes on when nobody waits for it any more, as in a thread.
+#[cfg(madsim)]
+async fn taking_its_time<T>(work: impl FnOnce() -> T) -> T {
+    let before = madsim::rand::random::<u64>();
+    let most_us = if before % 8 == 0 { 150_000 } else { 1_000 };
+    tokio::time::sleep(Duration::from_micros((before >> 8) % most_us)).await;
+    let done = work();
+    tokio::time::sleep(Duration::from_micros((before >> 32) % most_us)).await;
+    done
 }
 
 /// A thread for work that gives way to everything else: the scheduler lets it run where nobody else wants to.
@@ -196,8 +205,12 @@ impl Background {
         Ok(Self {})
     }
 
-    pub(crate) async fn run<T, F: FnOnce() -> T>(&self, work: F) -> io::Result<T> {
-        Ok(work())
+    pub(crate) async fn run<T, F>(&self, work: F) -> io::Result<T>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        blocking(work).await
     }
 }
 

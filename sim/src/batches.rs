@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::run::{Figures, Report};
+use crate::seen::{self, Seen};
 
 /// Seeds of one process.
 const BATCH: u64 = 25;
@@ -44,11 +45,12 @@ struct Verdict {
 
 /// In the process of a batch: says what became of a run. `text` is for people.
 pub fn say(report: &Report, text: &str) {
-    let f = report.figures;
+    let f = &report.figures;
     let line = json!({
         "seed": report.seed,
         "fingerprint": report.fingerprint,
         "figures": [f.done, f.unknown, f.failed, f.applied, f.leaders, f.not_judged],
+        "seen": f.seen.counts(),
         "broken": report.violations.first().map(|violation| violation.invariant),
         "text": text,
     });
@@ -72,6 +74,7 @@ fn heard(line: &str) -> Option<Verdict> {
             applied: figure(3),
             leaders: figure(4),
             not_judged: figure(5),
+            seen: serde_json::from_value(said["seen"].clone()).map(Seen::of).unwrap_or_default(),
         },
         broken: said["broken"].as_str().map(str::to_owned),
         text: said["text"].as_str().unwrap_or_default().to_owned(),
@@ -85,18 +88,18 @@ pub fn run(wanted: &Wanted) -> usize {
     let todo = Mutex::new(wanted.seeds.clone());
     let (tell, told) = mpsc::channel();
     let mut failures = BTreeMap::new();
+    let (mut done, mut sum) = (0, Figures::default());
     std::thread::scope(|scope| {
         for _ in 0..wanted.jobs.clamp(1, count.max(1) as usize) {
             let (tell, todo) = (tell.clone(), &todo);
             scope.spawn(move || while batch(wanted, began, todo, &tell) {});
         }
         drop(tell);
-        let (mut done, mut sum) = (0, Figures::default());
         for verdict in told {
             done += 1;
             sum.add(&verdict.figures);
             if wanted.each {
-                println!("seed {}: fingerprint {:016x}, {:?}", verdict.seed, verdict.fingerprint, verdict.figures);
+                println!("seed {}: fingerprint {:016x}, {}", verdict.seed, verdict.fingerprint, verdict.figures);
             }
             print!("{}", verdict.text);
             if let Some(invariant) = verdict.broken {
@@ -116,16 +119,17 @@ pub fn run(wanted: &Wanted) -> usize {
     for (seed, invariant) in &failures {
         println!("failed: seed {seed}: {invariant}");
     }
+    let missing = sum.seen.missing();
+    if done >= seen::BATCH && !missing.is_empty() {
+        println!("failed: the swarm is blind: in {done} seeds there was none of these: {}", missing.join(", "));
+        return failures.len() + 1;
+    }
     failures.len()
 }
 
 fn progress(done: u64, count: u64, failed: usize, sum: &Figures, began: Instant) {
     let rate = done as f64 * 60.0 / began.elapsed().as_secs_f64();
-    println!(
-        "{done} of {count} seeds, {failed} failed, {rate:.0} seeds a minute; {} operations done, {} failed, {} of unknown \
-         outcome; {} entries, {} leaders, {} objects not judged",
-        sum.done, sum.failed, sum.unknown, sum.applied, sum.leaders, sum.not_judged
-    );
+    println!("{done} of {count} seeds, {failed} failed, {rate:.0} seeds a minute; {sum}");
 }
 
 /// One process. False when there is nothing more to do, or nobody to tell.

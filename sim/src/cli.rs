@@ -140,7 +140,7 @@ fn told(report: &Report, options: &Options, named: &str) -> ExitCode {
     if options.trace {
         report.events.iter().for_each(|event| println!("{event}"));
     }
-    println!("{named}: fingerprint {:016x}, {:?}", report.fingerprint, report.figures);
+    println!("{named}: fingerprint {:016x}, {}", report.fingerprint, report.figures);
     if let Some(file) = &options.html {
         if let Err(error) = std::fs::write(file, page::draw(report, named, options.mutant.map(|row| row.words))) {
             eprintln!("cannot write {}: {error}", file.display());

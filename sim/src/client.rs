@@ -16,6 +16,7 @@ use crate::machine::CLIENT_PORT;
 use crate::mutants::Mutant;
 use crate::plan::Chance;
 use crate::run::{May, Run};
+use crate::seen;
 use crate::story::{Kind, Lane};
 use crate::workload;
 
@@ -84,6 +85,27 @@ fn of_reply(reply: &Reply) -> Option<Ret> {
     }
 }
 
+/// Makes the state larger before anything happens, by keys that nobody looks at: snapshots and checkpoints take longer.
+pub async fn preload(run: &Arc<Run>) {
+    const KEY_BYTES: usize = 1000;
+    let commands = (0..run.plan.preload).map(|n| {
+        let text = format!("{n};").repeat(KEY_BYTES / 4);
+        vec!["SET".to_owned(), format!("large:{n}"), text]
+    });
+    let commands: Vec<Vec<String>> = commands.collect();
+    let patience = Duration::from_secs(2);
+    let sent = run.operator().spawn(async move {
+        let mut connection = Connection::open(1, patience).await?;
+        connection.send(&commands).await.ok()?;
+        for _ in &commands {
+            connection.reply(patience).await.ok()?;
+        }
+        Some(())
+    });
+    // Without them it is a run like others.
+    let _ = sent.await;
+}
+
 /// A client with its task.
 pub struct Client {
     pub number: usize,
@@ -144,10 +166,26 @@ impl Client {
                 _ => {
                     let op = workload::draw(&mut self.chance, &mut self.written, self.number, &self.run.plan);
                     if !only_reads || op.cmds.iter().all(|cmd| cmd.act.is_read()) {
-                        self.one(op).await;
+                        self.with_another_try(op).await;
                     }
                 }
             }
+        }
+    }
+
+    /// What certainly failed may be sent again; with new texts, so that each tells what became of it.
+    async fn with_another_try(&mut self, op: workload::Draft) {
+        let again = workload::retold(&op, &mut self.written, self.number, &self.run.plan);
+        let outcome = self.one(op).await;
+        if !matches!(&outcome, Outcome::Failed(_)) || !self.chance.one_in(4) {
+            return;
+        }
+        if self.connection.is_none() {
+            self.connect().await;
+        }
+        if self.connection.is_some() {
+            self.run.saw(seen::SENT_AGAIN);
+            self.one(again).await;
         }
     }
 
@@ -193,6 +231,9 @@ impl Client {
             self.sent_to = machine;
             self.connection = None;
         }
+        if matches!(&outcome, Outcome::Failed(text) if text.starts_with("LOADING")) {
+            self.run.saw(seen::LOADING);
+        }
         op.outcome = outcome;
         self.run.story.tell(Lane::Client(self.number), Kind::Op, op.to_string());
         self.run.history.lock().push(op);
@@ -218,6 +259,11 @@ impl Client {
         commands
     }
 
+    /// Now and then a client breaks its connection while both ends live. Not those of scripts.
+    fn goes_away(&mut self) -> bool {
+        self.home.is_none() && self.chance.one_in(200)
+    }
+
     /// One operation, alone on the connection.
     pub async fn one(&mut self, draft: workload::Draft) -> Outcome {
         let op = self.begin(draft);
@@ -228,6 +274,7 @@ impl Client {
         } else {
             match connection.send(&Self::commands(&op)).await {
                 Err(error) => Outcome::Unknown(error),
+                Ok(()) if self.goes_away() => Outcome::Unknown("the client went away".into()),
                 Ok(()) => self.outcome(&mut connection, &op, patience).await,
             }
         };

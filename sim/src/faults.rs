@@ -11,13 +11,13 @@ use std::time::Duration;
 use madsim::net::NetSim;
 use madsim::task::NodeId;
 use quorate::admin::api::{Request, TransferTo};
-use quorate_storage::disk::Disk;
 use tokio::time::sleep;
 
 use crate::admin;
+use crate::disk_faults;
 use crate::machine::{ADMIN_PORT, Machine};
 use crate::plan::{Chance, Fault};
-use crate::run::Run;
+use crate::run::{CLIENTS, Run};
 use crate::schedules;
 use crate::story::{Harm, Kind, Lane};
 
@@ -53,31 +53,31 @@ fn leader_or_any(run: &Run, chance: &mut Chance) -> Arc<Machine> {
 
 async fn strike(run: &Arc<Run>, fault: Fault, chance: &mut Chance) {
     let machine = leader_or_any(run, chance);
+    run.saw(&format!("{fault:?}"));
     match fault {
         Fault::Partition => partition(run, chance),
         Fault::Loss => slow_network(run, chance),
-        Fault::Kill => down_for_a_while(&machine, false, chance),
-        Fault::PowerCut => power_cut(&machine, chance),
+        Fault::Kill => down_for_a_while(&machine, chance),
+        Fault::PowerCut => disk_faults::power_cut(vec![machine], chance),
         Fault::KillSome => {
-            let machines = run.machines();
             let all = chance.one_in(3);
-            for machine in machines {
-                if all || chance.one_in(2) {
-                    down_for_a_while(&machine, chance.one_in(2), chance);
-                }
-            }
+            let some: Vec<_> = run.machines().into_iter().filter(|_| all || chance.one_in(2)).collect();
+            let (without_power, killed) = some.into_iter().partition(|_| chance.one_in(2));
+            disk_faults::power_cut(without_power, chance);
+            killed.iter().for_each(|machine: &Arc<Machine>| down_for_a_while(machine, chance));
         }
         Fault::Pause => pause(&machine, chance),
         Fault::Clock => clock(&machine, chance),
         Fault::Transfer => transfer(run, &machine, chance),
         Fault::OrderlyStop => orderly_stop(machine, chance),
-        Fault::SlowDisk => slow_disk(&machine, chance),
+        Fault::SlowDisk => disk_faults::slow(&machine, chance),
         Fault::Membership => crate::membership::change(run, &machine, chance),
         Fault::EmptyDisk => crate::membership::replace(run, chance).await,
-        Fault::DiskTrouble => disk_trouble(run, &machine, chance).await,
+        Fault::DiskTrouble => disk_faults::trouble(run, &machine, chance).await,
+        Fault::Rolling => rolling(run, chance),
         Fault::Blackout => {
             tell(run, "the power goes everywhere");
-            run.machines().iter().for_each(|machine| down_for_a_while(machine, true, chance));
+            disk_faults::power_cut(run.machines(), chance);
         }
         // It lasts as long as the run.
         Fault::Drift => {}
@@ -88,35 +88,14 @@ async fn strike(run: &Arc<Run>, fault: Fault, chance: &mut Chance) {
     }
 }
 
-fn down_for_a_while(machine: &Arc<Machine>, power_cut: bool, chance: &mut Chance) {
-    machine.kill(power_cut);
+fn down_for_a_while(machine: &Arc<Machine>, chance: &mut Chance) {
+    machine.kill(false);
     start_after(machine, chance.millis(20, 2500));
 }
 
 pub fn start_after(machine: &Arc<Machine>, after: Duration) {
     let machine = machine.clone();
     tokio::spawn(async move {
-        sleep(after).await;
-        machine.start();
-    });
-}
-
-/// The power goes in the middle of what the disk is doing: some more writes and syncs happen, then none.
-fn power_cut(machine: &Arc<Machine>, chance: &mut Chance) {
-    if chance.one_in(3) {
-        return down_for_a_while(machine, true, chance);
-    }
-    let more = chance.below(12);
-    machine.disk.lock().cut_power_after(more);
-    if chance.one_in(2) {
-        machine.rows.lock().cut_power_after(chance.below(40));
-    }
-    let (soon, after) = (chance.millis(1, 30), chance.millis(20, 2500));
-    let machine = machine.clone();
-    tokio::spawn(async move {
-        sleep(soon).await;
-        // It may have noticed, and ended by itself: the power is off all the same.
-        machine.power_off();
         sleep(after).await;
         machine.start();
     });
@@ -147,18 +126,6 @@ fn clock(machine: &Machine, chance: &mut Chance) {
     machine.mark_harm(Harm::Clock, Duration::MAX, format!("clock {:+.3} s", skew as f64 / 1e6));
 }
 
-fn slow_disk(machine: &Arc<Machine>, chance: &mut Chance) {
-    let most = chance.between(20_000, 400_000);
-    machine.tell(Kind::Fault, format!("its disk takes up to {} ms for a sync", most / 1000));
-    machine.sync_us.store(most, Relaxed);
-    let (machine, time) = (machine.clone(), chance.millis(200, 3000));
-    machine.mark_harm(Harm::Disk, time, "slow disk");
-    tokio::spawn(async move {
-        sleep(time).await;
-        machine.sync_us.store(machine.tuning.sync_us, Relaxed);
-    });
-}
-
 fn transfer(run: &Run, machine: &Arc<Machine>, chance: &mut Chance) {
     let to = chance.pick(&run.machines()).member_id().filter(|_| chance.one_in(2));
     ask(run, machine, Request::Transfer(TransferTo { to }), format!("leadership is to go to {to:?}"));
@@ -182,67 +149,52 @@ fn orderly_stop(machine: Arc<Machine>, chance: &mut Chance) {
     if !machine.is_on() {
         return;
     }
-    machine.tell(Kind::Fault, "is told to stop in good order");
-    machine.ask_to_stop();
-    let (limit, after) = (Duration::from_secs(4), chance.millis(20, 1500));
+    let after = chance.millis(20, 1500);
     tokio::spawn(async move {
-        let began = machine.run.story.now();
-        while machine.is_on() && machine.run.story.now() < began + limit {
-            sleep(Duration::from_millis(10)).await;
-        }
-        // Whoever waits too long is killed, as by a supervisor.
-        machine.kill(false);
+        stop_in_order(&machine).await;
         sleep(after).await;
         machine.start();
     });
 }
 
-async fn disk_trouble(run: &Run, machine: &Arc<Machine>, chance: &mut Chance) {
-    let disk = machine.disk.lock().clone();
-    machine.faulty_disk.store(true, Relaxed);
-    match chance.below(5) {
-        0 => {
-            machine.tell(Kind::Fault, "one of its next syncs fails");
-            disk.fail_sync_after(chance.below(6));
-        }
-        1 => {
-            machine.tell(Kind::Fault, "one of its next writes fails");
-            disk.fail_write_after(chance.below(6));
-        }
-        2 => {
-            let room = chance.between(0, 200) << 10;
-            machine.tell(Kind::Fault, format!("its disk has {room} bytes of room left"));
-            disk.set_capacity(Some(machine.used_bytes() + room));
-            let (machine, time) = (machine.clone(), chance.millis(300, 3000));
-            machine.mark_harm(Harm::Disk, time, "disk nearly full");
-            tokio::spawn(async move {
-                sleep(time).await;
-                machine.disk.lock().set_capacity(None);
-            });
-        }
-        _ => flip(run, machine, chance).await,
+async fn stop_in_order(machine: &Machine) {
+    machine.tell(Kind::Fault, "is told to stop in good order");
+    machine.ask_to_stop();
+    let limit = machine.run.story.now() + Duration::from_secs(4);
+    while machine.is_on() && machine.run.story.now() < limit {
+        sleep(Duration::from_millis(10)).await;
     }
-    // A member that has stopped itself is started again by its supervisor.
-    start_after(machine, chance.millis(500, 3000));
+    // Whoever waits too long is killed, as by a supervisor.
+    if !machine.run.is_healed() {
+        machine.kill(false);
+    }
 }
 
-/// A bit of the log turns. Acknowledged entries may be lost by that, so it happens to one machine of a run at most, and
-/// only in groups that can do without one.
-async fn flip(run: &Run, machine: &Arc<Machine>, chance: &mut Chance) {
-    if !crate::membership::can_spare_one(run).await {
-        return;
-    }
-    let disk = machine.disk.lock().clone();
-    let dir = std::path::Path::new("/data/wal");
-    let names = disk.list(dir).unwrap_or_default();
-    let Some(name) = (!names.is_empty()).then(|| chance.pick(&names)) else { return };
-    let path = dir.join(name);
-    let bytes = disk.contents(&path).map_or(0, |bytes| bytes.iter().rposition(|byte| *byte != 0).unwrap_or(0)) as u64;
-    let at = chance.below(bytes.max(1));
-    if disk.flip_bit(&path, at, chance.below(8) as u8).is_ok() {
-        machine.ruined.store(true, Relaxed);
-        machine.tell(Kind::Fault, format!("a bit of {} turns, at {at}", path.display()));
-    }
+/// One machine after the other starts again, each when the one before it is a member again, or after some time.
+fn rolling(run: &Run, chance: &mut Chance) {
+    tell(run, "all machines are to start again, one after the other");
+    let order: Vec<_> =
+        run.machines().into_iter().map(|machine| (machine, chance.one_in(2), chance.millis(10, 400))).collect();
+    tokio::spawn(async move {
+        for (machine, in_order, after) in order {
+            if machine.run.is_healed() {
+                return;
+            }
+            if in_order && machine.is_on() {
+                stop_in_order(&machine).await;
+            } else {
+                machine.kill(false);
+            }
+            sleep(after).await;
+            machine.start();
+            for _ in 0..60 {
+                sleep(Duration::from_millis(50)).await;
+                if machine.run.is_healed() || machine.is_settled().await {
+                    break;
+                }
+            }
+        }
+    });
 }
 
 fn set_link(from: NodeId, to: NodeId, cut: bool) {
@@ -266,7 +218,7 @@ fn partition(run: &Arc<Run>, chance: &mut Chance) {
     let both = |cut: &mut Vec<(usize, usize)>, a: &Machine, b: &Machine| {
         cut.extend([(a.number, b.number), (b.number, a.number)]);
     };
-    let shape = match chance.below(6) {
+    let shape = match chance.below(7) {
         0 => {
             for a in &order[..half] {
                 order[half..].iter().for_each(|b| both(&mut cut, a, b));
@@ -295,6 +247,7 @@ fn partition(run: &Arc<Run>, chance: &mut Chance) {
             }
             "a bridge"
         }
+        5 => "clients",
         _ => {
             for (at, a) in order.iter().enumerate() {
                 for b in &order[at + 1..] {
@@ -306,6 +259,19 @@ fn partition(run: &Arc<Run>, chance: &mut Chance) {
             "some links"
         }
     };
+    if shape == "clients" || chance.one_in(4) {
+        for client in 1..=run.plan.clients {
+            for machine in &machines {
+                let (client, machine) = (CLIENTS + client, machine.number);
+                match chance.below(12) {
+                    0 => cut.push((client, machine)),
+                    1 => cut.push((machine, client)),
+                    4.. => {}
+                    _ => cut.extend([(client, machine), (machine, client)]),
+                }
+            }
+        }
+    }
     let flaps = if chance.one_in(4) { chance.between(2, 6) } else { 1 };
     let time = chance.millis(100, 3000);
     tell(run, format!("network: {shape}, {} links cut for {time:?}, {flaps} times: {cut:?}", cut.len()));
@@ -329,7 +295,8 @@ fn partition(run: &Arc<Run>, chance: &mut Chance) {
 pub fn mark_cut(run: &Run, links: &[(usize, usize)], lasts: Duration, text: &str) {
     run.story.mark_harm(Lane::Run, Harm::Network, lasts, format!("links cut: {text}"));
     for machine in run.machines() {
-        let unheard = links.iter().filter(|(_, to)| *to == machine.number).map(|(from, _)| from.to_string());
+        let unheard = links.iter().filter(|(from, to)| *to == machine.number && *from < CLIENTS);
+        let unheard = unheard.map(|(from, _)| from.to_string());
         let unheard: Vec<String> = unheard.collect();
         if !unheard.is_empty() {
             machine.mark_harm(Harm::Network, lasts, format!("does not hear {}", unheard.join(", ")));
@@ -342,8 +309,8 @@ pub fn set_links(run: &Run, links: &[(usize, usize)], cut: bool) {
         return;
     }
     for (from, to) in links {
-        if let (Some(from), Some(to)) = (run.machine(*from), run.machine(*to)) {
-            set_link(from.node_id(), to.node_id(), cut);
+        if let (Some(from), Some(to)) = (run.end_of_links(*from), run.end_of_links(*to)) {
+            set_link(from, to, cut);
         }
     }
 }
@@ -383,11 +350,13 @@ pub async fn heal(run: &Arc<Run>) {
     run.set_healed();
     network(run, 0.0, 1);
     let machines = run.machines();
+    let ends = run.ends_of_links();
+    for (a, b) in ends.iter().flat_map(|a| ends.iter().map(move |b| (*a, *b))) {
+        set_link(a, b, false);
+    }
     for a in &machines {
-        for b in machines.iter().filter(|b| b.number != a.number) {
-            set_link(a.node_id(), b.node_id(), false);
-        }
-        a.disk.lock().set_capacity(None);
+        a.disk.lock().forget_faults();
+        a.rows.lock().forget_faults();
         a.sync_us.store(a.tuning.sync_us, Relaxed);
         a.resume();
         // Whoever is being replaced is started by the operator who does it.

@@ -23,6 +23,7 @@ use crate::invariants::survival;
 use crate::mutants::Mutant;
 use crate::plan::Tuning;
 use crate::run::Run;
+use crate::seen;
 use crate::story::{Harm, Kind, Lane, Mark};
 use crate::world::SimWorld;
 
@@ -67,6 +68,10 @@ pub struct Machine {
     pub ruined: AtomicBool,
     /// Its disk has broken its promises once: a write or a sync has failed, or a bit has turned.
     pub faulty_disk: AtomicBool,
+    /// A bit on its disk has turned, and was not found yet.
+    pub flipped: AtomicBool,
+    /// It joins without a vote.
+    pub learner: AtomicBool,
     pub stop: Mutex<Arc<Stop>>,
     lives: AtomicU64,
     /// An operator looks after it.
@@ -92,6 +97,8 @@ impl Machine {
             begins: AtomicBool::new(number == 1),
             ruined: AtomicBool::new(false),
             faulty_disk: AtomicBool::new(false),
+            flipped: AtomicBool::new(false),
+            learner: AtomicBool::new(false),
             stop: Mutex::new(Arc::new(Stop::default())),
             lives: AtomicU64::new(0),
             tended: AtomicBool::new(false),
@@ -156,6 +163,10 @@ impl Machine {
 
     pub fn is_on(&self) -> bool {
         *self.power.lock() != Power::Off
+    }
+
+    pub fn is_paused(&self) -> bool {
+        *self.power.lock() == Power::Paused
     }
 
     pub fn sync_time(&self) -> Duration {
@@ -239,15 +250,25 @@ impl Machine {
     fn went_down(&self, power_cut: bool) {
         *self.power.lock() = Power::Off;
         self.forget_process();
-        let mut disk = self.disk.lock();
+        let (mut disk, mut rows) = (self.disk.lock(), self.rows.lock());
         if power_cut {
             let seed = madsim::rand::random();
+            let before = (disk.fingerprint(), rows.fingerprint());
             *disk = disk.crash(seed);
-            let mut rows = self.rows.lock();
             *rows = rows.crash(seed.rotate_left(17));
+            self.run.saw(seen::POWER_CUTS);
+            if before != (disk.fingerprint(), rows.fingerprint()) {
+                self.run.saw(seen::LOSSES);
+            }
         } else {
             *disk = disk.restart();
+            rows.restart();
         }
+    }
+
+    /// The power of its disk went, and somebody has to do the rest.
+    pub fn has_no_power(&self) -> bool {
+        self.disk.lock().is_off() || self.rows.lock().is_off()
     }
 
     /// Everything stands still but time.
@@ -278,6 +299,8 @@ impl Machine {
     pub fn empty_disk(&self) {
         self.begins.store(false, Relaxed);
         self.run.oracles.elections.forget(self.number);
+        self.faulty_disk.store(false, Relaxed);
+        self.flipped.store(false, Relaxed);
         *self.disk.lock() = MemDisk::new();
         *self.rows.lock() = MemRows::new();
     }
@@ -305,12 +328,13 @@ impl Machine {
         })
     }
 
-    /// It votes, and that is committed. Before, the voters without it may still be needed, and one of them may be where
-    /// the next disk is lost.
-    pub async fn votes_for_good(&self) -> bool {
+    /// It votes, or is the learner that it wants to be, and that is committed. Before, the voters without it may still
+    /// be needed, and one of them may be where the next disk is lost.
+    pub async fn is_settled(&self) -> bool {
         let Some(group) = self.group() else { return false };
         let status = group.status().await;
-        !status.membership_changing && status.members.iter().any(|member| member.id == status.id && member.voter)
+        let content = |voter: bool| voter || self.learner.load(Relaxed);
+        !status.membership_changing && status.members.iter().any(|m| m.id == status.id && content(m.voter))
     }
 
     /// What its process said when it ended leaves an operator no other choice than an empty disk and another id.
@@ -331,6 +355,7 @@ impl Machine {
             ("admin-token", "token".into()),
             ("dir", "/data".into()),
             ("databases", "1".into()),
+            ("join-as", if self.learner.load(Relaxed) { "learner" } else { "voter" }.into()),
             ("heartbeat-ms", tuning.heartbeat_ms.to_string()),
             ("election-timeout-ms", tuning.election_ms.to_string()),
             ("write-timeout", tuning.write_timeout_ms.to_string()),
@@ -363,6 +388,9 @@ async fn process(machine: Arc<Machine>) {
             let words = format!("{error:#}");
             machine.note_failure(&words);
             survival::ended(&machine, &words);
+            if machine.needs_replacement(&words) && machine.flipped.swap(false, Relaxed) {
+                machine.run.saw(seen::FLIPS_FOUND);
+            }
             format!("ended by itself: {words}")
         }
     };

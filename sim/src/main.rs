@@ -11,6 +11,8 @@ mod cli;
 #[cfg(madsim)]
 mod client;
 #[cfg(madsim)]
+mod disk_faults;
+#[cfg(madsim)]
 mod faults;
 #[cfg(madsim)]
 mod history;
@@ -32,6 +34,8 @@ mod run;
 mod scenarios;
 #[cfg(madsim)]
 mod schedules;
+#[cfg(madsim)]
+mod seen;
 #[cfg(madsim)]
 mod story;
 #[cfg(madsim)]

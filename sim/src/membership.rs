@@ -14,6 +14,7 @@ use crate::faults::ask;
 use crate::machine::{ADMIN_PORT, Machine, PEER_PORT};
 use crate::plan::Chance;
 use crate::run::Run;
+use crate::seen;
 use crate::story::Kind;
 
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -22,20 +23,23 @@ const MOST_MACHINES: usize = 7;
 /// One change: a member comes or goes, or the leader is asked to go.
 pub fn change(run: &Arc<Run>, machine: &Arc<Machine>, chance: &mut Chance) {
     let machines = run.machines();
-    let others: Vec<_> = machines.iter().filter(|m| m.member_id().is_some()).cloned().collect();
-    match chance.below(3) {
-        0 if machines.len() < MOST_MACHINES => {
+    let members = machines.iter().filter(|m| m.member_id().is_some()).count();
+    match chance.below(5) {
+        0 | 1 if machines.len() < MOST_MACHINES => {
             let new = run.add_machine();
+            new.learner.store(chance.one_in(2), Relaxed);
             new.tell(Kind::Fault, "a new machine is to join");
             new.build();
         }
-        1 => {
-            if let Some(id) = machine.member_id() {
+        2 => {
+            let learners: Vec<_> = machines.iter().filter(|m| m.member_id().is_some() && !m.votes()).collect();
+            let wanted = if learners.is_empty() { machine } else { chance.pick(&learners) };
+            if let Some(id) = wanted.member_id() {
                 ask(run, chance.pick(&machines), Request::Promote { id }, format!("member {id} is to get a vote"));
             }
         }
         // Whoever goes comes back under a new id, with an empty disk.
-        _ if others.len() > 2 => {
+        _ if members > 2 => {
             if let Some(id) = machine.member_id() {
                 tokio::spawn(renew(machine.clone(), id));
             }
@@ -52,14 +56,15 @@ pub async fn can_spare_one(run: &Run) -> bool {
         if machine.ruined.load(Relaxed) {
             return false;
         }
-        let Some(group) = machine.group() else { continue };
+        let Some(group) = machine.group().filter(|_| !machine.is_paused()) else { continue };
         let status = group.status().await;
         let voters = status.members.iter().filter(|member| member.voter).count();
         if !status.membership_changing {
             newest = newest.max(Some((status.committed, voters)));
         }
     }
-    newest.is_some_and(|(_, voters)| voters >= 3)
+    // Another one may have been lost while this was found out.
+    newest.is_some_and(|(_, voters)| voters >= 3) && run.machines().iter().all(|machine| !machine.ruined.load(Relaxed))
 }
 
 /// A machine loses its disk and comes back with an empty one. One at a time: a group survives the loss of a minority.
@@ -119,8 +124,12 @@ async fn remove(machine: &Arc<Machine>, which: &(dyn Fn(&MemberView) -> bool + S
         };
         let request = Request::Remove { id: member.id };
         let address = asked.address(ADMIN_PORT);
+        let leads = view.leader == Some(member.id);
         let text = match on_operator(run, address, request).await {
-            Ok(_) => return true,
+            Ok(_) => {
+                run.saw(if leads { seen::LEADERS_REMOVED } else { seen::REMOVED });
+                return true;
+            }
             Err(error) => error,
         };
         machine.tell(Kind::Raft, format!("member {} is not removed yet: {text}", member.id));
@@ -172,7 +181,7 @@ async fn look_after(machine: &Arc<Machine>) {
     let mut failures = 0;
     for round in 1..=300 {
         sleep(Duration::from_millis(100)).await;
-        if machine.is_on() && machine.votes_for_good().await {
+        if machine.is_on() && machine.is_settled().await {
             machine.ruined.store(false, Relaxed);
             return;
         }

@@ -61,6 +61,8 @@ pub struct Tuning {
     pub checkpoint_step_bytes: usize,
     pub keep_log_bytes: u64,
     pub snapshot_frame_bytes: usize,
+    /// Bytes of a snapshot in a second; 0: as fast as it goes.
+    pub snapshot_rate: u64,
     pub segment_bytes: u64,
     pub log_cache_bytes: usize,
     /// The longest time of a sync.
@@ -95,10 +97,12 @@ pub enum Fault {
     DeafTransfer,
     /// Whoever has just voted restarts, and hears the old leader first.
     Turncoats,
+    /// All machines start again, one after the other.
+    Rolling,
 }
 
 impl Fault {
-    pub const ALL: [Fault; 19] = [
+    pub const ALL: [Fault; 20] = [
         Fault::Partition,
         Fault::Loss,
         Fault::Kill,
@@ -118,6 +122,7 @@ impl Fault {
         Fault::Sleep,
         Fault::DeafTransfer,
         Fault::Turncoats,
+        Fault::Rolling,
     ];
 }
 
@@ -144,6 +149,8 @@ pub struct Plan {
     pub think: Duration,
     /// Bytes that make texts longer.
     pub padding: usize,
+    /// Keys of a kilobyte that are there from the beginning.
+    pub preload: usize,
 }
 
 /// Two clocks may differ by a tenth: one may be so many millionths too slow, and the other so many too fast.
@@ -190,6 +197,7 @@ impl Plan {
         plan.latency_ms = (1, 3);
         plan.think = Duration::from_millis(10);
         plan.padding = 0;
+        plan.preload = 0;
         plan.tuning = Tuning {
             heartbeat_ms: 25,
             election_ms: 120,
@@ -203,6 +211,7 @@ impl Plan {
             checkpoint_step_bytes: 4 << 10,
             keep_log_bytes: 64 << 10,
             snapshot_frame_bytes: 4 << 10,
+            snapshot_rate: 0,
             segment_bytes: 64 << 10,
             log_cache_bytes: 4 << 20,
             sync_us: 2000,
@@ -215,7 +224,7 @@ impl Plan {
         // An election timeout must be longer than a few round trips, here as anywhere.
         let latency_ms = *chance.pick(&[(0, 1), (1, 3), (1, 10), (5, 40)]);
         let heartbeat_ms = chance.between(20, 60).max(2 * latency_ms.1);
-        let tuning = Tuning {
+        let mut tuning = Tuning {
             heartbeat_ms,
             election_ms: heartbeat_ms * chance.between(4, 8),
             write_timeout_ms: *chance.pick(&[1000, 2000, 5000]),
@@ -232,6 +241,7 @@ impl Plan {
             checkpoint_step_bytes: *chance.pick(&[1, 1 << 10, 64 << 10]),
             keep_log_bytes: *chance.pick(&[0, 4 << 10, 64 << 10]),
             snapshot_frame_bytes: *chance.pick(&[512, 4 << 10, 64 << 10]),
+            snapshot_rate: 0,
             segment_bytes: *chance.pick(&[32 << 10, 64 << 10, 256 << 10]),
             log_cache_bytes: *chance.pick(&[1 << 10, 64 << 10, 4 << 20]),
             sync_us: *chance.pick(&[500, 2000, 8000]),
@@ -239,6 +249,12 @@ impl Plan {
         let mut faults: Vec<Fault> = Fault::ALL.into_iter().filter(|_| chance.one_in(2)).collect();
         if chance.one_in(20) {
             faults.clear();
+        }
+        // Snapshots that take a while, so that something can happen to them.
+        let preload = if chance.one_in(4) { 24 } else { 0 };
+        if preload > 0 {
+            tuning.snapshot_rate = chance.between(8 << 10, 64 << 10);
+            tuning.snapshot_frame_bytes = *chance.pick(&[512, 4 << 10]);
         }
         Self {
             seed,
@@ -253,7 +269,8 @@ impl Plan {
             fault_every: chance.millis(200, 1500),
             latency_ms,
             think: chance.millis(2, 40),
-            padding: *chance.pick(&[0, 0, 0, 400]),
+            padding: *chance.pick(&[0, 400]),
+            preload,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! One run: a plan, machines, clients, faults, the end in which all heals, and the oracles.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -10,7 +11,7 @@ use parking_lot::Mutex;
 use quorate_raft::Role;
 use tokio::time::sleep;
 
-use crate::client::Client;
+use crate::client::{self, Client};
 use crate::faults;
 use crate::history::Op;
 use crate::invariants::{
@@ -18,11 +19,19 @@ use crate::invariants::{
 };
 use crate::machine::Machine;
 use crate::mutants::Mutant;
+<<<<<<< HEAD
 use crate::plan::{Fault, Plan};
+=======
+use crate::plan::Plan;
+use crate::seen::Seen;
+>>>>>>> b5beff9 (The swarm's faults bite: power goes in the middle of writes, turned bits are met, work takes time, and what happened is counted)
 use crate::story::{Event, Kind, Lane, Mark, Story, Told, Violation, fingerprint};
 
 /// No assertion of the server, or of what it stands on, fails.
 pub const NO_PANIC: &str = "no panic";
+
+/// Client n is number `CLIENTS + n` where links have numbers at their ends; below are machines.
+pub const CLIENTS: usize = 1000;
 
 /// What all parts of a run share.
 pub struct Run {
@@ -34,6 +43,8 @@ pub struct Run {
     connections: AtomicU64,
     pub oracles: Oracles,
     machines: Mutex<Vec<Arc<Machine>>>,
+    client_nodes: Mutex<Vec<NodeId>>,
+    seen: Mutex<Seen>,
     clients_stop: AtomicBool,
     healed: AtomicBool,
     restraint: Mutex<Option<Restraint>>,
@@ -71,7 +82,7 @@ pub struct Report {
 }
 
 /// How much happened.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Figures {
     pub done: usize,
     pub unknown: usize,
@@ -79,6 +90,7 @@ pub struct Figures {
     pub applied: usize,
     pub leaders: usize,
     pub not_judged: usize,
+    pub seen: Seen,
 }
 
 impl Figures {
@@ -89,6 +101,15 @@ impl Figures {
         self.applied += other.applied;
         self.leaders += other.leaders;
         self.not_judged += other.not_judged;
+        self.seen.add(&other.seen);
+    }
+}
+
+impl fmt::Display for Figures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { done, unknown, failed, applied, leaders, not_judged, seen } = self;
+        write!(f, "{done} operations done, {failed} failed, {unknown} of unknown outcome; {applied} entries, ")?;
+        write!(f, "{leaders} leaders, {not_judged} objects not judged; {seen}")
     }
 }
 
@@ -99,6 +120,25 @@ impl Run {
 
     pub fn machine(&self, number: usize) -> Option<Arc<Machine>> {
         self.machines.lock().get(number.checked_sub(1)?).cloned()
+    }
+
+    /// Counts something that the swarm is for.
+    pub fn saw(&self, what: &str) {
+        self.seen.lock().note(what);
+    }
+
+    /// Who is at the end of links with that number.
+    pub fn end_of_links(&self, number: usize) -> Option<NodeId> {
+        match number.checked_sub(CLIENTS + 1) {
+            Some(client) => self.client_nodes.lock().get(client).copied(),
+            None => Some(self.machine(number)?.node_id()),
+        }
+    }
+
+    /// All who are at an end of links.
+    pub fn ends_of_links(&self) -> Vec<NodeId> {
+        let clients = self.client_nodes.lock().clone();
+        self.machines().iter().map(|machine| machine.node_id()).chain(clients).collect()
     }
 
     /// A number that no connection had before.
@@ -217,6 +257,8 @@ async fn whole(plan: Plan, kept: Arc<Mutex<Option<Arc<Run>>>>) -> (Figures, Vec<
         connections: AtomicU64::new(0),
         oracles: Oracles::default(),
         machines: Mutex::default(),
+        client_nodes: Mutex::default(),
+        seen: Mutex::default(),
         clients_stop: AtomicBool::new(false),
         healed: AtomicBool::new(false),
         restraint: Mutex::default(),
@@ -231,6 +273,7 @@ async fn whole(plan: Plan, kept: Arc<Mutex<Option<Arc<Run>>>>) -> (Figures, Vec<
         let client = Client::new(number, run.clone());
         let ip = [10, 0, 1, number as u8];
         let node = Handle::current().create_node().name(format!("client-{number}")).ip(ip.into()).build();
+        run.client_nodes.lock().push(node.id());
         tasks.push(node.spawn(client.work()));
     }
     match run.plan.scenario {
@@ -280,6 +323,7 @@ async fn begin(run: &Arc<Run>) {
         }
     }
     run.story.tell(Lane::Run, Kind::Note, "the group is together");
+    client::preload(run).await;
 }
 
 /// The oracles that look into members while the run goes.
@@ -376,6 +420,7 @@ fn judge(run: &Run) -> (Figures, Vec<Op>) {
         applied: run.oracles.states.lock().len(),
         leaders: run.oracles.elections.count(),
         not_judged,
+        seen: run.seen.lock().clone(),
     };
     (figures, ops)
 }

@@ -31,6 +31,9 @@ pub const SCRIPTED: usize = 20;
 /// Objects that only the last look writes.
 const LAST: usize = 100;
 
+/// Bytes that make a text span many sectors.
+const LARGE: usize = 4000;
+
 /// Numbers that are added are large and random, so that a sum tells what it is made of.
 const MOST_ADDED: u64 = 1 << 40;
 
@@ -46,11 +49,34 @@ fn token(client: usize, written: &mut u64) -> String {
     format!("{client}.{written};")
 }
 
+/// A text that fills sectors of a disk, so that an entry can be torn.
+fn padded(client: usize, written: &mut u64, padding: usize) -> String {
+    token(client, written).replace(';', &format!("{};", "x".repeat(padding)))
+}
+
+/// The same once more, with texts that were never written before. A read is the same read.
+pub fn retold(draft: &Draft, written: &mut u64, client: usize, plan: &Plan) -> Draft {
+    let mut draft = draft.clone();
+    for cmd in &mut draft.cmds {
+        if let Act::Set(text)
+        | Act::SetPx(text, _)
+        | Act::SetNx(text)
+        | Act::SetXx(text)
+        | Act::GetSet(text)
+        | Act::Append(text)
+        | Act::HSet(_, text) = &mut cmd.act
+        {
+            *text = padded(client, written, if draft.transaction { 0 } else { plan.padding });
+        }
+    }
+    draft
+}
+
 pub fn draw(chance: &mut Chance, written: &mut u64, client: usize, plan: &Plan) -> Draft {
     let object = chance.below(OBJECTS as u64 + 1) as usize;
     let read = chance.one_in(2);
-    // Texts that fill sectors of a disk, so that an entry can be torn.
-    let mut text = || token(client, written).replace(';', &format!("{};", "x".repeat(plan.padding)));
+    let padding = if chance.one_in(40) { LARGE } else { plan.padding };
+    let mut text = || padded(client, written, plan.padding);
     let one = |act| Draft { object, cmds: vec![Cmd { key: 0, act }], transaction: false };
     match shape(object) {
         Shape::Register if read => one(Act::Get),
@@ -60,7 +86,7 @@ pub fn draw(chance: &mut Chance, written: &mut u64, client: usize, plan: &Plan) 
             2 => Act::GetSet(text()),
             3 => Act::Del,
             4 => Act::Append(text()),
-            _ => Act::Set(text()),
+            _ => Act::Set(padded(client, written, padding)),
         }),
         Shape::Counter if read => one(Act::Get),
         Shape::Counter => one(Act::Incr(chance.between(1, MOST_ADDED) as i64)),

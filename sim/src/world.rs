@@ -25,17 +25,23 @@ use crate::invariants::state_machine::Onlooker;
 use crate::machine::{Live, Machine};
 use crate::mutants::{LyingDisk, LyingRows, Mutant};
 use crate::plan::Tuning;
-use crate::story::{Kind, Lane, Mark};
+use crate::seen;
+use crate::story::{Kind, Lane, Mark, Story};
 
-/// A clock that is off by some microseconds, and the run's chance.
+/// A clock that is off by some microseconds and goes too fast or too slow, and the run's chance.
 pub struct SimEnv {
     pub skew_us: Arc<AtomicI64>,
+    story: Story,
+    /// Millionths of true time.
+    rate: u64,
 }
 
 impl Env for SimEnv {
     fn wall_us(&self) -> u64 {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros() as u64;
-        now.saturating_add_signed(self.skew_us.load(Relaxed))
+        let since = self.story.now().as_micros() as i64;
+        let drift = since * (self.rate as i64 - 1_000_000) / 1_000_000;
+        now.saturating_add_signed(self.skew_us.load(Relaxed) + drift)
     }
 
     fn random(&self) -> u64 {
@@ -51,7 +57,12 @@ pub struct SimWorld {
 
 impl World for SimWorld {
     fn env(&self) -> Arc<dyn Env> {
-        Arc::new(SimEnv { skew_us: self.machine.skew_us.clone() })
+        let machine = &self.machine;
+        Arc::new(SimEnv {
+            skew_us: machine.skew_us.clone(),
+            story: machine.run.story.clone(),
+            rate: machine.run.plan.clock_rate(machine.number),
+        })
     }
 
     fn disk(&self) -> Arc<dyn Disk> {
@@ -70,6 +81,7 @@ impl World for SimWorld {
                 checkpoint_step_bytes: tuning.checkpoint_step_bytes,
                 keep_log_bytes: tuning.keep_log_bytes,
                 snapshot_frame_bytes: tuning.snapshot_frame_bytes,
+                snapshot_rate: tuning.snapshot_rate,
                 ..config.limits
             };
             let wal_config = WalConfig {
@@ -89,6 +101,7 @@ impl World for SimWorld {
             );
             let (wal, driver, recovered) = opened.map_err(|error| NodeError::Storage(error.to_string()))?;
             if let Some((file, offset)) = recovered.cut {
+                machine.run.saw(seen::TORN_TAILS);
                 machine.tell(Kind::Life, format!("cut a torn tail of its log off: {file} at {offset}"));
             }
             let (vote, story) = (wal.group(1).vote(), &machine.run.story);
@@ -158,6 +171,9 @@ async fn watch(machine: Arc<Machine>, group: Group) {
                 machine.run.oracles.logs.lock().leads(&machine, (*term, group.member_id()), story);
             }
             Event::Failed(why) => machine.note_failure(why),
+            Event::SnapshotInstalled { .. } => machine.run.saw(seen::SNAPSHOTS),
+            Event::MemberAdded { .. } if group.is_leader() => machine.run.saw(seen::ADDED),
+            Event::MemberPromoted { .. } if group.is_leader() => machine.run.saw(seen::PROMOTED),
             Event::LostLeadership { .. } => story.mark(lane, Mark::LeadsNoMore),
             _ => {}
         }

@@ -80,6 +80,7 @@ struct Faults {
     operations_left: Option<u64>,
     writes_until_failure: Option<u64>,
     syncs_until_failure: Option<u64>,
+    reads_until_flip: Option<u64>,
     capacity_bytes: Option<u64>,
 }
 
@@ -330,6 +331,35 @@ impl MemDisk {
         self.state.lock().faults.syncs_until_failure = Some(syncs);
     }
 
+    /// Lets `reads` more reads be right; the one after them gives a bit turned, once: the platter is as it was.
+    pub fn flip_read_after(&self, reads: u64) {
+        self.state.lock().faults.reads_until_flip = Some(reads);
+    }
+
+    /// Takes back what was to fail, and every limit. Power that is off stays off.
+    pub fn forget_faults(&self) {
+        let faults = &mut self.state.lock().faults;
+        *faults = Faults { power_off: faults.power_off, ..Faults::default() };
+    }
+
+    /// The power went at an operation (see [`MemDisk::cut_power_after`]).
+    #[must_use]
+    pub fn is_off(&self) -> bool {
+        self.state.lock().faults.power_off
+    }
+
+    /// A number that changes with whatever readers would see: names and bytes.
+    #[must_use]
+    pub fn fingerprint(&self) -> u32 {
+        let state = self.state.lock();
+        let mut hasher = crc32fast::Hasher::new();
+        for (path, file) in &state.names.files {
+            hasher.update(path.as_os_str().as_encoded_bytes());
+            hasher.update(state.files.get(file).map_or(&[], |file| &file.now));
+        }
+        hasher.finalize()
+    }
+
     /// Limits the sum of all file lengths; `None` is no limit.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.state.lock().faults.capacity_bytes = bytes;
@@ -489,6 +519,12 @@ impl DiskFile for MemFile {
             let offset = usize::try_from(offset).map_err(io::Error::other)?;
             let bytes = state.file(self.file)?.now.get(offset..offset + buf.len());
             buf.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
+            let middle = buf.len() / 2;
+            if let Some(byte) = buf.get_mut(middle)
+                && countdown(&mut state.faults.reads_until_flip)
+            {
+                *byte ^= 16;
+            }
             Ok(())
         })
     }

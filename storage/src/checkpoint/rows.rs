@@ -2,6 +2,7 @@
 //!
 //! [`MemRows`] is such a store in memory with a crash model: what was not synced is kept or lost row by row, in any
 //! order, as a seed says. That is crueller than sled is, so what holds over it does not depend on sled's order of writes.
+//! Writes and syncs can fail in it, and break it until it is opened again, as sled is broken then.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -86,6 +87,11 @@ struct MemState {
     witnesses: BTreeMap<u64, Vec<u8>>,
     operations_left: Option<u64>,
     off: bool,
+    puts_until_failure: Option<u64>,
+    syncs_until_failure: Option<u64>,
+    /// A write or a sync has failed since it was opened.
+    broken: bool,
+    full: bool,
 }
 
 /// Rows in memory that a crash can take away.
@@ -110,23 +116,59 @@ impl MemRows {
     #[must_use]
     pub fn crash(&self, seed: u64) -> Self {
         let state = &mut *self.state.lock();
-        let mut durable = state.durable.clone();
-        let mut chance = seed;
-        let keep_of_8 = seed % 9;
-        for (key, value) in &state.changes {
-            chance = mix(chance.wrapping_add(1));
-            if chance % 8 < keep_of_8 {
-                match value {
-                    Some(value) => durable.insert(key.clone(), value.clone()),
-                    None => durable.remove(key),
-                };
-            }
-        }
+        state.keep_some(seed);
+        let durable = state.durable.clone();
         // Whoever still holds the old handle writes to nothing.
         state.off = true;
         let witnesses = state.witnesses.clone();
         let state = MemState { now: durable.clone(), durable, witnesses, ..MemState::default() };
         Self { state: Arc::new(Mutex::new(state)) }
+    }
+
+    /// Lets `puts` more rows be written and the one after them fail.
+    pub fn fail_put_after(&self, puts: u64) {
+        self.state.lock().puts_until_failure = Some(puts);
+    }
+
+    /// Lets `syncs` more syncs succeed and the one after them fail: some of what it was about is durable then.
+    pub fn fail_sync_after(&self, syncs: u64) {
+        self.state.lock().syncs_until_failure = Some(syncs);
+    }
+
+    /// There is no room for another row, or there is again.
+    pub fn set_full(&self, full: bool) {
+        self.state.lock().full = full;
+    }
+
+    /// Takes back what was to fail. Power that is off stays off, and what is broken stays broken until it is opened.
+    pub fn forget_faults(&self) {
+        let state = &mut *self.state.lock();
+        (state.operations_left, state.puts_until_failure, state.syncs_until_failure) = (None, None, None);
+        state.full = false;
+    }
+
+    /// The process ends, and the next one opens the store: only what was broken comes back as it was on the disk.
+    pub fn restart(&self) {
+        let state = &mut *self.state.lock();
+        (state.puts_until_failure, state.syncs_until_failure) = (None, None);
+        state.open_again();
+    }
+
+    /// The power went at an operation (see [`MemRows::cut_power_after`]).
+    #[must_use]
+    pub fn is_off(&self) -> bool {
+        self.state.lock().off
+    }
+
+    /// A number that changes with whatever readers would see.
+    #[must_use]
+    pub fn fingerprint(&self) -> u32 {
+        let mut hasher = crc32fast::Hasher::new();
+        for (key, value) in &self.state.lock().now {
+            hasher.update(key);
+            hasher.update(value);
+        }
+        hasher.finalize()
     }
 
     /// How many rows there are.
@@ -141,18 +183,25 @@ impl MemRows {
         self.len() == 0
     }
 
-    /// Flips one bit of the value of the row at `position`.
+    /// Flips one bit of the value of the row at `position`, for readers and on the platter.
     pub fn flip_bit(&self, position: usize, bit: usize) {
-        let mut state = self.state.lock();
-        if let Some(value) = state.now.values_mut().nth(position) {
-            let bit = bit % (value.len() * 8);
-            value[bit / 8] ^= 1 << (bit % 8);
+        let state = &mut *self.state.lock();
+        let Some((key, value)) = state.now.iter_mut().nth(position) else { return };
+        let bit = bit % (value.len() * 8);
+        for value in [Some(value), state.durable.get_mut(key)].into_iter().flatten() {
+            if let Some(byte) = value.get_mut(bit / 8) {
+                *byte ^= 1 << (bit % 8);
+            }
         }
     }
 
     fn change(&self, key: &[u8], value: Option<&[u8]>) -> Result<(), String> {
         let mut state = self.state.lock();
         state.spend()?;
+        if countdown(&mut state.puts_until_failure) || (state.full && value.is_some()) {
+            state.broken = true;
+            return Err("the write failed".to_owned());
+        }
         match value {
             Some(value) => state.now.insert(key.to_vec(), value.to_vec()),
             None => state.now.remove(key),
@@ -169,7 +218,48 @@ impl MemState {
             Some(left) => *left -= 1,
             None => {}
         }
-        if self.off { Err("the power is off".to_owned()) } else { Ok(()) }
+        match (self.off, self.broken) {
+            (true, _) => Err("the power is off".to_owned()),
+            (_, true) => Err("an earlier write has failed".to_owned()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Of what was changed since the last sync some becomes durable, row by row.
+    fn keep_some(&mut self, seed: u64) {
+        let mut chance = seed;
+        let keep_of_8 = seed % 9;
+        for (key, value) in std::mem::take(&mut self.changes) {
+            chance = mix(chance.wrapping_add(1));
+            if chance % 8 < keep_of_8 {
+                match value {
+                    Some(value) => self.durable.insert(key, value),
+                    None => self.durable.remove(&key),
+                };
+            }
+        }
+    }
+
+    fn open_again(&mut self) {
+        if self.broken {
+            self.broken = false;
+            self.now = self.durable.clone();
+            self.changes.clear();
+        }
+    }
+}
+
+fn countdown(left: &mut Option<u64>) -> bool {
+    match left {
+        Some(0) => {
+            *left = None;
+            true
+        }
+        Some(more) => {
+            *more -= 1;
+            false
+        }
+        None => false,
     }
 }
 
@@ -211,6 +301,11 @@ impl Rows for MemRows {
     fn sync(&self) -> Result<(), String> {
         let state = &mut *self.state.lock();
         state.spend()?;
+        if countdown(&mut state.syncs_until_failure) {
+            state.keep_some(state.now.len() as u64);
+            state.broken = true;
+            return Err("the sync failed".to_owned());
+        }
         state.durable = state.now.clone();
         state.changes.clear();
         Ok(())
@@ -225,6 +320,23 @@ impl Rows for MemRows {
 
     fn witness(&self, group: u64) -> Result<Option<Vec<u8>>, String> {
         Ok(self.state.lock().witnesses.get(&group).cloned())
+    }
+
+    fn is_broken(&self) -> bool {
+        self.state.lock().broken
+    }
+
+    fn reopen(&self) -> Result<(), String> {
+        let state = &mut *self.state.lock();
+        if state.off {
+            return Err("the power is off".to_owned());
+        }
+        state.open_again();
+        Ok(())
+    }
+
+    fn free_bytes(&self) -> Option<u64> {
+        self.state.lock().full.then_some(0)
     }
 
     fn disk_bytes(&self) -> u64 {
