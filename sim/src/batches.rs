@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::run::{Figures, Report};
-use crate::seen::{self, Seen};
+use crate::seen::Seen;
 
 /// Seeds of one process.
 const BATCH: u64 = 25;
@@ -119,8 +119,8 @@ pub fn run(wanted: &Wanted) -> usize {
     for (seed, invariant) in &failures {
         println!("failed: seed {seed}: {invariant}");
     }
-    let missing = sum.seen.missing();
-    if done >= seen::BATCH && !missing.is_empty() {
+    let missing = sum.seen.missing(done);
+    if !missing.is_empty() {
         println!("failed: the swarm is blind: in {done} seeds there was none of these: {}", missing.join(", "));
         return failures.len() + 1;
     }

@@ -40,7 +40,7 @@ pub fn power_cut(machines: Vec<Arc<Machine>>, chance: &mut Chance) {
         let more = chance.below(12);
         disk.cut_power_after(more);
         marks.push(disk.operations() + more);
-        if chance.one_in(2) {
+        if chance.one_in(4) {
             machine.rows.lock().cut_power_after(chance.below(40));
         }
     }
@@ -113,7 +113,8 @@ pub async fn trouble(run: &Run, machine: &Arc<Machine>, chance: &mut Chance) {
 fn full(machine: &Arc<Machine>, chance: &mut Chance) {
     let room = chance.between(0, 200) << 10;
     machine.tell(Kind::Fault, format!("its disk has {room} bytes of room left"));
-    machine.disk.lock().set_capacity(Some(machine.used_bytes() + room));
+    let most = machine.used_bytes() + room;
+    machine.disk.lock().set_capacity(Some(most));
     machine.rows.lock().set_full(true);
     let (machine, time) = (machine.clone(), chance.millis(300, 3000));
     machine.mark_harm(Harm::Disk, time, "disk nearly full");

@@ -269,7 +269,7 @@ impl Plan {
             fault_every: chance.millis(200, 1500),
             latency_ms,
             think: chance.millis(2, 40),
-            padding: *chance.pick(&[0, 400]),
+            padding: *chance.pick(&[0, 0, 400, 1500]),
             preload,
         }
     }

@@ -19,11 +19,9 @@ pub const REMOVED: &str = "members removed";
 pub const LEADERS_REMOVED: &str = "leaders removed";
 pub const SENT_AGAIN: &str = "writes sent again";
 
-/// From so many seeds on all of [`CHIEF`] has to be there.
-pub const BATCH: u64 = 20;
-
-/// Each of them happens many times in [`BATCH`] seeds.
-const CHIEF: &[&str] = &[LOSSES, TORN_TAILS, FLIPS_FOUND, SNAPSHOTS, LOADING, REMOVED];
+/// What a batch of so many seeds can't do without: with chance alone none of it would be missing in a thousand batches.
+const CHIEF: &[(u64, &str)] =
+    &[(20, LOSSES), (20, LOADING), (30, SNAPSHOTS), (30, REMOVED), (200, TORN_TAILS), (200, FLIPS_FOUND)];
 
 /// Counts by name.
 #[derive(Clone, Debug, Default)]
@@ -51,9 +49,10 @@ impl Seen {
         }
     }
 
-    /// What should have happened and has not.
-    pub fn missing(&self) -> Vec<&'static str> {
-        CHIEF.iter().copied().filter(|what| !self.0.contains_key(*what)).collect()
+    /// What should have happened in so many seeds and has not.
+    pub fn missing(&self, seeds: u64) -> Vec<&'static str> {
+        let due = CHIEF.iter().filter(|(from, what)| seeds >= *from && !self.0.contains_key(*what));
+        due.map(|(_, what)| *what).collect()
     }
 }
 

@@ -75,7 +75,7 @@ pub fn retold(draft: &Draft, written: &mut u64, client: usize, plan: &Plan) -> D
 pub fn draw(chance: &mut Chance, written: &mut u64, client: usize, plan: &Plan) -> Draft {
     let object = chance.below(OBJECTS as u64 + 1) as usize;
     let read = chance.one_in(2);
-    let padding = if chance.one_in(40) { LARGE } else { plan.padding };
+    let padding = if chance.one_in(10) { LARGE } else { plan.padding };
     let mut text = || padded(client, written, plan.padding);
     let one = |act| Draft { object, cmds: vec![Cmd { key: 0, act }], transaction: false };
     match shape(object) {
