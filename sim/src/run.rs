@@ -19,12 +19,8 @@ use crate::invariants::{
 };
 use crate::machine::Machine;
 use crate::mutants::Mutant;
-<<<<<<< HEAD
 use crate::plan::{Fault, Plan};
-=======
-use crate::plan::Plan;
 use crate::seen::Seen;
->>>>>>> b5beff9 (The swarm's faults bite: power goes in the middle of writes, turned bits are met, work takes time, and what happened is counted)
 use crate::story::{Event, Kind, Lane, Mark, Story, Told, Violation, fingerprint};
 
 /// No assertion of the server, or of what it stands on, fails.
