@@ -402,7 +402,8 @@ fn judge(run: &Run) -> (Figures, Vec<Op>) {
     run.oracles.members.lock().check(&run.oracles.elections.reigns(), &run.story);
     ops.extend(local_reads.into_iter().map(|(_, op)| op));
     definite_errors::check(&ops, &run.story);
-    let right = run.plan.scenario.is_none() && !run.plan.faults.contains(&Fault::Clock);
+    let wrong = [Fault::Clock, Fault::Drift].iter().any(|fault| run.plan.faults.contains(fault));
+    let right = run.plan.scenario.is_none() && !wrong;
     expiry::check(&ops, right, &run.story);
     if run.plan.scenario.is_none() && run.plan.faults.is_empty() {
         calm::check(&ops, run.oracles.elections.count(), &run.story);
