@@ -119,7 +119,10 @@ pub fn run(wanted: &Wanted) -> usize {
     for (seed, invariant) in &failures {
         println!("failed: seed {seed}: {invariant}");
     }
-    let missing = sum.seen.missing(done);
+    let (missing, early) = sum.seen.missing(done);
+    if !early.is_empty() {
+        println!("not judged: {done} seeds are too few to miss these: {}", early.join(", "));
+    }
     if !missing.is_empty() {
         println!("failed: the swarm is blind: in {done} seeds there was none of these: {}", missing.join(", "));
         return failures.len() + 1;

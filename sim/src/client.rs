@@ -89,8 +89,8 @@ fn of_reply(reply: &Reply) -> Option<Ret> {
 pub async fn preload(run: &Arc<Run>) {
     const KEY_BYTES: usize = 1000;
     let commands = (0..run.plan.preload).map(|n| {
-        let text = format!("{n};").repeat(KEY_BYTES / 4);
-        vec!["SET".to_owned(), format!("large:{n}"), text]
+        let text = format!("{n};");
+        vec!["SET".to_owned(), format!("large:{n}"), text.repeat(KEY_BYTES / text.len())]
     });
     let commands: Vec<Vec<String>> = commands.collect();
     let patience = Duration::from_secs(2);
@@ -175,7 +175,7 @@ impl Client {
 
     /// What certainly failed may be sent again; with new texts, so that each tells what became of it.
     async fn with_another_try(&mut self, op: workload::Draft) {
-        let again = workload::retold(&op, &mut self.written, self.number, &self.run.plan);
+        let again = workload::retold(&op, &mut self.chance, &mut self.written, self.number, &self.run.plan);
         let outcome = self.one(op).await;
         if !matches!(&outcome, Outcome::Failed(_)) || !self.chance.one_in(4) {
             return;
@@ -183,7 +183,8 @@ impl Client {
         if self.connection.is_none() {
             self.connect().await;
         }
-        if self.connection.is_some() {
+        // Schedules keep clients of some machines from some things.
+        if self.connection.as_ref().is_some_and(|connection| self.run.may(connection.machine) == May::All) {
             self.run.saw(seen::SENT_AGAIN);
             self.one(again).await;
         }

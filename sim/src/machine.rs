@@ -388,7 +388,7 @@ async fn process(machine: Arc<Machine>) {
             let words = format!("{error:#}");
             machine.note_failure(&words);
             survival::ended(&machine, &words);
-            if machine.needs_replacement(&words) && machine.flipped.swap(false, Relaxed) {
+            if survival::is_damage(&words) && machine.flipped.swap(false, Relaxed) {
                 machine.run.saw(seen::FLIPS_FOUND);
             }
             format!("ended by itself: {words}")

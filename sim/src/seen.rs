@@ -19,9 +19,9 @@ pub const REMOVED: &str = "members removed";
 pub const LEADERS_REMOVED: &str = "leaders removed";
 pub const SENT_AGAIN: &str = "writes sent again";
 
-/// What a batch of so many seeds can't do without: with chance alone none of it would be missing in a thousand batches.
+/// What a run of so many seeds can't do without: by chance alone none of it would be missing in a thousand runs.
 const CHIEF: &[(u64, &str)] =
-    &[(20, LOSSES), (20, LOADING), (30, SNAPSHOTS), (30, REMOVED), (200, TORN_TAILS), (200, FLIPS_FOUND)];
+    &[(20, LOSSES), (20, LOADING), (30, SNAPSHOTS), (30, REMOVED), (150, TORN_TAILS), (350, FLIPS_FOUND)];
 
 /// Counts by name.
 #[derive(Clone, Debug, Default)]
@@ -49,10 +49,12 @@ impl Seen {
         }
     }
 
-    /// What should have happened in so many seeds and has not.
-    pub fn missing(&self, seeds: u64) -> Vec<&'static str> {
-        let due = CHIEF.iter().filter(|(from, what)| seeds >= *from && !self.0.contains_key(*what));
-        due.map(|(_, what)| *what).collect()
+    /// What should have happened in so many seeds and has not; and what so few seeds say nothing of.
+    pub fn missing(&self, seeds: u64) -> (Vec<&'static str>, Vec<&'static str>) {
+        let absent = CHIEF.iter().filter(|(_, what)| !self.0.contains_key(*what));
+        let (due, early): (Vec<_>, Vec<_>) = absent.partition(|(from, _)| seeds >= *from);
+        let names = |rows: Vec<&(u64, &'static str)>| rows.into_iter().map(|(_, what)| *what).collect();
+        (names(due), names(early))
     }
 }
 

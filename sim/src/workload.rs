@@ -54,10 +54,14 @@ fn padded(client: usize, written: &mut u64, padding: usize) -> String {
     token(client, written).replace(';', &format!("{};", "x".repeat(padding)))
 }
 
-/// The same once more, with texts that were never written before. A read is the same read.
-pub fn retold(draft: &Draft, written: &mut u64, client: usize, plan: &Plan) -> Draft {
+/// The same once more, with texts and numbers that were never written before. A read is the same read.
+pub fn retold(draft: &Draft, chance: &mut Chance, written: &mut u64, client: usize, plan: &Plan) -> Draft {
     let mut draft = draft.clone();
+    let padding = if matches!(shape(draft.object), Shape::Lists | Shape::Wide) { 0 } else { plan.padding };
     for cmd in &mut draft.cmds {
+        if let Act::Incr(number) = &mut cmd.act {
+            *number = chance.between(1, MOST_ADDED) as i64;
+        }
         if let Act::Set(text)
         | Act::SetPx(text, _)
         | Act::SetNx(text)
@@ -66,7 +70,7 @@ pub fn retold(draft: &Draft, written: &mut u64, client: usize, plan: &Plan) -> D
         | Act::Append(text)
         | Act::HSet(_, text) = &mut cmd.act
         {
-            *text = padded(client, written, if draft.transaction { 0 } else { plan.padding });
+            *text = padded(client, written, padding);
         }
     }
     draft

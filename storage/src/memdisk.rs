@@ -247,7 +247,7 @@ impl State {
     }
 }
 
-fn countdown(left: &mut Option<u64>) -> bool {
+pub(crate) fn countdown(left: &mut Option<u64>) -> bool {
     match left {
         Some(0) => {
             *left = None;
@@ -334,6 +334,14 @@ impl MemDisk {
     /// Lets `reads` more reads be right; the one after them gives a bit turned, once: the platter is as it was.
     pub fn flip_read_after(&self, reads: u64) {
         self.state.lock().faults.reads_until_flip = Some(reads);
+    }
+
+    /// Looks at the disk from outside: no fault is met by that, and none is used up.
+    pub fn unharmed<T>(&self, look: impl FnOnce() -> T) -> T {
+        let flip = self.state.lock().faults.reads_until_flip.take();
+        let seen = look();
+        self.state.lock().faults.reads_until_flip = flip;
+        seen
     }
 
     /// Takes back what was to fail, and every limit. Power that is off stays off.

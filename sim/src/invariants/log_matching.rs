@@ -6,8 +6,12 @@
 //! was seen is remembered by its index and leader: under the same ones there is never another.
 
 use std::collections::BTreeMap;
+use std::io;
+use std::ops::RangeInclusive;
 
+use bytes::Bytes;
 use quorate_keyspace::view::digest_of;
+use quorate_storage::wal::GroupLog;
 
 use crate::machine::Machine;
 use crate::story::Story;
@@ -34,6 +38,11 @@ fn reign_of(bytes: &[u8]) -> Option<Reign> {
     Some((number(2)?, number(10)?))
 }
 
+/// Entries of a member's log, without meeting what its own reads are to meet.
+fn read(machine: &Machine, log: &GroupLog, range: RangeInclusive<u64>) -> io::Result<Vec<(u64, Bytes)>> {
+    machine.disk.lock().unharmed(|| log.read(range))
+}
+
 impl Logs {
     /// The configurations in the part of a member's log that was not compared yet.
     pub fn changes(&self, machine: &Machine) -> Vec<(u64, Reign)> {
@@ -41,7 +50,7 @@ impl Logs {
         let log = wal.group(1);
         let from = self.compared.get(&(machine.number, machine.life())).copied().unwrap_or(0);
         let Some(last) = log.last_index().filter(|last| *last >= from) else { return Vec::new() };
-        let entries = log.read(from..=last).unwrap_or_default();
+        let entries = read(machine, &log, from..=last).unwrap_or_default();
         let changes = entries.iter().filter(|(_, bytes)| configuration(bytes).is_some());
         changes.filter_map(|(index, bytes)| Some((*index, reign_of(bytes)?))).collect()
     }
@@ -62,7 +71,7 @@ impl Logs {
         // A snapshot that is being installed counts as committed before the log in front of it is cut: what is in the log
         // meanwhile may be a tail that never was committed.
         let installs = log.last_index() < Some(committed);
-        let Ok(entries) = log.read(from..=last) else { return };
+        let Ok(entries) = read(machine, &log, from..=last) else { return };
         for (index, bytes) in entries {
             let digest = digest_of(&bytes);
             let Some(reign) = reign_of(&bytes) else { continue };
@@ -99,7 +108,7 @@ impl Logs {
             return;
         }
         let from = first.max(newest.saturating_sub(50));
-        let Ok(entries) = log.read(from..=*newest) else { return };
+        let Ok(entries) = read(machine, &log, from..=*newest) else { return };
         for (index, bytes) in entries {
             if self.committed.get(&index).is_some_and(|(known, _)| *known != digest_of(&bytes)) {
                 let text = format!("machine {} leads as {reign:?} without the committed entry {index}", machine.number);

@@ -15,10 +15,15 @@ const DAMAGE: [&str; 4] = ["corrupt", "is gone", "is lost", "does not read back"
 /// The hint of a refusal to take a machine in, which speaks of lost disks, too.
 const REFUSED: &str = "already has the peer address";
 
+/// A process that ended with these words has found its data damaged or gone.
+pub fn is_damage(words: &str) -> bool {
+    !words.contains(REFUSED) && DAMAGE.iter().any(|word| words.contains(word))
+}
+
 /// The process of that machine has ended by itself.
 pub fn ended(machine: &Machine, words: &str) {
     let spoilt = machine.ruined.load(Relaxed) || machine.faulty_disk.load(Relaxed);
-    if !spoilt && !words.contains(REFUSED) && DAMAGE.iter().any(|word| words.contains(word)) {
+    if !spoilt && is_damage(words) {
         machine.run.story.broken(NAME, format!("machine {} can't start any more: {words}", machine.number));
     }
 }

@@ -2,12 +2,15 @@
 //!
 //! [`MemRows`] is such a store in memory with a crash model: what was not synced is kept or lost row by row, in any
 //! order, as a seed says. That is crueller than sled is, so what holds over it does not depend on sled's order of writes.
-//! Writes and syncs can fail in it, and break it until it is opened again, as sled is broken then.
+//! Writes and syncs can fail in it, and then it is as broken as sled is: after a full disk until it is opened again, else
+//! until the next start. What a failed sync was about stays readable, and no later sync makes it durable.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+
+use crate::memdisk::countdown;
 
 /// A key and its value.
 pub type Row = (Vec<u8>, Vec<u8>);
@@ -90,8 +93,16 @@ struct MemState {
     puts_until_failure: Option<u64>,
     syncs_until_failure: Option<u64>,
     /// A write or a sync has failed since it was opened.
-    broken: bool,
+    broken: Option<Broken>,
     full: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Broken {
+    /// There was no room: opened again, it goes on.
+    Full,
+    /// Only the next start can tell what is there.
+    Dead,
 }
 
 /// Rows in memory that a crash can take away.
@@ -121,7 +132,8 @@ impl MemRows {
         // Whoever still holds the old handle writes to nothing.
         state.off = true;
         let witnesses = state.witnesses.clone();
-        let state = MemState { now: durable.clone(), durable, witnesses, ..MemState::default() };
+        let full = state.full;
+        let state = MemState { now: durable.clone(), durable, witnesses, full, ..MemState::default() };
         Self { state: Arc::new(Mutex::new(state)) }
     }
 
@@ -147,11 +159,10 @@ impl MemRows {
         state.full = false;
     }
 
-    /// The process ends, and the next one opens the store: only what was broken comes back as it was on the disk.
+    /// The process ends, and the next one opens the store.
     pub fn restart(&self) {
         let state = &mut *self.state.lock();
-        (state.puts_until_failure, state.syncs_until_failure) = (None, None);
-        state.open_again();
+        (state.puts_until_failure, state.syncs_until_failure, state.broken) = (None, None, None);
     }
 
     /// The power went at an operation (see [`MemRows::cut_power_after`]).
@@ -198,8 +209,12 @@ impl MemRows {
     fn change(&self, key: &[u8], value: Option<&[u8]>) -> Result<(), String> {
         let mut state = self.state.lock();
         state.spend()?;
-        if countdown(&mut state.puts_until_failure) || (state.full && value.is_some()) {
-            state.broken = true;
+        if state.full && value.is_some() {
+            state.broken = Some(Broken::Full);
+            return Err("there is no room".to_owned());
+        }
+        if countdown(&mut state.puts_until_failure) {
+            state.broken = Some(Broken::Dead);
             return Err("the write failed".to_owned());
         }
         match value {
@@ -220,8 +235,21 @@ impl MemState {
         }
         match (self.off, self.broken) {
             (true, _) => Err("the power is off".to_owned()),
-            (_, true) => Err("an earlier write has failed".to_owned()),
+            (_, Some(_)) => Err("an earlier write has failed".to_owned()),
             _ => Ok(()),
+        }
+    }
+
+    /// Of what was changed since the last sync some is not there any more, and none of it is durable.
+    fn drop_some(&mut self) {
+        let seed = self.now.len() as u64;
+        self.now = self.durable.clone();
+        self.changes.retain(|(key, _)| mix(seed.wrapping_add(u64::from(crc32fast::hash(key)))) % 2 == 0);
+        for (key, value) in &self.changes {
+            match value {
+                Some(value) => self.now.insert(key.clone(), value.clone()),
+                None => self.now.remove(key),
+            };
         }
     }
 
@@ -238,28 +266,6 @@ impl MemState {
                 };
             }
         }
-    }
-
-    fn open_again(&mut self) {
-        if self.broken {
-            self.broken = false;
-            self.now = self.durable.clone();
-            self.changes.clear();
-        }
-    }
-}
-
-fn countdown(left: &mut Option<u64>) -> bool {
-    match left {
-        Some(0) => {
-            *left = None;
-            true
-        }
-        Some(more) => {
-            *more -= 1;
-            false
-        }
-        None => false,
     }
 }
 
@@ -303,11 +309,15 @@ impl Rows for MemRows {
         state.spend()?;
         if countdown(&mut state.syncs_until_failure) {
             state.keep_some(state.now.len() as u64);
-            state.broken = true;
+            state.broken = Some(Broken::Dead);
             return Err("the sync failed".to_owned());
         }
-        state.durable = state.now.clone();
-        state.changes.clear();
+        for (key, value) in std::mem::take(&mut state.changes) {
+            match value {
+                Some(value) => state.durable.insert(key, value),
+                None => state.durable.remove(&key),
+            };
+        }
         Ok(())
     }
 
@@ -323,7 +333,7 @@ impl Rows for MemRows {
     }
 
     fn is_broken(&self) -> bool {
-        self.state.lock().broken
+        self.state.lock().broken.is_some()
     }
 
     fn reopen(&self) -> Result<(), String> {
@@ -331,7 +341,12 @@ impl Rows for MemRows {
         if state.off {
             return Err("the power is off".to_owned());
         }
-        state.open_again();
+        if state.broken == Some(Broken::Dead) {
+            return Err("an earlier failure can only be looked at by a new start of this member".to_owned());
+        }
+        if state.broken.take().is_some() {
+            state.drop_some();
+        }
         Ok(())
     }
 
