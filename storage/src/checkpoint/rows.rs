@@ -162,7 +162,12 @@ impl MemRows {
     /// The process ends, and the next one opens the store.
     pub fn restart(&self) {
         let state = &mut *self.state.lock();
-        (state.puts_until_failure, state.syncs_until_failure, state.broken) = (None, None, None);
+        (state.puts_until_failure, state.syncs_until_failure) = (None, None);
+        // What an earlier process failed to write is written anew, to other places.
+        if state.broken.take() == Some(Broken::Dead) {
+            state.durable = state.now.clone();
+            state.changes.clear();
+        }
     }
 
     /// The power went at an operation (see [`MemRows::cut_power_after`]).
