@@ -16,6 +16,9 @@ use crate::memdisk::countdown;
 pub type Row = (Vec<u8>, Vec<u8>);
 
 /// An ordered map of rows on disk. Errors are texts: all that anybody can do with one is to tell it.
+///
+/// After a failure of a write or sync, other than for want of room, nothing more is taken; what can be read when it is
+/// opened by the next process is durable.
 pub trait Rows: Send + Sync + 'static {
     /// Writes a row; durable after the next [`Rows::sync`].
     ///
@@ -249,7 +252,7 @@ impl MemState {
     fn drop_some(&mut self) {
         let seed = self.now.len() as u64;
         self.now = self.durable.clone();
-        self.changes.retain(|(key, _)| mix(seed.wrapping_add(u64::from(crc32fast::hash(key)))) % 2 == 0);
+        self.changes.retain(|(key, _)| mix(seed.wrapping_add(u64::from(crc32fast::hash(key)))).is_multiple_of(2));
         for (key, value) in &self.changes {
             match value {
                 Some(value) => self.now.insert(key.clone(), value.clone()),

@@ -115,6 +115,11 @@ fn remove_unfinished(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Stands beside the store from a failure of the disk on until all was written anew.
+fn mark(path: &Path) -> PathBuf {
+    path.with_extension("failed")
+}
+
 /// The directory that holds the store's name.
 fn parent(path: &Path) -> &Path {
     path.parent().unwrap_or(Path::new("."))
@@ -173,7 +178,32 @@ impl SledRows {
         if !path.exists() {
             Self::make(path)?;
         }
-        Self::open_made(path, config)
+        let rows = Self::open_made(path, config)?;
+        rows.heal().map_err(CheckpointError::Store)?;
+        Ok(rows)
+    }
+
+    /// Behind a write or a sync that failed in an earlier process. What that was about can be read for as long as the
+    /// machine runs, but no later sync makes it durable (Rebello et al., "Can Applications Recover from fsync Failures?",
+    /// 2020): all is written anew, to another file.
+    fn heal(&self) -> Result<(), String> {
+        let mark = mark(&self.path);
+        if !mark.exists() {
+            return Ok(());
+        }
+        tracing::warn!(dir = %self.path.display(), "the disk failed under the checkpoints; they are written anew");
+        self.renew()?;
+        fs::remove_file(&mark).and_then(|()| OsDisk.sync_dir(parent(&self.path))).map_err(text)
+    }
+
+    /// From here on nobody knows what is on the disk: not this process, and not the next one either.
+    fn fails(&self) {
+        self.health.store(DEAD, Relaxed);
+        let mark = mark(&self.path);
+        let noted = File::create(&mark).and_then(|file| file.sync_all()).and_then(|()| OsDisk.sync_dir(parent(&mark)));
+        if let Err(error) = noted {
+            tracing::warn!(%error, file = %mark.display(), "that the disk has failed can't be noted for the next start");
+        }
     }
 
     /// A store without rows, whole or not at all: sled can't read one that a loss of power left half made.
@@ -220,7 +250,7 @@ impl SledRows {
     /// Syncs something of sled's. After a failure nobody knows what of it is on the disk, and none is asked for again.
     fn to_the_disk(&self, sync: impl FnOnce() -> io::Result<()>) -> Result<(), String> {
         sync().map_err(|error| {
-            self.health.store(DEAD, Relaxed);
+            self.fails();
             text(error)
         })
     }
@@ -264,9 +294,13 @@ impl SledRows {
                 full = matches!(error, sled::Error::Io(error) if disk::is_no_space(error));
             })
         });
-        if result.is_err() {
-            // The first failure counts: sled gives others in its wake.
-            let _ = self.health.compare_exchange(SOUND, if full { FULL } else { DEAD }, Relaxed, Relaxed);
+        // The first failure counts: sled gives others in its wake.
+        if result.is_err() && !self.is_broken() {
+            if full {
+                self.health.store(FULL, Relaxed);
+            } else {
+                self.fails();
+            }
         }
         result
     }
@@ -429,5 +463,32 @@ mod tests {
         let (_temp, rows) = resting();
         rows.to_the_disk(|| Err(io::ErrorKind::Other.into())).unwrap_err();
         assert!(rows.reopen().is_err(), "a sync that failed is not asked for again");
+    }
+
+    #[test]
+    fn what_a_failed_sync_was_about_is_in_another_file_after_the_next_start() {
+        use std::os::unix::fs::MetadataExt;
+        let (temp, rows) = resting();
+        let path = temp.path().join("checkpoint");
+        let file = || fs::metadata(path.join("db")).unwrap().ino();
+        rows.set_witness(3, b"seven").unwrap();
+        let before = file();
+        drop(rows);
+        let rows = SledRows::open(&path, CheckpointConfig::default()).unwrap();
+        assert_eq!(file(), before, "a start after no failure leaves it alone");
+        rows.put(&[20], b"twenty").unwrap();
+        rows.to_the_disk(|| Err(io::ErrorKind::Other.into())).unwrap_err();
+        drop(rows);
+        for _ in 0..2 {
+            let rows = SledRows::open(&path, CheckpointConfig::default()).unwrap();
+            assert_ne!(file(), before);
+            assert_eq!(
+                rows.scan(&[0], &[21]).map(|row| row.unwrap().0[0]).collect::<Vec<_>>(),
+                (0..=20).collect::<Vec<_>>()
+            );
+            assert_eq!(rows.get(&[20]).unwrap(), Some(b"twenty".to_vec()));
+            assert_eq!(rows.witness(3).unwrap(), Some(b"seven".to_vec()));
+        }
+        assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 1, "no mark and no copy is left");
     }
 }

@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::{DEAD, Open, SledRows, TOUCHES, no_panic, parent, text};
+use super::{Open, SledRows, TOUCHES, no_panic, parent, text};
 use crate::checkpoint::rows::Rows as _;
 use crate::disk::{Disk as _, OsDisk};
 
@@ -81,6 +81,12 @@ impl SledRows {
                 Err(error)
             }
         }
+    }
+
+    /// Makes it anew in one go, however small it is.
+    pub(super) fn renew(&self) -> Result<(), String> {
+        let copy = self.begin_copy()?;
+        self.go_on(copy, usize::MAX).map(drop)
     }
 
     fn is_worth_it(&self, live: u64) -> bool {
@@ -162,7 +168,7 @@ impl SledRows {
         match done {
             Ok(opened) => *open = opened,
             Err(error) => {
-                self.health.store(DEAD, Relaxed);
+                self.fails();
                 return Err(error);
             }
         }
