@@ -218,8 +218,14 @@ pub async fn local_reads_never_go_back_while_a_snapshot_comes(s: Stage) -> Ended
     let mut reads = 0;
     for _ in 0..3 {
         let installed = s.told(behind, "installed a snapshot");
+        let log = |number| Ok::<_, String>(s.machine(number)?.wal.lock().as_ref().map(|wal| wal.group(1)));
+        let had = log(behind)?.and_then(|log| log.last_index()).unwrap_or(0);
         s.kill(behind)?;
-        for _ in 0..25 {
+        let mut writes = 0;
+        // Until what it lacks is in no log any more.
+        while writes < 25 || log(leader)?.and_then(|log| log.first_index()).is_none_or(|first| first <= had + 1) {
+            writes += 1;
+            expect(writes < 400, "the log was never cut")?;
             writer.write(NOTES).await?;
             s.wait(50).await;
         }
