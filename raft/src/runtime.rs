@@ -160,7 +160,7 @@ where
 #[cfg(madsim)]
 async fn taking_its_time<T>(work: impl FnOnce() -> T) -> T {
     let before = madsim::rand::random::<u64>();
-    let most_us = if before % 8 == 0 { 150_000 } else { 1_000 };
+    let most_us = if before.is_multiple_of(8) { 150_000 } else { 1_000 };
     tokio::time::sleep(Duration::from_micros((before >> 8) % most_us)).await;
     let done = work();
     tokio::time::sleep(Duration::from_micros((before >> 32) % most_us)).await;
