@@ -242,6 +242,8 @@ impl WalDriver {
         let sync = sync && (!lazy || ops.is_empty() || ops.iter().any(Op::needs_sync));
         let last_op = ops.last().map_or(0, |op| op.id);
         let outcome = self.write_batch(&ops, sync).map_err(|error| self.shared.fail(error));
+        // Before anybody hears of it: whoever has asked for a sync may look at once.
+        self.count_owing();
         for done in ops.iter_mut().filter_map(|op| op.done.take()) {
             done(outcome.clone().map_err(io::Error::from));
         }
@@ -537,13 +539,17 @@ impl WalDriver {
         }
     }
 
+    fn count_owing(&self) {
+        let unsynced = if self.owing.is_some() { self.at.number - self.synced } else { 0 };
+        self.shared.counters.unsynced_batches.store(unsynced, Relaxed);
+    }
+
     fn count(&self) {
         let at = &self.at;
         let counters = &self.shared.counters;
         let left = at.active.bytes.saturating_sub(at.end);
         self.shared.tight.store(at.next.is_none() && left < at.active.bytes / 4, Relaxed);
-        let unsynced = if self.owing.is_some() { at.number - self.synced } else { 0 };
-        counters.unsynced_batches.store(unsynced, Relaxed);
+        self.count_owing();
         counters.live_segments.store(at.live.len() as u64, Relaxed);
         counters.spare_segments.store((at.free.len() + usize::from(at.next.is_some())) as u64, Relaxed);
         counters.live_bytes.store(at.live.values().map(|live| live.used).sum(), Relaxed);
