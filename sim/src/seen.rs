@@ -21,7 +21,7 @@ pub const SENT_AGAIN: &str = "writes sent again";
 
 /// What a run of so many seeds can't do without: by chance alone none of it would be missing in a thousand runs.
 const CHIEF: &[(u64, &str)] =
-    &[(20, LOSSES), (20, LOADING), (30, SNAPSHOTS), (30, REMOVED), (150, TORN_TAILS), (350, FLIPS_FOUND)];
+    &[(20, LOSSES), (20, LOADING), (30, SNAPSHOTS), (30, REMOVED), (150, TORN_TAILS), (200, FLIPS_FOUND)];
 
 /// Counts by name.
 #[derive(Clone, Debug, Default)]
