@@ -3,7 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use super::tests::{Model, copy_dir, read, value};
+use quorate_testkit::copy_dir;
+
+use super::tests::{Model, read, value};
 use super::*;
 
 fn churn(store: &CheckpointStore, model: &mut Model, rounds: std::ops::Range<u64>) {

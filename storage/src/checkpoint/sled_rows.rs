@@ -295,12 +295,10 @@ impl SledRows {
             })
         });
         // The first failure counts: sled gives others in its wake.
-        if result.is_err() && !self.is_broken() {
-            if full {
-                self.health.store(FULL, Relaxed);
-            } else {
-                self.fails();
-            }
+        let failure = if full { FULL } else { DEAD };
+        if result.is_err() && self.health.compare_exchange(SOUND, failure, Relaxed, Relaxed).is_ok() && failure == DEAD
+        {
+            self.fails();
         }
         result
     }

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
 use std::sync::Arc;
 
 use proptest::prelude::*;
+use quorate_testkit::copy_dir;
 
 use super::*;
 
@@ -195,20 +195,6 @@ fn one_writer_at_a_time_and_a_dropped_one_leaves_nothing() {
     assert_eq!((epoch, manifest.as_slice()), (1, &b"m"[..]));
     assert_eq!(chunks, Model::from([(6, b"once".to_vec())]));
     assert_eq!(store.manifest(1).unwrap().unwrap(), (1, Bytes::from_static(b"m")));
-}
-
-pub(super) fn copy_dir(from: &Path, to: &Path) -> std::io::Result<()> {
-    fs::create_dir_all(to)?;
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        let target = to.join(entry.file_name());
-        if entry.file_type()?.is_dir() {
-            copy_dir(&entry.path(), &target)?;
-        } else {
-            fs::copy(entry.path(), target)?;
-        }
-    }
-    Ok(())
 }
 
 /// Between any two calls the files are what a kill of the process would leave: a copy of them must open, and hold the
