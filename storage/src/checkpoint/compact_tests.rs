@@ -8,6 +8,9 @@ use quorate_testkit::copy_dir;
 use super::tests::{Model, read, value};
 use super::*;
 
+/// sled's file grows by so many bytes at a time.
+const SLED_SEGMENT: u64 = 512 << 10;
+
 fn churn(store: &CheckpointStore, model: &mut Model, rounds: std::ops::Range<u64>) {
     for round in rounds {
         let mut writer = store.begin(7).unwrap();
@@ -37,7 +40,6 @@ fn a_store_made_anew_is_smaller_and_a_kill_on_the_way_leaves_one_that_is_whole()
     let (store, mut model) = (opened(&path), Model::new());
     churn(&store, &mut model, 0..30);
     let (before, live) = (store.disk_bytes(), model.values().map(|chunk| chunk.len() as u64).sum::<u64>());
-    assert!(before > live * 4, "{before} bytes of {live}: nothing to win");
     // Eleven rows at a time, and the process may end after each.
     let mut kills = 0;
     while store.compact(11).unwrap() {
@@ -51,7 +53,9 @@ fn a_store_made_anew_is_smaller_and_a_kill_on_the_way_leaves_one_that_is_whole()
         churn(&left, &mut model.clone(), 30..31);
     }
     assert!(kills > 5, "{kills} steps");
-    assert!(store.disk_bytes() < before / 2, "{} bytes of {before}", store.disk_bytes());
+    // How far the old one had grown depends on when sled's threads gave segments back; what the new one takes does not.
+    let anew = store.disk_bytes();
+    assert!(anew < before && anew <= live + 4 * SLED_SEGMENT, "{anew} bytes of {before}, for {live}");
     assert_eq!(held(&store), model);
     assert!(!store.compact(11).unwrap(), "it is small enough now");
     churn(&store, &mut model, 31..33);
