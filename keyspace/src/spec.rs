@@ -136,6 +136,11 @@ impl KeySpec {
         Self { flags, begin: Begin::Index(index), find: Find::Count { count: 0, first: 1, step: 1 }, notes: "" }
     }
 
+    /// Keys that can't be found without knowing the command.
+    pub const fn unknown(flags: u32) -> Self {
+        Self { flags, begin: Begin::Unknown, find: Find::Unknown, notes: "" }
+    }
+
     /// With a word on it.
     pub const fn notes(mut self, notes: &'static str) -> Self {
         self.notes = notes;
@@ -269,6 +274,12 @@ impl Arg {
         let mut arg = Self::new(name, ArgKind::Block);
         arg.args = args;
         arg
+    }
+
+    /// Found by the key spec of this number, though it is no key itself.
+    pub const fn key_spec(mut self, number: u8) -> Self {
+        self.key_spec = Some(number);
+        self
     }
 
     /// Behind this word.

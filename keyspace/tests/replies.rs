@@ -303,3 +303,8 @@ fn server() {
 fn bitmap() {
     file("bitmap.txt");
 }
+
+#[test]
+fn sort() {
+    file("sort.txt");
+}

@@ -28,6 +28,7 @@ pub mod hash;
 pub mod object;
 pub mod scan;
 pub mod server;
+pub mod sort;
 pub mod string;
 
 use crate::spec::{Command, Handler};
@@ -40,6 +41,7 @@ pub(crate) static TABLES: &[&[Command<Handler>]] = &[
     expire::COMMANDS,
     scan::COMMANDS,
     object::COMMANDS,
+    sort::COMMANDS,
     hash::COMMANDS,
     server::COMMANDS,
 ];
