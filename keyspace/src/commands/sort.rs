@@ -3,7 +3,6 @@
 //! They sort lists, sets and sorted sets, of which there is none yet: no key can hold anything to sort.
 
 use crate::args::Args;
-use crate::commands::generic::generic;
 use crate::cx::{ReadCx, WriteCx};
 use crate::error::CmdError;
 use crate::item::{Item, ValueRef};
@@ -111,13 +110,16 @@ const ARGS: &[Arg] = &[
 ];
 const RO_ARGS: &[Arg] = ARGS.split_at(6).0;
 
+/// In no category of keys at large: so Redis has it.
 const fn sorting(name: &'static str, handler: Handler, meta: Meta) -> Command<Handler> {
     let meta = Meta {
+        name,
+        arity: -2,
         complexity: "O(N+M*log(M)) for N elements to sort and M to answer",
         acl: acl::SET | acl::SORTEDSET | acl::LIST | acl::DANGEROUS,
         ..meta
     };
-    generic(name, -2, handler, meta)
+    Command { meta, handler, subcommands: &[] }
 }
 
 /// The commands that sort.
