@@ -14,6 +14,7 @@ use crate::error::{CmdError, Corrupt};
 use crate::garbage::Garbage;
 use crate::hasher::{Hasher, Rng};
 use crate::item::Item;
+use crate::portable::Portable;
 use crate::reply::{Proto, ReplyBuf};
 use crate::settings::Settings;
 use crate::spec::{self, Command, Handler};
@@ -213,6 +214,15 @@ impl Keyspace {
     /// The revision of a key for WATCH: 0 when it does not exist.
     pub fn revision(&self, now_ms: u64, db: u16, key: &[u8]) -> u64 {
         self.space.watched(now_ms.max(self.space.now_ms), db, key)
+    }
+
+    /// A key to be sent to another server (MIGRATE).
+    pub fn portable(&self, moment: &Moment, db: u16, key: &[u8]) -> Option<Portable> {
+        if db >= self.databases() {
+            return None;
+        }
+        let cx = ReadCx::at(&self.space, moment, moment.seed, db);
+        cx.get(key).map(|item| Portable::new(item.clone(), cx.now_ms()))
     }
 
     /// Keys that have ended, for an expire unit; at most about `limit`. As for reads, it is never earlier than the group's

@@ -8,6 +8,7 @@
 //! * A lease is checked after the reads ran and before their replies leave, so that one check covers a pause anywhere
 //!   in between.
 
+mod portable;
 pub mod wire;
 
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::config::ReadMode;
 use crate::engine::Engine;
 use crate::metrics::Metrics;
+pub use portable::Portable;
 use wire::{Request, Response};
 
 /// How long to wait before looking again for a leader that nobody knows yet.
@@ -387,6 +389,7 @@ impl Executor {
                 Attempt::Done(Err(error)) => Response::Refused(error.to_string()),
                 Attempt::Again | Attempt::AtOnce => Response::NotLeader,
             },
+            Request::Portables { db, keys } => from_attempt(self.portables_here(db, &keys, deadline).await),
             Request::Shell { proto, db, args } => match self.barrier(deadline).await {
                 Attempt::Done(Ok(())) => {
                     let shell = self.shell.read().clone();

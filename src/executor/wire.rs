@@ -23,6 +23,13 @@ pub enum Request {
     },
     /// The revisions of these keys (WATCH).
     Revisions(Vec<(u16, Bytes)>),
+    /// Keys to be sent to another server: as many of the first as fit into one answer (MIGRATE).
+    Portables {
+        /// Their database.
+        db: u16,
+        /// The keys.
+        keys: Vec<Bytes>,
+    },
     /// A server command whose answer depends on the newest keys.
     Shell {
         /// RESP version of the client.
@@ -37,7 +44,8 @@ pub enum Request {
 /// The answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Response {
-    /// Done: the replies, ready for the client (for [`Request::Revisions`]: big-endian numbers).
+    /// Done: the replies, ready for the client (for [`Request::Revisions`]: big-endian numbers; for
+    /// [`Request::Portables`]: what `executor::portable` makes of them).
     Done(Bytes),
     /// Certainly not done: this member doesn't lead.
     NotLeader,
@@ -86,6 +94,13 @@ impl Request {
                     put_bytes(&mut out, arg);
                 }
             }
+            Request::Portables { db, keys } => {
+                out.put_u8(4);
+                out.put_u16(*db);
+                for key in keys {
+                    put_bytes(&mut out, key);
+                }
+            }
         }
         out.freeze()
     }
@@ -113,14 +128,15 @@ impl Request {
                     _ => return Err(Malformed),
                 };
                 let db = bytes.try_get_u16().map_err(|_| Malformed)?;
-                let mut args = Vec::new();
-                while bytes.has_remaining() {
-                    args.push(get_bytes(&mut bytes)?);
-                }
+                let args = get_all(bytes)?;
                 if args.is_empty() {
                     return Err(Malformed);
                 }
                 Ok(Request::Shell { proto, db, args })
+            }
+            4 => {
+                let db = bytes.try_get_u16().map_err(|_| Malformed)?;
+                Ok(Request::Portables { db, keys: get_all(bytes)? })
             }
             _ => Err(Malformed),
         }
@@ -155,7 +171,7 @@ impl Response {
     }
 }
 
-fn put_bytes(out: &mut BytesMut, bytes: &[u8]) {
+pub(super) fn put_bytes(out: &mut BytesMut, bytes: &[u8]) {
     out.put_u32(bytes.len() as u32);
     out.put_slice(bytes);
 }
@@ -164,7 +180,15 @@ fn get_u8(bytes: &mut Bytes) -> Result<u8, Malformed> {
     bytes.try_get_u8().map_err(|_| Malformed)
 }
 
-fn get_bytes(bytes: &mut Bytes) -> Result<Bytes, Malformed> {
+fn get_all(mut bytes: Bytes) -> Result<Vec<Bytes>, Malformed> {
+    let mut all = Vec::new();
+    while bytes.has_remaining() {
+        all.push(get_bytes(&mut bytes)?);
+    }
+    Ok(all)
+}
+
+pub(super) fn get_bytes(bytes: &mut Bytes) -> Result<Bytes, Malformed> {
     let len = bytes.try_get_u32().map_err(|_| Malformed)? as usize;
     if len > bytes.len() {
         return Err(Malformed);
@@ -185,6 +209,7 @@ mod tests {
             Request::Read { unit: Bytes::from_static(b"unit"), quorum: true },
             Request::Revisions(vec![(0, Bytes::from_static(b"a")), (15, Bytes::new())]),
             Request::Shell { proto: Proto::Resp3, db: 9, args: vec![Bytes::from_static(b"memory")] },
+            Request::Portables { db: 15, keys: vec![Bytes::from_static(b"a"), Bytes::new()] },
         ];
         for request in requests {
             assert_eq!(Request::decode(request.encode()).unwrap(), request);

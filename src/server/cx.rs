@@ -72,6 +72,7 @@ pub enum SessionOp {
     ReadOnly,
     ReadWrite,
     Asking,
+    Migrate,
     ClientCaching,
     ClientGetName,
     ClientGetRedir,

@@ -25,6 +25,7 @@ mod help;
 mod info;
 mod lolwut;
 mod memory;
+mod migrate;
 mod process;
 
 use quorate_keyspace::spec::Command;
@@ -49,6 +50,7 @@ static TABLES: &[&[Command<ShellHandler>]] = &[
     info::TABLE,
     lolwut::TABLE,
     memory::TABLE,
+    migrate::TABLE,
     process::TABLE,
 ];
 

@@ -15,6 +15,12 @@ use crate::server::SessionOp;
 const MAY_CHANGE: u32 = flag::WRITE | flag::MAY_REPLICATE;
 /// What needs data that is not loaded yet is refused with this: Redis' words, which clients know.
 pub const LOADING: CmdError = CmdError::fixed("LOADING Redis is loading the dataset in memory");
+/// Redis lets it, and stands still until the target has answered. Here other clients go on, so it can't be one step with
+/// anything.
+const MIGRATE_IN_MULTI: CmdError = CmdError::fixed(
+    "ERR MIGRATE can't be part of a transaction: it waits for another server, and other clients go on meanwhile. Send it \
+     by itself",
+);
 const OUT_OF_MEMORY: CmdError = CmdError::fixed("OOM command not allowed when used memory > 'maxmemory'.");
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
@@ -23,6 +29,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
     pub(super) fn unfit_for_multi(&self, found: &Found) -> Option<CmdError> {
         if found.entry.has(flag::NO_MULTI) {
             return Some(CmdError::fixed("ERR Command not allowed inside a transaction"));
+        }
+        if found.session_op() == Some(SessionOp::Migrate) {
+            return Some(MIGRATE_IN_MULTI);
         }
         (!found.ends_multi() && self.memory_is_used_up()).then_some(OUT_OF_MEMORY)
     }

@@ -478,11 +478,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
 
     /// A run that took long goes into the slow log as its first command; single commands are what one looks for there.
     fn note_slow(&self, commands: &[Command], found: &[Result<Found, CmdError>], took: Duration) {
-        let skip = found[0].as_ref().is_ok_and(|found| found.entry.has(flag::SKIP_SLOWLOG));
-        if commands.len() == 1 && !skip {
+        let ([command], [Ok(found)]) = (commands, found) else { return };
+        if !found.entry.has(flag::SKIP_SLOWLOG) {
             let (at_s, took_us) = (self.shared.env.wall_ms() / 1000, took.as_micros() as u64);
             let (addr, name) = (self.client.addr.to_string(), self.client.view().name);
-            self.shared.metrics.slowlog.push(at_s, took_us, commands[0].args(), addr, name);
+            self.shared.metrics.slowlog.push(at_s, took_us, &found.shown(command), addr, name);
         }
     }
 

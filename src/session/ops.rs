@@ -10,6 +10,7 @@ use super::Session;
 use super::found::Found;
 use super::state::State;
 use crate::config::FollowerMode;
+use crate::migrate::{Done, Migration, Plan};
 use crate::resp::Command;
 use crate::server::{REDIS_VERSION, SessionOp};
 
@@ -74,6 +75,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
             SessionOp::Discard => self.discard(),
             SessionOp::Exec => self.exec().await,
             SessionOp::Watch => self.watch(args).await,
+            SessionOp::Migrate => self.migrate(command).await,
             SessionOp::Unwatch => {
                 self.state.watches.clear();
                 self.out.ok();
@@ -91,6 +93,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
             }
             _ => self.client_op(op, args),
         }
+    }
+
+    /// MIGRATE. Nobody waits for what a closed connection has asked for: it is given up, and the keys stay.
+    async fn migrate(&mut self, command: &Command) -> Result<(), CmdError> {
+        let plan = Plan::parse(command.args())?;
+        let (shared, client) = (self.shared.clone(), self.client.clone());
+        let mut migration = Migration::new(shared.executor(), self.state.db, &plan);
+        tokio::select! {
+            biased;
+            () = client.killed() => return Ok(()),
+            () = migration.send() => {}
+        }
+        // A CLIENT PAUSE may have come meanwhile.
+        if !self.unpaused(true).await {
+            return Ok(());
+        }
+        match migration.finish().await? {
+            Done::Moved => self.out.ok(),
+            Done::NoKey => self.out.simple("NOKEY"),
+        }
+        Ok(())
     }
 
     fn ping(&mut self, args: &[Bytes]) -> Result<(), CmdError> {

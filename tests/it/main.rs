@@ -16,6 +16,7 @@ mod loading;
 mod log_tools;
 mod malformed;
 mod membership;
+mod migrate;
 mod proxy;
 mod rebuild;
 mod recovery;

@@ -5,6 +5,7 @@
 
 mod cases;
 mod golden;
+mod migrate;
 mod pair;
 mod protocol;
 mod sequences;

@@ -89,16 +89,20 @@ fn help(_cx: &ReadCx<'_>, _args: &mut Args<'_>, out: &mut ReplyBuf) -> Result<()
 
 fn dump(cx: &ReadCx<'_>, args: &mut Args<'_>, out: &mut ReplyBuf) -> Result<(), CmdError> {
     about(cx, args, out, |item, out| {
-        let payload = match item.value() {
-            ValueRef::Str(string) => rdb::dump_string(&string.whole()),
-            ValueRef::Hash(hash) => {
-                let fields: Vec<_> = hash.iter().collect();
-                rdb::dump_hash(hash.is_packed(), fields.iter().copied())
-            }
-        };
-        out.bulk(&payload);
+        out.bulk(&payload(item));
         Ok(())
     })
+}
+
+/// A value in the form RESTORE takes.
+pub(crate) fn payload(item: &Item) -> Vec<u8> {
+    match item.value() {
+        ValueRef::Str(string) => rdb::dump_string(&string.whole()),
+        ValueRef::Hash(hash) => {
+            let fields: Vec<_> = hash.iter().collect();
+            rdb::dump_hash(hash.is_packed(), fields.iter().copied())
+        }
+    }
 }
 
 /// The options of RESTORE. A frequency is checked and forgotten, for none are kept.
