@@ -389,7 +389,7 @@ impl Executor {
                 Attempt::Done(Err(error)) => Response::Refused(error.to_string()),
                 Attempt::Again | Attempt::AtOnce => Response::NotLeader,
             },
-            Request::Portables { db, keys } => from_attempt(self.portables_here(db, &keys, deadline).await),
+            Request::Portables { db, keys } => self.answer_portables(db, &keys, deadline).await,
             Request::Shell { proto, db, args } => match self.barrier(deadline).await {
                 Attempt::Done(Ok(())) => {
                     let shell = self.shell.read().clone();

@@ -6,11 +6,13 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use quorate_raft::MemberId;
 use tokio::time::Instant;
 
-use super::wire::{self, Malformed, Request};
-use super::{Attempt, ExecError, Executor, left};
+use super::wire::{self, Malformed, Request, Response};
+use super::{Attempt, ExecError, Executor, from_attempt, left};
 
 /// An answer ends behind the key with which it is this long: one value may be longer, and it is never cut.
 const ANSWER_BYTES: usize = 1 << 20;
+/// What an answer may have between members: their frames are bounded.
+const PASSED_BYTES: usize = 64 << 20;
 /// Stands for a key that does not end.
 const FOR_EVER: u64 = u64::MAX;
 
@@ -50,6 +52,16 @@ impl Executor {
     async fn ask_portables(&self, leader: MemberId, db: u16, keys: &[Bytes], deadline: Instant) -> Attempt<Bytes> {
         let request = Request::Portables { db, keys: keys.to_vec() };
         self.ask(leader, &request, left(deadline), false).await
+    }
+
+    /// For another member.
+    pub(super) async fn answer_portables(&self, db: u16, keys: &[Bytes], deadline: Instant) -> Response {
+        match from_attempt(self.portables_here(db, keys, deadline).await) {
+            Response::Done(answer) if answer.len() > PASSED_BYTES => Response::Refused(
+                "ERR A value is too long to be passed between members: send this to the leader itself".into(),
+            ),
+            response => response,
+        }
     }
 
     pub(super) async fn portables_here(&self, db: u16, keys: &[Bytes], deadline: Instant) -> Attempt<Bytes> {
@@ -108,4 +120,70 @@ fn decode(mut bytes: Bytes) -> Result<Vec<Option<Portable>>, Malformed> {
     }
     // Whoever asks goes on behind what is answered.
     if found.is_empty() { Err(Malformed) } else { Ok(found) }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use quorate_keyspace::{Keyspace, Moment, Stamp, UnitHead, UnitKind, encode_entry, encode_unit};
+
+    use super::*;
+
+    fn keyspace(lines: &[&[&[u8]]]) -> Keyspace {
+        let mut keyspace = Keyspace::new(16, [1, 2]);
+        let head = UnitHead { kind: UnitKind::Batch, proto: quorate_keyspace::Proto::Resp2, watches: &[] };
+        let unit = encode_unit(head, lines.iter().map(|line| (0, *line)));
+        let mut entry = BytesMut::new();
+        encode_entry(Stamp { time_ms: 1000, seed: 1 }, &[unit], &mut entry);
+        keyspace.apply(&entry, false).unwrap();
+        keyspace
+    }
+
+    fn read(keyspace: &Keyspace, now_ms: u64, db: u16, keys: &[&[u8]]) -> (Vec<Option<Portable>>, u64) {
+        let moment = Moment::new(now_ms, 0);
+        let found: Vec<_> = keys.iter().map(|key| keyspace.portable(&moment, db, key)).collect();
+        (decode(encode(&found)).unwrap(), moment.hidden())
+    }
+
+    #[test]
+    fn a_key_comes_with_its_revision_its_time_and_its_value() {
+        let keyspace =
+            keyspace(&[&[b"SET", b"a", b"1"], &[b"SET", b"b", b"", b"PXAT", b"1500"], &[b"HSET", b"h", b"f", b"v"]]);
+        let (found, hidden) = read(&keyspace, 1100, 0, &[b"a", b"nothing", b"b", b"h"]);
+        assert_eq!((found.len(), hidden), (4, 0));
+        assert!(found[1].is_none());
+        let left: Vec<_> = found.iter().flatten().map(|key| key.left_ms).collect();
+        assert_eq!(left, [None, Some(400), None]);
+        for (key, name) in found.iter().flatten().zip([b"a", b"b", b"h"]) {
+            assert_eq!(key.revision, keyspace.revision(1100, 0, name));
+            assert!(!key.payload.is_empty());
+        }
+        // Past due: not there, and whoever is told so must have it removed first.
+        assert_eq!(read(&keyspace, 1500, 0, &[b"b"]), (vec![None], 1));
+        assert_eq!(read(&keyspace, 1100, 1, &[b"a"]), (vec![None], 0));
+        assert_eq!(read(&keyspace, 1100, 16, &[b"a"]), (vec![None], 0));
+    }
+
+    #[test]
+    fn an_answer_ends_where_it_is_long_enough() {
+        // No byte like the one before it: nothing to compress.
+        let mut state = 1u32;
+        let long: Vec<u8> = std::iter::repeat_with(|| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 24) as u8
+        })
+        .take(ANSWER_BYTES)
+        .collect();
+        let keyspace = keyspace(&[&[b"SET", b"a", b"1"], &[b"SET", b"long", &long], &[b"SET", b"z", b"1"]]);
+        assert_eq!(read(&keyspace, 1000, 0, &[b"a", b"long", b"z"]).0.len(), 2);
+        assert_eq!(read(&keyspace, 1000, 0, &[b"long", b"long"]).0.len(), 1, "one at least");
+        assert_eq!(read(&keyspace, 1000, 0, &[b"z", b"nothing", b"a"]).0.len(), 3);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_decoded_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+            let _ = decode(Bytes::from(bytes));
+        }
+    }
 }

@@ -125,6 +125,13 @@ fn every_kind_of_value_arrives_as_it_was() {
         assert_eq!(&value_of(&mut redis, key), before, "{key} there");
     }
     assert_eq!(migrate(&mut ours, sides.redis.addr, &rest), Value::Simple("NOKEY".into()));
+    // And back: Redis moves them to us.
+    let target = sides.cluster.members[sides.cluster.leader()].client;
+    assert_eq!(migrate(&mut redis, target, &rest), Value::ok());
+    for (key, before) in keys.iter().zip(&before) {
+        assert_eq!(&value_of(&mut ours, key), before, "{key} back here");
+    }
+    assert_eq!(redis.cmd("DBSIZE").unwrap(), Value::Int(0));
 }
 
 #[test]

@@ -68,7 +68,7 @@ const POOLS: [(&str, &[&str]); 13] = [
 ];
 
 /// Templates; a word with `?` before it is there or not.
-const ORDERED: [&str; 65] = [
+const ORDERED: [&str; 68] = [
     "SET $k $v",
     "SET $k $v ?$setopt ?$setopt",
     "GET $k",
@@ -118,6 +118,9 @@ const ORDERED: [&str; 65] = [
     "OBJECT ENCODING $k",
     "SWAPDB 0 1",
     "FLUSHDB",
+    "SORT $k ?ALPHA ?DESC LIMIT $o $o",
+    "SORT $k ?ASC STORE $k",
+    "SORT_RO $k ?BY ?GET $m ?STORE",
     "HSET $k $f $v ?$f ?$v",
     "HSET h $f $v",
     "HMSET $k $f $v",
