@@ -17,7 +17,7 @@ impl Sides {
     fn new() -> Sides {
         let mut ports = PortBlock::take();
         let redis = RedisServer::start(&mut ports, &[]);
-        Sides { cluster: Cluster::start(ClusterOptions::new(BINARY)), redis, _ports: ports }
+        Sides { cluster: Cluster::start(ClusterOptions::new(BINARY).args("--write-timeout 60s")), redis, _ports: ports }
     }
 
     fn ours(&self) -> Conn {
@@ -55,7 +55,7 @@ fn values() -> Vec<(&'static str, Vec<Vec<u8>>)> {
         ("binary", vec![(0..=255).collect()]),
         ("even", vec![vec![b'a'; 100_000]]),
         ("large", vec![noise(40_000)]),
-        ("larger-than-a-piece", vec![noise(3 << 20)]),
+        ("larger-than-a-piece", vec![noise(3 << 19)]),
     ];
     for (_, words) in &mut all {
         words.insert(0, b"SET".to_vec());
@@ -97,7 +97,7 @@ fn every_kind_of_value_arrives_as_it_was() {
     let keys = fill(&mut ours);
     let before: Vec<_> = keys.iter().map(|key| value_of(&mut ours, key)).collect();
     // A copy first: all stay.
-    let all = [&["", "0", "20000", "COPY", "KEYS"], &keys[..]].concat();
+    let all = [&["", "0", "60000", "COPY", "KEYS"], &keys[..]].concat();
     assert_eq!(migrate(&mut ours, sides.redis.addr, &all), Value::ok());
     for (key, before) in keys.iter().zip(&before) {
         assert_eq!(&value_of(&mut redis, key), before, "{key} there");
@@ -106,7 +106,7 @@ fn every_kind_of_value_arrives_as_it_was() {
         assert_eq!(redis.cmd(&encoding).unwrap(), ours.cmd(&encoding).unwrap(), "{key}");
     }
     // They are there now: none is taken, none leaves.
-    let reply = migrate(&mut ours, sides.redis.addr, &[&["", "0", "20000", "KEYS"], &keys[..]].concat());
+    let reply = migrate(&mut ours, sides.redis.addr, &[&["", "0", "60000", "KEYS"], &keys[..]].concat());
     assert_eq!(
         error(&reply),
         "ERR Target instance replied with error: BUSYKEY Target key name already exists.",
@@ -115,10 +115,10 @@ fn every_kind_of_value_arrives_as_it_was() {
     assert_eq!(ours.cmd("DBSIZE").unwrap(), Value::Int(keys.len() as i64));
     // Over what is there, one by one and all together.
     redis.cmd("SET text old").unwrap();
-    assert_eq!(migrate(&mut ours, sides.redis.addr, &["text", "0", "20000", "REPLACE"]), Value::ok());
+    assert_eq!(migrate(&mut ours, sides.redis.addr, &["text", "0", "60000", "REPLACE"]), Value::ok());
     assert_eq!(redis.cmd("GET text").unwrap(), Value::bulk("hello"));
     assert_eq!(ours.cmd("EXISTS text").unwrap(), Value::Int(0));
-    let rest = [&["", "0", "20000", "REPLACE", "KEYS"], &keys[..]].concat();
+    let rest = [&["", "0", "60000", "REPLACE", "KEYS"], &keys[..]].concat();
     assert_eq!(migrate(&mut ours, sides.redis.addr, &rest), Value::ok(), "a key that is not there is passed over");
     assert_eq!(ours.cmd("DBSIZE").unwrap(), Value::Int(0));
     for (key, before) in keys.iter().zip(&before) {
@@ -142,7 +142,7 @@ fn time_to_live_database_and_many_keys_go_along() {
     ours.cmd("SET a 1 PX 500000").unwrap();
     ours.cmd("HSET h f v").unwrap();
     ours.cmd("SET past x PXAT 1").unwrap();
-    let reply = migrate(&mut ours, sides.redis.addr, &["", "5", "5000", "KEYS", "a", "past", "h", "nothing"]);
+    let reply = migrate(&mut ours, sides.redis.addr, &["", "5", "60000", "KEYS", "a", "past", "h", "nothing"]);
     assert_eq!(reply, Value::ok());
     assert_eq!(ours.cmd("DBSIZE").unwrap(), Value::Int(0));
     assert_eq!(redis.cmd("DBSIZE").unwrap(), Value::Int(0), "nothing in another database");
@@ -156,7 +156,7 @@ fn time_to_live_database_and_many_keys_go_along() {
     let pairs: Vec<&str> = keys.iter().flat_map(|key| [key.as_str(), "value"]).collect();
     assert_eq!(ours.call(&[&["MSET"], &pairs[..]].concat()).unwrap(), Value::ok());
     let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
-    let head = ["", "6", "20000", "KEYS"];
+    let head = ["", "6", "60000", "KEYS"];
     redis.cmd("SELECT 6").unwrap();
     redis.cmd("SET key:7 theirs").unwrap();
     let reply = migrate(&mut ours, sides.redis.addr, &[&head, &keys[..]].concat());
@@ -175,11 +175,11 @@ fn what_the_target_refuses_stays_here() {
     assert_eq!(redis.cmd("CONFIG SET requirepass secret").unwrap(), Value::ok());
     ours.cmd("SET k v").unwrap();
     for (rest, text) in [
-        (&["k", "0", "5000"][..], "NOAUTH"),
-        (&["k", "0", "5000", "AUTH", "wrong"], "WRONGPASS"),
-        (&["k", "0", "5000", "AUTH2", "nobody", "secret"], "WRONGPASS"),
-        (&["k", "99", "5000", "AUTH", "secret"], "ERR DB index is out of range"),
-        (&["k", "-1", "5000", "AUTH", "secret"], "ERR DB index is out of range"),
+        (&["k", "0", "60000"][..], "NOAUTH"),
+        (&["k", "0", "60000", "AUTH", "wrong"], "WRONGPASS"),
+        (&["k", "0", "60000", "AUTH2", "nobody", "secret"], "WRONGPASS"),
+        (&["k", "99", "60000", "AUTH", "secret"], "ERR DB index is out of range"),
+        (&["k", "-1", "60000", "AUTH", "secret"], "ERR DB index is out of range"),
     ] {
         let reply = migrate(&mut ours, sides.redis.addr, rest);
         let head = format!("ERR Target instance replied with error: {text}");
@@ -188,9 +188,9 @@ fn what_the_target_refuses_stays_here() {
         assert_eq!(redis.cmd("DBSIZE").unwrap(), Value::Int(0), "{rest:?}: not into database 0 either");
     }
     ours.cmd("CONFIG SET slowlog-log-slower-than 0").unwrap();
-    let reply = migrate(&mut ours, sides.redis.addr, &["k", "0", "5000", "COPY", "AUTH2", "default", "secret"]);
+    let reply = migrate(&mut ours, sides.redis.addr, &["k", "0", "60000", "COPY", "AUTH2", "default", "secret"]);
     assert_eq!(reply, Value::ok());
-    assert_eq!(migrate(&mut ours, sides.redis.addr, &["k", "0", "5000", "AUTH", "secret", "REPLACE"]), Value::ok());
+    assert_eq!(migrate(&mut ours, sides.redis.addr, &["k", "0", "60000", "AUTH", "secret", "REPLACE"]), Value::ok());
     assert_eq!(redis.cmd("GET k").unwrap(), Value::bulk("v"));
     assert_eq!(ours.cmd("EXISTS k").unwrap(), Value::Int(0));
     let log = format!("{:?}", ours.cmd("SLOWLOG GET 10").unwrap());
