@@ -110,6 +110,11 @@ impl Keeper {
             let unfounded = self.known.leads && inner.machine.applied().system.cluster.is_nil();
             self.duties_at = Instant::now() + if unfounded { LOOK_EVERY } else { DUTY_EVERY };
             self.mark();
+            if let Some(error) = inner.log.failed() {
+                // It can fail while nobody writes; whoever writes would hear of it, and nobody else.
+                inner.fail(error.to_string());
+                return;
+            }
             self.look_at_room();
             self.checkpoint(metrics);
             self.cut(metrics);

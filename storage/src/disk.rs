@@ -174,7 +174,10 @@ impl DiskFile for OsFile {
             return Ok(());
         }
         #[cfg(target_os = "linux")]
-        match rustix::fs::fallocate(&self.0, rustix::fs::FallocateFlags::empty(), 0, bytes) {
+        // A signal that comes meanwhile is no failure of the disk.
+        match rustix::io::retry_on_intr(|| {
+            rustix::fs::fallocate(&self.0, rustix::fs::FallocateFlags::empty(), 0, bytes)
+        }) {
             Ok(()) => return Ok(()),
             // Some file systems cannot reserve; the zeros that the caller writes then find out about space.
             Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {}

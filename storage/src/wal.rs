@@ -578,6 +578,12 @@ impl GroupLog {
         self.with(|group| Some(group.bytes_after(index))).unwrap_or(0)
     }
 
+    /// As [`Wal::failed`].
+    #[must_use]
+    pub fn failed(&self) -> Option<WalError> {
+        self.handle.shared.state.lock().failed.clone()
+    }
+
     /// As [`Wal::has_room`].
     #[must_use]
     pub fn has_room(&self) -> bool {

@@ -9,6 +9,7 @@ mod check;
 mod clients;
 mod compat;
 mod durability;
+mod failing_disk;
 mod fsync;
 mod full_disk;
 mod identity;

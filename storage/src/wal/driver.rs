@@ -2,7 +2,8 @@
 //! to the next segment and lets old ones go. A thread drives it in a server; a simulator may drive it as a task.
 //!
 //! Nothing is ever retried: the first write or sync that fails ends the log, since after a failed sync nobody can know
-//! which bytes are on disk.
+//! which bytes are on disk. That goes for the file that is made ready for later too: a disk that fails there fails. Only
+//! a disk that is full is waited for.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -103,7 +104,9 @@ impl WalDriver {
             sealed: true,
             orphans: VecDeque::new(),
         };
-        driver.prepare();
+        if let Err(error) = driver.prepare() {
+            driver.end(error);
+        }
         driver.count();
         driver
     }
@@ -118,12 +121,12 @@ impl WalDriver {
             }
             state.take(self.shared.config.batch_bytes)
         };
-        if !self.has_room_for(&ops) {
+        let room = self.has_room_for(&ops);
+        self.held = matches!(room, Ok(false));
+        if !matches!(room, Ok(true)) {
             self.shared.state.lock().put_back(ops);
-            self.held = true;
-            return false;
+            return self.unless_failed(room);
         }
-        self.held = false;
         self.shared.room.notify_all();
         self.write_ops(ops, true);
         self.pay(false);
@@ -141,13 +144,32 @@ impl WalDriver {
         drop(state);
         self.pay(true);
         if ops.is_empty() && (self.sealed || self.is_owing()) {
-            self.poll_maker(false);
-        } else if !self.has_room_for(&ops) {
-            self.shared.state.lock().put_back(ops);
-        } else {
+            let polled = self.poll_maker(false).map(|()| true);
+            self.unless_failed(polled);
+            return;
+        }
+        let room = self.has_room_for(&ops);
+        if matches!(room, Ok(true)) {
             let sync = ops.iter().any(Op::is_urgent);
             self.write_ops(ops, sync);
+        } else {
+            self.shared.state.lock().put_back(ops);
+            self.unless_failed(room);
         }
+    }
+
+    /// What is said, or false and the end of the log.
+    fn unless_failed(&self, outcome: Result<bool, WalError>) -> bool {
+        outcome.unwrap_or_else(|error| {
+            self.end(error);
+            false
+        })
+    }
+
+    /// Ends the log, and tells whoever waits.
+    fn end(&self, error: WalError) {
+        self.shared.fail(error);
+        self.shared.fail_queue();
     }
 
     /// Writes and syncs all that waits, and the proof of it. To be called after [`Wal::close`](super::Wal::close).
@@ -159,10 +181,10 @@ impl WalDriver {
         }
         // Even what needed no sync gets one, and the proof of it: behind an orderly stop all damage can be told from a
         // torn write.
-        match if self.dirty { self.sync() } else { Ok(()) } {
-            Ok(()) if self.has_room_for(&[]) => self.write_ops(Vec::new(), true),
-            Ok(()) => {}
-            Err(error) => drop(self.shared.fail(error)),
+        let synced = if self.dirty { self.sync() } else { Ok(()) };
+        let room = synced.and_then(|()| self.has_room_for(&[]));
+        if self.unless_failed(room) {
+            self.write_ops(Vec::new(), true);
         }
     }
 
@@ -192,8 +214,7 @@ impl WalDriver {
             return;
         }
         if let Err(error) = self.try_pay(idle) {
-            self.shared.fail(error);
-            self.shared.fail_queue();
+            self.end(error);
         }
         self.count();
     }
@@ -248,11 +269,8 @@ impl WalDriver {
             done(outcome.clone().map_err(io::Error::from));
         }
         let after = if sync && outcome.is_ok() { self.reclaim(last_op) } else { Ok(()) };
-        if let Err(error) = outcome.and(after) {
-            self.shared.fail(error);
-            self.shared.fail_queue();
-        } else {
-            self.poll_maker(false);
+        if let Err(error) = outcome.and(after).and_then(|()| self.poll_maker(false)) {
+            self.end(error);
         }
         self.count();
     }
@@ -364,32 +382,33 @@ impl WalDriver {
     }
 
     /// Whether a batch of these operations would find room. Nothing of it is written yet, so a disk that is full is no
-    /// failure here: it may have room later.
-    fn has_room_for(&mut self, ops: &[Op]) -> bool {
+    /// failure here: it may have room later. Any other trouble is.
+    fn has_room_for(&mut self, ops: &[Op]) -> Result<bool, WalError> {
         self.has_room_for_bytes(body_bytes(ops))
     }
 
-    fn has_room_for_bytes(&mut self, body: usize) -> bool {
+    fn has_room_for_bytes(&mut self, body: usize) -> Result<bool, WalError> {
         let need = blocks((BATCH_HEADER_BYTES + body) as u64);
         if self.at.end + need <= self.at.active.bytes {
-            return true;
+            return Ok(true);
         }
-        self.poll_maker(true);
+        self.poll_maker(true)?;
         if self.at.next.is_none() {
             let made = self.job().run();
-            let full = made.as_ref().is_err_and(WalError::is_no_space);
-            self.take_made(made);
-            if self.at.next.is_none() {
-                // Any other trouble comes again when it is written, and ends the log then.
-                return !full;
+            self.take_made(made)?;
+        }
+        let Some(next) = &self.at.next else { return Ok(false) };
+        if BLOCK_BYTES + need <= next.bytes {
+            return Ok(true);
+        }
+        match next.file.allocate(BLOCK_BYTES + need) {
+            Ok(()) => Ok(true),
+            Err(error) if is_no_space(&error) => {
+                self.shared.no_room.store(true, Relaxed);
+                Ok(false)
             }
+            Err(error) => Err(WalError::io("allocate", &next.path, error)),
         }
-        let larger = self.at.next.as_ref().filter(|next| BLOCK_BYTES + need > next.bytes);
-        let full = larger.is_some_and(|next| next.file.allocate(BLOCK_BYTES + need).is_err_and(|e| is_no_space(&e)));
-        if full {
-            self.shared.no_room.store(true, Relaxed);
-        }
-        !full
     }
 
     /// Makes sure that a batch with so many bytes of records fits the active segment, or moves on to the next one.
@@ -402,10 +421,10 @@ impl WalDriver {
             // A sync of the next file would not cover this one.
             self.sync()?;
         }
-        self.poll_maker(true);
+        self.poll_maker(true)?;
         let mut next = match self.at.next.take() {
             Some(next) => next,
-            // The last attempt failed: the reason of this one is the one to tell.
+            // There was no room at the last attempt.
             None => Arc::new(self.job().run()?),
         };
         if BLOCK_BYTES + need > next.bytes {
@@ -418,8 +437,7 @@ impl WalDriver {
         self.shared.state.lock().segments.insert(next.seq, Arc::clone(&next));
         self.at.active = next;
         self.at.end = BLOCK_BYTES;
-        self.prepare();
-        Ok(())
+        self.prepare()
     }
 
     fn job(&mut self) -> Job {
@@ -444,16 +462,17 @@ impl WalDriver {
     }
 
     /// Starts to make the segment after the active one, so that no batch has to wait for it.
-    fn prepare(&mut self) {
-        if self.at.next.is_none() {
-            let job = self.job();
-            self.maker.start(job);
-            self.poll_maker(false);
+    fn prepare(&mut self) -> Result<(), WalError> {
+        if self.at.next.is_some() {
+            return Ok(());
         }
+        let job = self.job();
+        self.maker.start(job);
+        self.poll_maker(false)
     }
 
-    /// Takes the segment that was made. A failure is only noted, and tried again: nothing was promised on it yet.
-    fn poll_maker(&mut self, wait: bool) {
+    /// Takes the segment that was made. Want of room is only noted, and it is tried again: nothing was promised on it yet.
+    fn poll_maker(&mut self, wait: bool) -> Result<(), WalError> {
         match self.maker.take(wait) {
             Some(made) => self.take_made(made),
             None => {
@@ -462,22 +481,27 @@ impl WalDriver {
                     let job = self.job();
                     self.maker.start(job);
                 }
+                Ok(())
             }
         }
     }
 
-    fn take_made(&mut self, made: Result<Segment, WalError>) {
-        let no_room = made.is_err();
-        let before = self.shared.no_room.swap(no_room, Relaxed);
+    fn take_made(&mut self, made: Result<Segment, WalError>) -> Result<(), WalError> {
         match made {
-            Ok(segment) => self.at.next = Some(Arc::new(segment)),
-            Err(error) if !before => {
-                tracing::error!(%error, "the disk has no room for the log: no writes are taken until it has");
+            Ok(segment) => {
+                self.at.next = Some(Arc::new(segment));
+                if self.shared.no_room.swap(false, Relaxed) {
+                    tracing::warn!("the disk has room for the log again");
+                }
+                Ok(())
             }
-            Err(_) => {}
-        }
-        if before && !no_room {
-            tracing::warn!("the disk has room for the log again");
+            Err(error) if error.is_no_space() => {
+                if !self.shared.no_room.swap(true, Relaxed) {
+                    tracing::error!(%error, "the disk has no room for the log: no writes are taken until it has");
+                }
+                Ok(())
+            }
+            Err(error) => Err(error),
         }
     }
 
@@ -493,7 +517,7 @@ impl WalDriver {
         let needed = self.at.live.iter().find(|(seq, live)| **seq >= active || live.entries > 0);
         let base = needed.map_or(active, |(seq, _)| *seq);
         let marks = self.at.marks.values().map(marks_bytes).sum();
-        if base <= self.at.base || !self.has_room_for_bytes(marks) {
+        if base <= self.at.base || !self.has_room_for_bytes(marks)? {
             return Ok(());
         }
         self.carry_over(base, marks)?;

@@ -198,6 +198,49 @@ fn a_failed_sync_ends_the_log_for_everybody() {
     assert_eq!(wal.stats().sync_failures, 1);
 }
 
+/// The batch with which the log moves on to its second segment, and makes the third.
+fn first_batch_of_a_second_segment() -> u64 {
+    let (wal, mut driver, _) = manual(&MemDisk::new()).unwrap();
+    let moves = |index: &u64| {
+        append(&wal.group(1), [*index], 3000);
+        driver.run_once();
+        wal.stats().live_segments > 1
+    };
+    (1..).find(moves).unwrap()
+}
+
+/// The file that is made ready for later is no exception: only a full disk is waited for.
+#[test]
+fn a_failed_sync_of_the_next_segment_ends_the_log_and_is_not_told_as_want_of_room() {
+    let batches = first_batch_of_a_second_segment();
+    let disk = MemDisk::new();
+    let (wal, mut driver, _) = manual(&disk).unwrap();
+    // One sync for each batch, until the one that makes a segment before it is written.
+    disk.fail_sync_after(batches - 1);
+    let mut results = Vec::new();
+    for index in 1..=batches {
+        let (done, result) = waiting();
+        wal.group(1).append(vec![(index, entry(index, 3000))], done);
+        driver.run_once();
+        results.push(result.try_recv().unwrap());
+    }
+    assert!(results.pop().unwrap().is_err());
+    assert!(results.iter().all(Result::is_ok));
+    assert!(wal.has_room(), "it is no want of room");
+    let error = wal.failed().unwrap().to_string();
+    assert!(error.contains("cannot sync /wal/0000000000000003.wal"), "{error}");
+    // Nothing is tried again, and nothing more is taken.
+    let operations = disk.operations();
+    let (done, later) = waiting();
+    wal.group(1).append(vec![(batches, entry(batches, 10))], done);
+    assert!(!driver.run_once());
+    driver.idle();
+    driver.close();
+    assert!(later.recv().unwrap().is_err() && disk.operations() == operations);
+    let (_, _, recovered) = manual(&disk.crash(3)).unwrap();
+    assert_eq!(recovered.groups[&1].entries, Some((1, batches - 1)));
+}
+
 #[test]
 fn entries_that_do_not_follow_are_refused_and_change_nothing() {
     let (wal, mut driver, _) = manual(&MemDisk::new()).unwrap();
