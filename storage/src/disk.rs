@@ -35,7 +35,7 @@ pub trait Disk: Send + Sync + 'static {
     fn create_dir_all(&self, dir: &Path) -> io::Result<()>;
     /// Makes the names in a directory durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
-    /// Locks a file (created if missing) against every other process; `WouldBlock` if somebody holds it.
+    /// Locks a file (created if missing) or a directory against every other process; `WouldBlock` if somebody holds it.
     fn lock(&self, path: &Path) -> io::Result<LockGuard>;
 }
 
@@ -139,7 +139,10 @@ impl Disk for OsDisk {
     }
 
     fn lock(&self, path: &Path) -> io::Result<LockGuard> {
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        let file = match path.is_dir() {
+            true => File::open(path)?,
+            false => OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?,
+        };
         match file.try_lock() {
             Ok(()) => Ok(Box::new(file)),
             Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),

@@ -1,7 +1,8 @@
 //! The data directory: one process at a time, and proof of whose directory it is.
 //!
-//! [`DataDir::open`] takes the lock (`flock` on the file `LOCK`, held until the value is dropped; the kernel frees it
-//! if the process dies) before anything in the directory is read. The file `IDENTITY` says which group the member
+//! [`DataDir::open`] takes the lock (`flock` on the directory and on the file `LOCK` in it, held until the value is
+//! dropped; the kernel frees it if the process dies) before anything in the directory is read. The one on the directory
+//! outlives a `LOCK` that somebody removes; the file says by whom. The file `IDENTITY` says which group the member
 //! belongs to and under which number; it is replaced atomically and is durable when [`DataDir::save`] returns.
 //!
 //! Nothing here decides whether an identity fits: that is the business of whoever joins or starts a group.
@@ -83,7 +84,7 @@ impl fmt::Display for Pid {
 pub struct DataDir {
     disk: Arc<dyn Disk>,
     path: PathBuf,
-    _lock: LockGuard,
+    _locks: Vec<LockGuard>,
 }
 
 impl fmt::Debug for DataDir {
@@ -104,21 +105,28 @@ impl DataDir {
         };
         disk.create_dir_all(path).map_err(io("create the directory"))?;
         let lock_path = path.join(LOCK_FILE);
-        let lock = match disk.lock(&lock_path) {
-            Ok(lock) => lock,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                let pid = disk::read_file(&*disk, &lock_path).ok();
-                let pid = pid.and_then(|text| String::from_utf8(text).ok()?.trim().parse().ok());
-                return Err(IdentityError::Locked { path: path.to_owned(), pid });
+        let mut locks = Vec::new();
+        for locked in [path, &lock_path] {
+            match disk.lock(locked) {
+                Ok(lock) => locks.push(lock),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let pid = disk::read_file(&*disk, &lock_path).ok();
+                    let pid = pid.and_then(|text| String::from_utf8(text).ok()?.trim().parse().ok());
+                    return Err(IdentityError::Locked { path: path.to_owned(), pid });
+                }
+                // Some file systems on a network lock files only.
+                Err(error) if locked == path => {
+                    tracing::warn!(%error, dir = %path.display(), "the directory can't be locked, only the file LOCK in it");
+                }
+                Err(error) => return Err(io("lock")(error)),
             }
-            Err(error) => return Err(io("lock")(error)),
-        };
+        }
         // Only for the message above: whoever is refused wants to know by whom.
         let pid = format!("{:<10}\n", std::process::id());
         disk.open(&lock_path)
             .and_then(|file| file.write_at(pid.as_bytes(), 0))
             .map_err(io("write the lock file in"))?;
-        Ok(Self { disk, path: path.to_owned(), _lock: lock })
+        Ok(Self { disk, path: path.to_owned(), _locks: locks })
     }
 
     /// As [`DataDir::open`], but only of a directory that holds a member already.
@@ -203,6 +211,29 @@ mod tests {
         assert!(error.to_string().contains(&wanted), "{error}");
         drop(first);
         DataDir::open(Arc::new(OsDisk), &path).unwrap();
+    }
+
+    #[test]
+    fn a_lock_file_that_is_removed_or_replaced_lets_nobody_in() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("data");
+        let disk = MemDisk::new();
+        let real: (Arc<dyn Disk>, &Path) = (Arc::new(OsDisk), &path);
+        let simulated: (Arc<dyn Disk>, &Path) = (Arc::new(disk), Path::new("/data"));
+        for (disk, path) in [real, simulated] {
+            let first = DataDir::open(disk.clone(), path).unwrap();
+            for again in [false, true] {
+                disk.remove(&path.join(LOCK_FILE)).unwrap();
+                if again {
+                    disk.create(&path.join(LOCK_FILE)).unwrap();
+                }
+                let error = DataDir::open(disk.clone(), path).unwrap_err();
+                assert!(matches!(error, IdentityError::Locked { .. }), "{error}");
+                drop(disk.create(&path.join(LOCK_FILE)).unwrap());
+            }
+            drop(first);
+            DataDir::open(disk, path).unwrap();
+        }
     }
 
     #[test]

@@ -493,7 +493,7 @@ impl Disk for MemDisk {
         if self.with(|state| Ok(state.locked.contains(path)))? {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        if self.open(path).is_err() {
+        if !self.with(|state| Ok(state.names.dirs.contains(path)))? && self.open(path).is_err() {
             self.create(path)?;
         }
         self.with(|state| Ok(state.locked.insert(path.to_owned())))?;

@@ -26,6 +26,14 @@ fn a_second_process_on_one_directory_is_refused_and_the_first_goes_on() {
     let first_output = cluster.members[1].output();
     let said = refused(&mut second).replace(&first_output, "").to_lowercase();
     assert!(said.contains("lock") || said.contains("in use") || said.contains("another process"), "{said}");
+    // Nor does it help to take the file away that looks like the lock.
+    fs::remove_file(dir.join("LOCK")).unwrap();
+    second.kill();
+    let said = refused(&mut second).replace(&first_output, "");
+    assert!(said.matches("in use by another process").count() == 2, "{said}");
+    for tool in ["dump", "verify"] {
+        assert_eq!(log_tool(tool, &dir).0, Some(2));
+    }
     assert!(cluster.members[1].is_ready());
     assert_eq!(cluster.members[1].conn().cmd("SET k v").unwrap(), Value::ok());
     cluster.wait_settled();
