@@ -34,11 +34,11 @@ use crate::runtime::Instant;
 use crate::state_machine::SnapshotData;
 use crate::status::{SnapshotProgress, Trouble};
 use crate::transport::rpc::{put_append, put_transfer, put_vote_request, read_append_answer, read_vote_response};
-use crate::transport::{
-    Exchange, HeldPeer, Kind, Lane, Lost, Transport, code, put_begin, put_end, put_piece, read_resume,
-};
-use crate::types::{GroupId, LogId, Member, MemberId, TypeConfig, Vote};
-use crate::wire::{Malformed, Reader};
+use crate::transport::{Exchange, HeldPeer, Kind, Lane, Lost, Transport, code};
+use crate::types::{GroupId, Member, MemberId, TypeConfig, Vote};
+use crate::wire::Malformed;
+
+mod sending;
 
 type AppendResult = StreamAppendResult<TypeConfig>;
 type RpcError = RPCError<TypeConfig>;
@@ -51,13 +51,6 @@ const WINDOW_BYTES: usize = 16 << 20;
 /// How long news of a commit waits for an entry to travel with. A follower answers no writes, so it may learn of a
 /// commit a little later; a message of its own for each would double what a busy group sends and receives.
 const COMMIT_WAITS: Duration = Duration::from_millis(2);
-/// Snapshot pieces under way.
-const PIECES: usize = 6;
-/// A snapshot that was broken off goes on after a pause, and is given up when nothing more arrives for so long.
-const RESUME_PAUSE: Duration = Duration::from_millis(200);
-const RESUME_PATIENCE: Duration = Duration::from_secs(30);
-/// A piece that is not confirmed for so long is lost.
-const PIECE_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Snapshots on their way, for status.
 pub(crate) type Sending = Arc<Mutex<std::collections::BTreeMap<MemberId, SnapshotProgress>>>;
@@ -474,129 +467,5 @@ impl Client {
             .await
             .map_err(|lost| unreachable(&lost))?;
         read_vote_response(body).map_err(|e| malformed(&e))
-    }
-
-    /// Sends a snapshot. Broken off, it goes on where the receiver says, as long as there is progress.
-    async fn send_snapshot(
-        &self,
-        vote: &Vote,
-        snapshot: Snapshot,
-        sent: &AtomicU64,
-    ) -> Result<SnapshotResponse<TypeConfig>, Lost> {
-        let (mut moved, mut before) = (Instant::now(), 0);
-        loop {
-            let lost = match self.send_snapshot_once(vote, &snapshot, sent).await {
-                Err(lost @ (Lost::Broken(_) | Lost::NotSent(_))) => lost,
-                outcome => return outcome,
-            };
-            let now = sent.load(Relaxed);
-            if now > before {
-                (moved, before) = (Instant::now(), now);
-            }
-            if now == 0 || moved.elapsed() >= RESUME_PATIENCE {
-                return Err(lost);
-            }
-            tracing::info!(group = self.group, to = self.target, bytes = now, %lost, "a snapshot was broken off");
-            tokio::time::sleep(RESUME_PAUSE).await;
-        }
-    }
-
-    async fn send_snapshot_once(
-        &self,
-        vote: &Vote,
-        snapshot: &Snapshot,
-        sent: &AtomicU64,
-    ) -> Result<SnapshotResponse<TypeConfig>, Lost> {
-        let Some(view) = &snapshot.snapshot.view else {
-            return Err(Lost::Failed(0, "there is no state to send yet".into()));
-        };
-        let meta = &snapshot.meta;
-        let mut exchange = self.peer.open(self.group, PIECE_PATIENCE).await?;
-        exchange.at_end(Some(Kind::SnapshotCancel));
-        let last: Option<&LogId> = meta.last_log_id.as_ref();
-        exchange
-            .send(Lane::Bulk, Kind::SnapshotBegin, |out| {
-                put_begin(out, vote, last, &meta.last_membership, &snapshot.snapshot.system, &view.header());
-            })
-            .await?;
-        let answer = confirmed(&mut exchange, PIECE_PATIENCE).await?;
-        let (from, chunks_done, there) = read_resume(answer).map_err(|e| Lost::Broken(e.to_string()))?;
-        // Only the receiver knows: one that has been started anew has nothing of it.
-        if sent.load(Relaxed) > 0 {
-            let how = if there > 0 { "a snapshot goes on where it broke off" } else { "a snapshot begins anew" };
-            tracing::info!(group = self.group, to = self.target, bytes = there, "{how}");
-        }
-        let ids: Vec<u128> = view.chunks().map(|(id, _)| id).collect();
-        let mut progress = SnapshotProgress { chunks_done, chunks_total: ids.len() as u64, bytes_sent: there };
-        let mut pace = Pace::new(self.snapshot_rate);
-        let mut open = 0;
-        let mut bytes = Vec::new();
-        for id in ids.into_iter().filter(|id| *id >= from) {
-            bytes.clear();
-            view.encode(id, &mut bytes);
-            let mut rest = &bytes[..];
-            loop {
-                let (piece, after) = rest.split_at(rest.len().min(self.piece_bytes));
-                rest = after;
-                while open >= PIECES {
-                    confirmed(&mut exchange, PIECE_PATIENCE).await?;
-                    open -= 1;
-                }
-                exchange
-                    .send(Lane::Bulk, Kind::SnapshotPiece, |out| put_piece(out, id, rest.is_empty(), piece))
-                    .await?;
-                open += 1;
-                progress.bytes_sent += piece.len() as u64;
-                sent.store(progress.bytes_sent, Relaxed);
-                self.counters.snapshot_bytes_sent.fetch_add(piece.len() as u64, Relaxed);
-                pace.wait(piece.len()).await;
-                if rest.is_empty() {
-                    break;
-                }
-            }
-            progress.chunks_done += 1;
-            self.sending.lock().insert(self.target, progress);
-        }
-        for _ in 0..open {
-            confirmed(&mut exchange, PIECE_PATIENCE).await?;
-        }
-        let (chunks, total) = (progress.chunks_done, progress.bytes_sent);
-        exchange.send(Lane::Bulk, Kind::SnapshotEnd, |out| put_end(out, chunks, total)).await?;
-        // Installing takes as long as the other disk needs; the connection tells if it died.
-        let body = exchange.answer().await?;
-        exchange.at_end(None);
-        let vote = Reader(body).vote().map_err(|e| Lost::Broken(e.to_string()))?;
-        Ok(SnapshotResponse::new(vote))
-    }
-}
-
-/// Holds what is sent to so many bytes a second.
-struct Pace {
-    rate: u64,
-    begun: Instant,
-    sent: u64,
-}
-
-impl Pace {
-    fn new(rate: u64) -> Self {
-        Self { rate, begun: Instant::now(), sent: 0 }
-    }
-
-    async fn wait(&mut self, bytes: usize) {
-        self.sent += bytes as u64;
-        if self.rate > 0 {
-            let due = self.begun + Duration::from_secs_f64(self.sent as f64 / self.rate as f64);
-            let left = due - Instant::now();
-            if !left.is_zero() {
-                tokio::time::sleep(left).await;
-            }
-        }
-    }
-}
-
-async fn confirmed(exchange: &mut Exchange, patience: Duration) -> Result<Bytes, Lost> {
-    match tokio::time::timeout(patience, exchange.answer()).await {
-        Ok(answer) => answer,
-        Err(_) => Err(Lost::Broken("a piece of the snapshot was not confirmed in time".into())),
     }
 }

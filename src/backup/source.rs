@@ -9,7 +9,8 @@ use quorate_storage::backup::{Encoder, Head, PIECE_BYTES};
 
 use crate::engine;
 
-/// An iterator over the bytes. It holds the view, and in memory no more than one block and one chunk.
+/// An iterator over the bytes. It holds what is still to come of the view, and no more than one block and one chunk
+/// besides.
 pub struct Source {
     head: Option<Head>,
     encoder: Option<Encoder>,
@@ -71,6 +72,7 @@ impl Iterator for Source {
             self.encoder = Some(Encoder::begin(&head, &mut out));
         }
         let mut encoder = self.encoder.take()?;
+        let mut done = None;
         while out.len() < PIECE_BYTES {
             let Some(id) = self.chunks.next() else {
                 let _ = encoder.end(&mut out);
@@ -79,6 +81,11 @@ impl Iterator for Source {
             self.chunk.clear();
             self.view.encode(id, &mut self.chunk);
             encoder.chunk(id, &self.chunk, &mut out);
+            done = Some(id);
+        }
+        // What is on its way is not needed here: writes meanwhile must not keep all of the old state in memory.
+        if let (Some(id), Some(view)) = (done, Arc::get_mut(&mut self.view)) {
+            view.release(id);
         }
         // A slot that was very large must not keep its room.
         self.chunk.shrink_to(PIECE_BYTES);

@@ -21,6 +21,8 @@ mod migrate;
 mod proxy;
 mod rebuild;
 mod recovery;
+mod relay;
+mod snapshots;
 mod stale_reads;
 mod supervisor;
 

@@ -121,25 +121,43 @@ struct Partial {
 /// The state of a snapshot whose connection broke, by the bytes of its beginning: the same beginning means the same
 /// position of the same log, and with it the same chunks.
 #[derive(Clone, Default)]
-pub(crate) struct Partials(Arc<Mutex<Option<(Bytes, Partial)>>>);
+pub(crate) struct Partials(Arc<Mutex<Kept>>);
+
+#[derive(Default)]
+struct Kept {
+    /// Counts what was kept: the same snapshot may break off again, and then has its whole time again.
+    times: u64,
+    partial: Option<(Bytes, Partial)>,
+}
 
 impl Partials {
     /// What is here of that snapshot. That of any other is given up.
     fn take(&self, which: &Bytes) -> Option<Partial> {
-        let (kept, partial) = self.0.lock().take()?;
+        let (kept, partial) = self.0.lock().partial.take()?;
         (kept == *which).then_some(partial)
     }
 
     fn keep(&self, which: Bytes, partial: Partial) {
-        *self.0.lock() = Some((which.clone(), partial));
-        let kept = self.clone();
+        let (times, kept) = (self.put(which, partial), self.clone());
         tokio::spawn(async move {
             tokio::time::sleep(KEEP_PARTIAL).await;
-            let mut kept = kept.0.lock();
-            if kept.as_ref().is_some_and(|(there, _)| *there == which) {
-                *kept = None;
-            }
+            kept.expire(times);
         });
+    }
+
+    fn put(&self, which: Bytes, partial: Partial) -> u64 {
+        let mut kept = self.0.lock();
+        kept.times += 1;
+        kept.partial = Some((which, partial));
+        kept.times
+    }
+
+    /// The time of what was put in then is over.
+    fn expire(&self, times: u64) {
+        let mut kept = self.0.lock();
+        if kept.times == times {
+            kept.partial = None;
+        }
     }
 }
 
@@ -364,6 +382,20 @@ mod tests {
             entries: range.map(|index| Entry::new(id(index), payload(index))).collect(),
             leader_commit: None,
         }
+    }
+
+    #[test]
+    fn what_broke_off_again_is_kept_for_its_whole_time_again() {
+        let (kept, which) = (Partials::default(), Bytes::from_static(b"beginning"));
+        let restore = Box::new(Nothing);
+        let first = kept.put(which.clone(), Partial { restore, chunks: 1, total: 1, before: Some(0) });
+        let partial = kept.take(&which).unwrap();
+        let second = kept.put(which.clone(), partial);
+        kept.expire(first);
+        let partial = kept.take(&which).expect("only the first time is over");
+        kept.expire(second);
+        kept.put(which.clone(), partial);
+        assert!(kept.take(&Bytes::from_static(b"another")).is_none() && kept.take(&which).is_none());
     }
 
     /// A leader that was just elected does not know what the others have, and sends a snapshot to one that lacks nothing.

@@ -1,11 +1,13 @@
 //! Checkpoints, recovery from them, and snapshots to members that lag.
 
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use quorate_raft::{Event, Limits, RaftTimings};
 
 use crate::cluster::{Cluster, LONG, eventually, now};
+use crate::toy::CHUNKS;
 
 /// A log that is cut soon.
 fn small() -> Limits {
@@ -216,4 +218,31 @@ async fn the_tail_of_the_log_is_part_of_what_is_loaded() {
     let (total, loaded) = cluster.running[&1].loaded();
     assert_eq!(total, loaded, "it has started");
     assert!(total > checkpoint.0 + 200_000, "{total} bytes with 200 KB behind a checkpoint of {checkpoint:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn what_the_receiver_has_is_let_go_of_and_one_that_begins_anew_gets_a_newer_snapshot() {
+    // Some seconds for one snapshot. A view of the toy can't give a chunk that it has let go of.
+    let mut cluster = Cluster::with_limits(1, Limits { snapshot_rate: 300_000, ..small() }).await;
+    fill(&cluster, 0..800, 1000).await;
+    cut(&cluster, 1).await;
+    let released = cluster.running[&1].toy.released.clone();
+    let before = released.load(Relaxed);
+    let new = cluster.join(false).await;
+    let group = cluster.running[&1].group.clone();
+    let on_its_way = || now(group.status()).members.iter().any(|member| member.id == new && member.snapshot.is_some());
+    eventually("chunks are let go of on the way", || {
+        (released.load(Relaxed) >= before + CHUNKS / 4 && on_its_way()).then_some(())
+    })
+    .await;
+    // It has nothing any more of what it had confirmed.
+    cluster.kill(new);
+    cluster.add("n", 1).await.unwrap();
+    cluster.start(new).await;
+    assert_eq!(cluster.agree().await.len(), 801);
+    let status = cluster.running[&new].group.status().await;
+    assert_eq!(status.snapshots_received, 1);
+    assert!(status.snapshot_bytes_received > 800_000, "{} bytes", status.snapshot_bytes_received);
+    let sent = released.load(Relaxed) - before;
+    assert!(sent > CHUNKS, "{sent} chunks were let go of, with two snapshots begun");
 }

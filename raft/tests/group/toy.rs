@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use parking_lot::Mutex;
@@ -28,6 +29,8 @@ pub struct Toy {
     state: Mutex<State>,
     /// Applied with and without replies: for checking who asks for them.
     pub with_replies: Mutex<u64>,
+    /// Chunks that views of it have let go of.
+    pub released: Arc<AtomicU64>,
 }
 
 fn chunk_of(name: &[u8]) -> u128 {
@@ -106,7 +109,7 @@ impl StateMachine for Toy {
     }
 
     fn view(&self) -> Arc<dyn View> {
-        Arc::new(ToyView(self.state.lock().clone()))
+        Arc::new(ToyView(self.state.lock().clone(), self.released.clone()))
     }
 
     fn restore(&self, header: &[u8], _fast: bool) -> Result<Box<dyn Restore>, ApplyError> {
@@ -120,7 +123,7 @@ impl StateMachine for Toy {
     }
 }
 
-pub struct ToyView(State);
+pub struct ToyView(State, Arc<AtomicU64>);
 
 impl View for ToyView {
     fn header(&self) -> Vec<u8> {
@@ -149,6 +152,12 @@ impl View for ToyView {
         buffer.iter().fold(7, |sum: u128, byte| sum.wrapping_mul(1_000_003).wrapping_add(u128::from(*byte)))
     }
 
+    fn release(&mut self, upto: u128) {
+        let before = self.0.chunks.len();
+        self.0.chunks.retain(|id, _| *id > upto);
+        self.1.fetch_add((before - self.0.chunks.len()) as u64, Relaxed);
+    }
+
     fn as_any(&self) -> &dyn Any {
         self
     }
@@ -173,6 +182,6 @@ impl Restore for ToyRestore {
     }
 
     fn finish(self: Box<Self>) -> Result<Arc<dyn View>, ApplyError> {
-        Ok(Arc::new(ToyView(self.0)))
+        Ok(Arc::new(ToyView(self.0, Arc::default())))
     }
 }
