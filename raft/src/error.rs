@@ -1,5 +1,7 @@
 //! Errors of this room. What a caller may conclude from each is part of its contract.
 
+use quorate_storage::checkpoint::CheckpointError;
+
 use crate::types::{Member, MemberId};
 
 /// Why a proposal has no reply.
@@ -68,6 +70,9 @@ pub enum ChangeError {
     /// The disk has no room for it. Nothing was changed.
     #[error("{0}")]
     NoRoom(String),
+    /// The checkpoint store has failed, and writes nothing more until this member starts again. The log has everything.
+    #[error("{0}")]
+    StoreFailed(String),
     /// Another change is under way. Nothing was changed.
     #[error("another change of the membership is under way")]
     Busy,
@@ -77,6 +82,20 @@ pub enum ChangeError {
     /// The group has stopped.
     #[error("the group has stopped")]
     Stopped,
+}
+
+impl From<CheckpointError> for ChangeError {
+    fn from(error: CheckpointError) -> Self {
+        let words = error.to_string();
+        match error {
+            CheckpointError::NoRoom(_) => Self::NoRoom(words),
+            CheckpointError::Busy(_) => Self::Refused(words),
+            CheckpointError::Store(_)
+            | CheckpointError::Damaged(_)
+            | CheckpointError::Corrupt { .. }
+            | CheckpointError::Version { .. } => Self::StoreFailed(words),
+        }
+    }
 }
 
 /// Why a call to another member has no answer.

@@ -440,9 +440,7 @@ impl Inner {
             if failures() > failed_before
                 && let Some(error) = self.counters.checkpoint_error.lock().clone()
             {
-                let words = error.to_string();
-                let full = matches!(error, CheckpointError::NoRoom(_));
-                return Err(if full { ChangeError::NoRoom(words) } else { ChangeError::Refused(words) });
+                return Err(error.into());
             }
             if self.failure.lock().is_some() || self.stopping.load(SeqCst) && Instant::now() >= deadline {
                 return Err(ChangeError::Stopped);

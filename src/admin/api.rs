@@ -66,6 +66,13 @@ impl From<ChangeError> for ApiError {
             ChangeError::NoRoom(_) => {
                 Self::new(507, "no_room", message, "make room on this member's disk, and ask again")
             }
+            ChangeError::StoreFailed(_) => Self::new(
+                500,
+                "store_failed",
+                message,
+                "see to its disk and restart this member: it takes no checkpoint before that; what was acknowledged is in \
+                 its log",
+            ),
             ChangeError::Busy => Self::new(409, "busy", message, "nothing was changed: try again in a moment"),
             ChangeError::Unknown(_) => Self::unknown_outcome(message),
             ChangeError::Stopped => Self::stopped(message),
@@ -335,5 +342,22 @@ impl Request {
     /// The leader has to answer it.
     pub fn needs_leader(&self) -> bool {
         !matches!(self, Self::Status | Self::Snapshot)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_storage::checkpoint::CheckpointError;
+
+    use super::*;
+
+    #[test]
+    fn a_store_that_failed_says_what_to_do_about_it() {
+        let told = |error: CheckpointError| ApiError::from(ChangeError::from(error));
+        let failed = told(CheckpointError::Store("Input/output error".to_owned()));
+        assert_eq!((failed.status, failed.code.as_str()), (500, "store_failed"));
+        assert!(failed.hint.contains("restart this member"), "{}", failed.hint);
+        assert_eq!(told(CheckpointError::NoRoom(5)).code, "no_room");
+        assert_eq!(told(CheckpointError::Busy(1)).code, "refused");
     }
 }
