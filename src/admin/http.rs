@@ -288,7 +288,7 @@ fn check_token(headers: &HeaderMap, token: &str) -> Result<(), ApiError> {
             401,
             "unauthorized",
             "the admin token is missing or wrong",
-            "send it as Authorization: Bearer TOKEN (quorate takes it from --admin-token)",
+            "send it as Authorization: Bearer TOKEN (the command line takes it from --token)",
         )),
     }
 }

@@ -249,7 +249,14 @@ fn begin(
         fs::remove_dir_all(&part).with_context(|| format!("cannot remove {}", part.display()))?;
     }
     fs::create_dir(&part).with_context(|| format!("cannot make {}", part.display()))?;
-    begin_group(&place(&part), GROUP, new, header, chunks)?;
+    let begun = begin_group(&place(&part), GROUP, new, header, chunks);
+    if begun.is_err() {
+        // Most likely the disk is full: what is of no use must not keep it so.
+        let _ = fs::remove_dir_all(&part);
+    }
+    begun.with_context(|| {
+        format!("cannot write the new group to {}; what there was of it is removed", part.display())
+    })?;
     Ok(part)
 }
 
