@@ -66,6 +66,12 @@ pub enum FileError {
         /// The answer.
         source: io::Error,
     },
+    /// It appeared while the backup was taken.
+    #[error("{path} exists by now, and was not replaced")]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
     /// The process that was to load it did not say that it could.
     #[error("the backup was written to {path}, but loading it in a process of its own failed: {why}")]
     Rehearsal {
@@ -119,24 +125,52 @@ pub fn facts<R: Read>(reader: &Reader<R>) -> Facts {
     }
 }
 
+/// The file that this process runs from, whatever has its name by now: a package manager may have put another in its
+/// place, and what it was called is then no name of any file.
+fn this_program() -> io::Result<PathBuf> {
+    let running = Path::new("/proc/self/exe");
+    if running.exists() { Ok(running.to_owned()) } else { std::env::current_exe() }
+}
+
+/// Another process of this program, that loads a backup and gives way to all others.
+fn rehearsal(path: &Path) -> io::Result<Command> {
+    let mut command = Command::new(this_program()?);
+    #[cfg(unix)]
+    std::os::unix::process::CommandExt::arg0(&mut command, "quorate");
+    command.args(["backup", "verify", "--json", "--give-way"]).arg(path).stdin(Stdio::null());
+    Ok(command)
+}
+
+/// From now on this process is the last to get the processor, and the first to go when memory runs out: what it does is a
+/// proof beside a member that serves.
+pub fn give_way() {
+    // Neither is worth a failure.
+    let _ = rustix::process::nice(19);
+    let _ = fs::write("/proc/self/oom_score_adj", "1000");
+}
+
 /// Has another process of this program load a backup: what it says it read.
 ///
 /// # Errors
 /// What that process said, if it could not.
 fn rehearse(path: &Path) -> Result<Facts, FileError> {
     let failed = |why: String| FileError::Rehearsal { path: path.to_owned(), why };
-    let program = std::env::current_exe().map_err(|error| failed(error.to_string()))?;
-    let output = Command::new(program)
-        .args(["backup", "verify", "--json"])
-        .arg(path)
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|error| failed(error.to_string()))?;
+    let output = rehearsal(path).and_then(|mut rehearsal| rehearsal.output());
+    let output = output.map_err(|error| failed(error.to_string()))?;
     if !output.status.success() {
         let said = [output.stderr, output.stdout].concat();
         return Err(failed(format!("{} ({})", String::from_utf8_lossy(&said).trim(), output.status)));
     }
     serde_json::from_slice(&output.stdout).map_err(|error| failed(error.to_string()))
+}
+
+/// What becomes of a file that has the name already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Existing {
+    /// It stays, and there is no backup.
+    Kept,
+    /// The backup takes its place.
+    Replaced,
 }
 
 /// A backup on disk under another name than the one it is to have.
@@ -157,14 +191,21 @@ impl Saved {
     /// Has another process load it, and gives it its name if that could. Otherwise the file is removed.
     ///
     /// # Errors
-    /// If it cannot be loaded, or the file system says no.
-    pub fn commit(mut self) -> Result<Facts, FileError> {
+    /// If it cannot be loaded, there is a file of that name by now, or the file system says no.
+    pub fn commit(mut self, existing: Existing) -> Result<Facts, FileError> {
         let read = rehearse(&self.part)?;
         if read != self.facts {
             let why = "it read something else than what was written".to_owned();
             return Err(FileError::Rehearsal { path: self.part.clone(), why });
         }
-        fs::rename(&self.part, &self.path).map_err(io_error("rename", &self.part))?;
+        match existing {
+            Existing::Replaced => fs::rename(&self.part, &self.path),
+            Existing::Kept => rename_new(&self.part, &self.path),
+        }
+        .map_err(|source| match source.kind() {
+            io::ErrorKind::AlreadyExists => FileError::Exists { path: self.path.clone() },
+            _ => io_error("rename", &self.part)(source),
+        })?;
         self.named = true;
         sync_dir(&self.path)?;
         Ok(read)
@@ -179,6 +220,24 @@ impl Drop for Saved {
     }
 }
 
+/// Renames to a name that no file may have.
+fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
+    {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        use rustix::io::Errno;
+        match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+            // Not every file system can tell.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {}
+            renamed => return Ok(renamed?),
+        }
+    }
+    if to.exists() {
+        return Err(io::ErrorKind::AlreadyExists.into());
+    }
+    fs::rename(from, to)
+}
+
 fn sync_dir(path: &Path) -> Result<(), FileError> {
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(io_error("sync", dir))
@@ -190,12 +249,14 @@ fn sync_dir(path: &Path) -> Result<(), FileError> {
 /// # Errors
 /// If what comes is no backup, is broken off, or cannot be written. Nothing of it is left then.
 pub fn save(path: &Path, input: impl Read, mut progress: impl FnMut(u64, u64, u64)) -> Result<Saved, FileError> {
+    // Nobody else's, even if two take a backup to the same name.
+    let own = Uuid::new_v4().simple().to_string();
     let mut part: OsString = path.as_os_str().to_owned();
-    part.push(".part");
+    part.push(format!(".{}.part", &own[..8]));
     let part = PathBuf::from(part);
     // It holds all keys and the seed of their hashes: for the owner's eyes only.
     let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true);
+    options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let file = options.open(&part).map_err(io_error("write", &part))?;
@@ -310,6 +371,27 @@ mod tests {
         assert_eq!((told.0, facts.bytes), (told.1, fs::metadata(&saved.part).unwrap().len()));
         drop(saved);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is left of what was not loaded");
+    }
+
+    #[test]
+    fn two_that_take_one_to_the_same_name_do_not_meet_and_what_is_there_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("b");
+        let first = save(&path, source(50).into_read(), |_, _, _| ()).unwrap();
+        let second = save(&path, source(5000).into_read(), |_, _, _| ()).unwrap();
+        assert_eq!(verify(&first.part).unwrap().keys, 50);
+        assert_eq!(verify(&second.part).unwrap().keys, 5000);
+        rename_new(&first.part, &path).unwrap();
+        let refused = rename_new(&second.part, &path).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(verify(&path).unwrap().keys, 50);
+    }
+
+    #[test]
+    fn a_backup_is_loaded_by_a_process_that_gives_way() {
+        let command = rehearsal(Path::new("a")).unwrap();
+        let args: Vec<_> = command.get_args().collect();
+        assert_eq!(args, ["backup", "verify", "--json", "--give-way", "a"]);
     }
 
     #[test]

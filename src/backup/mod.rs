@@ -14,5 +14,5 @@ mod file;
 pub mod schedule;
 mod source;
 
-pub use file::{Facts, FileError, Saved, facts, save, utc, verify};
+pub use file::{Existing, Facts, FileError, Saved, facts, give_way, save, utc, verify};
 pub use source::Source;

@@ -1,6 +1,5 @@
 //! `quorate backup`: a running group's data to a file, and the check of such a file.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
@@ -11,12 +10,13 @@ use super::http::{self, Client, Problem};
 use super::progress::Line;
 use super::table::bytes;
 use crate::admin::api::{ApiError, MembersView};
-use crate::backup::{self, Facts, FileError};
+use crate::backup::{self, Existing, Facts, FileError, Saved};
 
 /// Save the data of a running group to a file, or check such a file
 ///
 /// The backup is taken of a follower, holds everything that was acknowledged before, and is loaded by a process of its
-/// own before it gets its name. It holds the secret seed of the group's hashes: keep it as you keep the data.
+/// own before it gets its name. Until then it is called FILE.*.part, and that is what stays of one that was killed. It
+/// holds the secret seed of the group's hashes: keep it as you keep the data.
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(super) struct Backup {
@@ -38,13 +38,19 @@ enum Action {
     Verify {
         /// The file
         file: PathBuf,
+        /// Give way to everything else on this machine, and be the first to end when its memory runs out
+        #[arg(long)]
+        give_way: bool,
     },
 }
 
 impl Backup {
     pub(super) fn run(&self) -> Result<(), Problem> {
         match (&self.action, &self.file) {
-            (Some(Action::Verify { file }), _) => {
+            (Some(Action::Verify { file, give_way }), _) => {
+                if *give_way {
+                    backup::give_way();
+                }
                 let facts = backup::verify(file)?;
                 show(&facts, self.target.json, &format!("{} is whole and can be loaded.", file.display()));
                 Ok(())
@@ -62,44 +68,69 @@ impl Backup {
         let asked = self.target.client()?;
         let members: MembersView = http::view(&asked, asked.get("/v1/members")?)?;
         let after = members.members.iter().filter_map(|member| member.applied).max();
-        let (from, input) = self.open(&asked, &members, after)?;
+        let path = after.map_or_else(|| "/v1/backup".to_owned(), |after| format!("/v1/backup?after={after}"));
         let mut line = Line::new();
-        let saved = backup::save(file, input, |chunks, of, size| {
-            let percent = (chunks * 100).checked_div(of).unwrap_or(100);
-            line.show(&format!("{percent:>3} % of a backup from {from}, {}", bytes(size)));
-        })?;
+        let saved = first_good(self.sources(asked, &members)?, file, &path, &mut line)?;
         line.show("loading it in a process of its own");
-        let facts = saved.commit()?;
+        let facts = saved.commit(Existing::Kept)?;
         line.end("");
         show(&facts, self.target.json, &format!("{} is written, synced, and was loaded.", file.display()));
         Ok(())
     }
 
-    /// The stream of the best follower; of the member that was named, where there is none or it does not answer.
-    fn open(
-        &self,
-        asked: &Client,
-        members: &MembersView,
-        after: Option<u64>,
-    ) -> Result<(String, impl Read + use<>), Problem> {
-        let path = after.map_or_else(|| "/v1/backup".to_owned(), |after| format!("/v1/backup?after={after}"));
+    /// Who is asked, in this order: followers, the best first, and then the member that was named, for there may be none
+    /// of them, or only members may reach their addresses.
+    fn sources(&self, asked: Client, members: &MembersView) -> Result<Vec<(String, Client)>, Problem> {
         let mut followers: Vec<_> = members
             .members
             .iter()
             .filter(|member| Some(member.id) != members.leader && member.health == "ok" && !self.here)
             .collect();
         followers.sort_by_key(|member| std::cmp::Reverse((member.voter, member.applied)));
+        let streaming = |base: &str| Client::streaming(base, self.target.token.clone());
+        let mut sources = Vec::new();
         for member in followers {
-            let client = Client::streaming(&format!("http://{}", member.admin), self.target.token.clone())?;
-            match client.stream(&path) {
-                Ok(input) => return Ok((format!("member {}", member.id), input)),
-                // Its address may be one that only members reach.
-                Err(problem) => eprintln!("member {} gives no backup: {problem}", member.id),
-            }
+            sources.push((format!("member {}", member.id), streaming(&format!("http://{}", member.admin))?));
         }
-        let client = Client::streaming(asked.base(), self.target.token.clone())?;
-        Ok((asked.base().to_owned(), client.stream(&path)?))
+        if sources.iter().all(|(_, client)| client.base() != asked.base()) {
+            sources.push((asked.base().to_owned(), streaming(asked.base())?));
+        }
+        Ok(sources)
     }
+}
+
+/// The stream of the first that gives it to its end, saved.
+fn first_good(sources: Vec<(String, Client)>, file: &Path, path: &str, line: &mut Line) -> Result<Saved, Problem> {
+    let mut last: Option<(String, Problem)> = None;
+    for (from, client) in sources {
+        if let Some((from, problem)) = last.take() {
+            eprintln!("{from} gives no backup: {problem}");
+        }
+        let input = match client.stream(path) {
+            Ok(input) => input,
+            Err(problem) => {
+                last = Some((from, problem));
+                continue;
+            }
+        };
+        let saved = backup::save(file, input, |chunks, of, size| {
+            let percent = (chunks * 100).checked_div(of).unwrap_or(100);
+            line.show(&format!("{percent:>3} % of a backup from {from}, {}", bytes(size)));
+        });
+        match saved {
+            Ok(saved) => return Ok(saved),
+            // What came is at fault, not the disk here.
+            Err(FileError::Backup { source, .. }) => {
+                line.end("");
+                let words = format!("the backup that {from} gave did not come to its end: {source}");
+                let hint = "nothing of it was kept: take it again, once the members are well (quorate status)";
+                last = Some((from, refused("broken_off", words, hint)));
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let nobody = || refused("no_member", "there is no member to ask".to_owned(), "give --admin URL of one that runs");
+    Err(last.map_or_else(nobody, |(_, problem)| problem))
 }
 
 fn refused(code: &str, message: String, hint: &str) -> Problem {
@@ -112,6 +143,7 @@ impl From<FileError> for Problem {
             FileError::Backup { .. } | FileError::Unloadable { .. } => {
                 ("bad_backup", "use an older backup, or take another one: this file cannot be restored")
             }
+            FileError::Exists { .. } => ("exists", "the backup that was just taken is gone; choose another name"),
             FileError::Io { .. } => ("file", "check the path, the permissions and the room on the disk"),
             FileError::Rehearsal { .. } => ("rehearsal", "the file was removed; take the backup again"),
         };

@@ -91,8 +91,9 @@ settings! {
     BackupDir "backup-dir", Kind::Text, "", PINNED,
         "Directory that this member saves backups of the data to; empty: it takes none";
     BackupInterval "backup-interval", Kind::Millis(1000, ANY), "86400000", NONE,
-        "Time between two of them (milliseconds, or 24h)";
-    BackupKeep "backup-keep", Kind::Int(1, INT_MAX), "7", NONE, "How many of them stay; older ones are removed";
+        "Time from one of them to the next (milliseconds, or 24h); the first comes some minutes after a start";
+    BackupKeep "backup-keep", Kind::Int(1, INT_MAX), "7", NONE,
+        "How many of them stay; older ones of this member are removed, those of an id or a group it had before are not";
     CheckInterval "check-interval", Kind::Millis(0, INT_MAX), "600000", PINNED,
         "Compare what the members hold so often; one that differs stops (milliseconds, or 10m; 0: never)";
     KeepLogBytes "keep-log-bytes", Kind::Memory(0, ANY), "33554432", PINNED,
