@@ -304,7 +304,9 @@ impl Builder {
         let book = shared.book.clone().lock_owned().await;
         // A snapshot may have been installed since the view was taken; it is newer.
         let before = book.meta.clone();
-        let is_news = before.as_ref().is_none_or(|old| old.last_log_id < self.applied.last);
+        let is_newer = before.as_ref().is_none_or(|old| old.last_log_id < self.applied.last);
+        // What was saved is of no use once the store has lost it.
+        let is_news = is_newer || shared.store.is_lost();
         let start = Instant::now();
         let meta = Meta { last_log_id: self.applied.last, last_membership: self.applied.membership.clone() };
         shared.counters.checkpoint_since.store(start.as_nanos(), Relaxed);
@@ -320,6 +322,8 @@ impl Builder {
                 Ok(meta)
             }
             Some(Err(error)) if error.is_damage() => Err(corrupt(format!("the checkpoint store is corrupt: {error}"))),
+            // Nothing more can be saved, and the log would grow for ever.
+            Some(Err(error @ CheckpointError::Disk(_))) => Err(io::Error::other(error)),
             // The log still holds everything. Say so and try again later: a full disk may get room.
             Some(Err(error)) => {
                 shared.counters.checkpoint_failed(shared.group, &error);

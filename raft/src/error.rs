@@ -89,8 +89,8 @@ impl From<CheckpointError> for ChangeError {
         let words = error.to_string();
         match error {
             CheckpointError::NoRoom(_) => Self::NoRoom(words),
-            CheckpointError::Busy(_) => Self::Refused(words),
-            CheckpointError::Store(_)
+            CheckpointError::Busy(_) | CheckpointError::Store(_) => Self::Refused(words),
+            CheckpointError::Disk(_)
             | CheckpointError::Damaged(_)
             | CheckpointError::Corrupt { .. }
             | CheckpointError::Version { .. } => Self::StoreFailed(words),

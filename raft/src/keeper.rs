@@ -239,16 +239,17 @@ impl Keeper {
         let inner = &self.inner;
         let applied = metrics.last_applied.as_ref().map(|id| id.index());
         let since = self.checkpoint_at.elapsed();
-        let news = applied > inner.machine.durable();
-        let large = inner.log.bytes() > inner.limits.checkpoint_log_bytes + inner.limits.keep_log_bytes
-            && since >= CHECKPOINT_PAUSE;
+        let lost = inner.machine.has_lost_its_checkpoint();
+        let news = applied > inner.machine.durable() || lost;
+        let large = inner.log.bytes() > inner.limits.checkpoint_log_bytes + inner.limits.keep_log_bytes;
+        let urgent = (large || lost) && since >= CHECKPOINT_PAUSE;
         // What a checkpoint lets go may be just the room that is wanted.
         let wanted = self.is_full() && since >= FULL_EVERY;
-        if !news || !(large || wanted || since >= inner.limits.checkpoint_interval) {
+        if !news || !(urgent || wanted || since >= inner.limits.checkpoint_interval) {
             return;
         }
         self.checkpoint_at = Instant::now();
-        if wanted {
+        if wanted || lost {
             inner.machine.hurry();
         }
         let raft = inner.raft.clone();

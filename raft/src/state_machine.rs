@@ -339,6 +339,11 @@ impl Machine {
         let _ = self.shared.limits.set(limits);
     }
 
+    /// The last checkpoint was found to be damaged, and is not written anew yet.
+    pub(crate) fn has_lost_its_checkpoint(&self) -> bool {
+        self.shared.store.is_lost()
+    }
+
     /// Somebody waits for the checkpoint that is being written, or that comes next.
     pub(crate) fn hurry(&self) {
         self.shared.hurry.store(true, SeqCst);

@@ -79,7 +79,7 @@ pub fn slow(machine: &Arc<Machine>, chance: &mut Chance) {
 
 pub async fn trouble(run: &Run, machine: &Arc<Machine>, chance: &mut Chance) {
     let (disk, rows) = (machine.disk.lock().clone(), machine.rows.lock().clone());
-    match chance.below(8) {
+    match chance.below(9) {
         0 => {
             machine.tell(Kind::Fault, "one of the next syncs of its log fails");
             machine.faulty_disk.store(true, Relaxed);
@@ -99,6 +99,7 @@ pub async fn trouble(run: &Run, machine: &Arc<Machine>, chance: &mut Chance) {
             rows.fail_put_after(chance.below(20));
         }
         4 => full(machine, chance),
+        8 => lose(run, machine, chance).await,
         // A process that meets it while it starts could take what is durable for a torn tail.
         5 if machine.group().is_some() => {
             machine.tell(Kind::Fault, "one of the next reads of its disk gives a bit that has turned");
@@ -148,6 +149,23 @@ async fn flip(run: &Run, machine: &Arc<Machine>, chance: &mut Chance) {
             machine.kill(false);
             machine.start();
         }
+        membership::tend(machine).await;
+    });
+}
+
+/// What checkpoints held turns out to be damaged while the process runs. It has all of it in memory and writes it anew; only
+/// a crash before that is done costs it its data, so this, too, happens to one machine at a time.
+async fn lose(run: &Run, machine: &Arc<Machine>, chance: &mut Chance) {
+    if !membership::can_spare_one(run).await || machine.group().is_none() || machine.has_no_power() {
+        return;
+    }
+    machine.ruined.store(true, Relaxed);
+    machine.faulty_disk.store(true, Relaxed);
+    machine.tell(Kind::Fault, "its checkpoints turn out to be damaged");
+    machine.rows.lock().lose();
+    let (machine, time) = (machine.clone(), chance.millis(300, 3000));
+    tokio::spawn(async move {
+        sleep(time).await;
         membership::tend(machine).await;
     });
 }

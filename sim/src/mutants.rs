@@ -503,6 +503,10 @@ impl Rows for LyingRows {
         self.0.witness(group)
     }
 
+    fn begin_anew(&self) -> Result<(), String> {
+        self.0.begin_anew()
+    }
+
     fn disk_bytes(&self) -> u64 {
         self.0.disk_bytes()
     }

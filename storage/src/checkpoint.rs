@@ -24,6 +24,8 @@
 
 #[cfg(test)]
 mod compact_tests;
+#[cfg(test)]
+mod damage_tests;
 mod read;
 #[cfg(test)]
 mod room_tests;
@@ -86,9 +88,13 @@ pub enum CheckpointError {
     /// The store below can't read its own files; the member must stop, or be rebuilt from the others.
     #[error("the checkpoint store is damaged: {0}")]
     Damaged(String),
-    /// The store below failed. After this nothing more is written; what is on disk shows at the next start.
+    /// The store below failed, and may be tried again.
     #[error("the checkpoint store failed: {0}")]
     Store(String),
+    /// The disk failed under a write or a sync. Nobody knows what is on it, and only the next process can look; the member
+    /// must stop.
+    #[error("the disk has failed under the checkpoints: {0}; a new start writes them anew")]
+    Disk(String),
     /// The disk is nearly full. Nothing was written.
     #[error("the disk has no room for a checkpoint: {0} bytes are free")]
     NoRoom(u64),
@@ -268,6 +274,8 @@ struct GroupState {
     failed: Option<CheckpointError>,
     /// After a failure nothing that was written before is built on.
     rewrite: bool,
+    /// How often the rows were begun anew. What was begun before is not finished.
+    life: u64,
 }
 
 struct Group {
@@ -281,6 +289,20 @@ impl Group {
         CheckpointError::Corrupt { group: self.id, what: what.into() }
     }
 
+    /// Why rows can't be written.
+    fn unwritten(&self, error: String) -> CheckpointError {
+        if self.rows.is_dead() { CheckpointError::Disk(error) } else { CheckpointError::Store(error) }
+    }
+
+    /// Forgets what was known of the rows, which are no more: the next checkpoint writes all, under the next epoch.
+    fn lose(&self) -> Result<(), CheckpointError> {
+        let epoch = self.committed()?.unwrap_or(0);
+        let state = &mut *self.state.lock();
+        state.directory = Some(Directory { epoch, ..Directory::default() });
+        (state.failed, state.rewrite, state.life) = (None, true, state.life + 1);
+        Ok(())
+    }
+
     /// Why rows can't be read: they are damaged, or the disk gave nothing this time.
     fn unread(&self, error: String) -> CheckpointError {
         if self.rows.found_damage() { CheckpointError::Damaged(error) } else { CheckpointError::Store(error) }
@@ -290,17 +312,21 @@ impl Group {
         let bytes = self.rows.get(&manifest_key(self.id)).map_err(|error| self.unread(error))?;
         let decode = |bytes: Vec<u8>| self.decode("its manifest", MANIFEST_VERSION, &bytes, MAX_MANIFEST_BYTES);
         let manifest: Option<Manifest> = bytes.map(decode).transpose()?;
-        let bytes = self.rows.witness(self.id).map_err(CheckpointError::Store)?;
-        let decode =
-            |bytes: Vec<u8>| self.decode("the number of its epoch", WITNESS_VERSION, &bytes, MAX_WITNESS_BYTES);
-        let committed: Option<u64> = bytes.map(decode).transpose()?;
         let found = manifest.as_ref().map_or(0, |manifest| manifest.epoch);
-        match committed {
+        match self.committed()? {
             Some(committed) if committed > found => {
                 Err(self.corrupt(format!("the store fell back from epoch {committed} to {found}")))
             }
             _ => Ok(manifest),
         }
+    }
+
+    /// The epoch of the newest checkpoint, as it is kept apart from the rows.
+    fn committed(&self) -> Result<Option<u64>, CheckpointError> {
+        let bytes = self.rows.witness(self.id).map_err(CheckpointError::Store)?;
+        let decode =
+            |bytes: Vec<u8>| self.decode("the number of its epoch", WITNESS_VERSION, &bytes, MAX_WITNESS_BYTES);
+        bytes.map(decode).transpose()
     }
 
     /// Another version is no damage: the program that wrote it can go on with it.
@@ -328,7 +354,7 @@ impl Group {
         let mut state = self.state.lock();
         let Some(directory) = &mut state.directory else { return Ok(0) };
         while let Some(key) = directory.leftovers.last() {
-            self.rows.remove(&key.encode()).map_err(CheckpointError::Store)?;
+            self.rows.remove(&key.encode()).map_err(|error| self.unwritten(error))?;
             directory.leftovers.pop();
         }
         Ok(directory.epoch)
@@ -419,36 +445,64 @@ impl CheckpointStore {
     /// [`CheckpointError::Busy`] if one is under way; else as [`CheckpointStore::load`].
     pub fn begin(&self, group: u64) -> Result<Writer, CheckpointError> {
         let found = self.group(group);
-        {
-            let mut state = found.state.lock();
-            if state.writing {
-                return Err(CheckpointError::Busy(group));
-            }
-            found.check_room()?;
-            if state.failed.is_some() && state.readers == 0 {
-                // What the store knows in memory may be ahead of the disk: begin again with what is there.
-                self.rows.reopen().map_err(CheckpointError::Store)?;
-                (state.failed, state.directory, state.rewrite) = (None, None, true);
-            }
-            if let Some(error) = &state.failed {
-                return Err(error.clone());
-            }
-            state.writing = true;
+        let mut state = found.state.lock();
+        if state.writing {
+            return Err(CheckpointError::Busy(group));
         }
+        found.check_room()?;
+        // Whoever writes has all that was read or written since this process began.
+        let known = state.directory.is_some() || state.rewrite;
+        let broken = (state.failed.is_some() || self.rows.is_broken()) && state.readers == 0;
+        let usable = match broken && !self.rows.is_lost() {
+            // What the store knows in memory may be ahead of the disk: begin again with what is there.
+            true => self.rows.reopen().map(|()| (state.failed, state.directory, state.rewrite) = (None, None, true)),
+            false => Ok(()),
+        };
+        let usable = usable.and_then(|()| self.rows.wake());
+        match &usable {
+            Err(error) if !self.rows.is_lost() => return Err(found.unwritten(error.clone())),
+            _ => state.writing = true,
+        }
+        drop(state);
         let mut writer = Writer::new(found);
-        if writer.group().state.lock().rewrite {
-            writer.replace_all();
+        if self.rows.is_lost() {
+            self.begin_anew(&usable.err().unwrap_or_default())?;
         }
-        let known = writer.group().state.lock().directory.is_some();
-        if !known {
-            match self.load(group)? {
-                Some(mut loaded) => loaded.chunks.try_for_each(|chunk| chunk.map(drop))?,
-                None => writer.start_empty()?,
+        let (failed, unread) = {
+            let state = writer.group().state.lock();
+            (state.failed.clone(), state.directory.is_none())
+        };
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        if unread {
+            let read = match self.load(group) {
+                Ok(Some(mut loaded)) => loaded.chunks.try_for_each(|chunk| chunk.map(drop)),
+                Ok(None) => writer.start_empty(),
+                Err(error) => Err(error),
+            };
+            match read {
+                Err(error) if known && error.is_damage() => self.begin_anew(&error.to_string())?,
+                read => read?,
             }
         }
         let epoch = writer.group().clear_leftovers()? + 1;
-        writer.set_epoch(epoch);
+        writer.start(epoch);
         Ok(writer)
+    }
+
+    /// Rows that are damaged count no more. What they held is still in memory, and it is written anew.
+    fn begin_anew(&self, why: &str) -> Result<(), CheckpointError> {
+        tracing::error!(why, "the checkpoint store is damaged; the next checkpoint writes all of it anew, from memory");
+        self.rows.begin_anew().map_err(CheckpointError::Store)?;
+        let groups: Vec<_> = self.groups.lock().values().cloned().collect();
+        groups.iter().try_for_each(|group| group.lose())
+    }
+
+    /// Whether a checkpoint should be written soon, whatever is new: the last one is damaged.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.rows.is_lost()
     }
 
     /// Removes at most so many rows that checkpoints of a group have replaced; true if there are more. For whoever
@@ -466,11 +520,13 @@ impl CheckpointStore {
     pub fn compact(&self, most: usize) -> Result<bool, CheckpointError> {
         let groups: Vec<_> = self.groups.lock().values().cloned().collect();
         let states: Vec<_> = groups.iter().map(|group| group.state.lock()).collect();
-        let known =
-            states.iter().map(|state| (state.readers == 0 && !state.writing).then_some(state.directory.as_ref()?));
+        let known = states
+            .iter()
+            .map(|state| (state.readers == 0 && !state.writing && !state.rewrite).then_some(state.directory.as_ref()?));
         // Where not all of it is known, none of it may be left out.
-        let Some(live) = known.map(|directory| directory.map(|found| found.bytes)).sum() else { return Ok(false) };
-        self.rows.compact(live, most).map_err(CheckpointError::Store)
+        let Some(known) = known.collect::<Option<Vec<_>>>() else { return Ok(false) };
+        let (live, rows) = (known.iter().map(|found| found.bytes).sum(), known.iter().map(|found| found.rows).sum());
+        self.rows.compact(live, rows, most).map_err(CheckpointError::Store)
     }
 
     /// Gives back the memory of the store below, unless anybody reads or writes: for whoever is done for a while.

@@ -57,6 +57,10 @@ impl Rows for Fed {
         self.rows.witness(group)
     }
 
+    fn begin_anew(&self) -> Result<(), String> {
+        self.spend().and_then(|()| self.rows.begin_anew())
+    }
+
     fn disk_bytes(&self) -> u64 {
         self.rows.disk_bytes()
     }

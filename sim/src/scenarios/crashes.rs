@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use quorate_storage::checkpoint::Rows as _;
 use quorate_storage::disk::Disk;
 
 use crate::history::{Act, Outcome};
@@ -283,4 +284,45 @@ pub async fn a_full_disk_refuses_and_a_failed_sync_stops(s: Stage) -> Ended {
     s.serves(leader).await?;
     s.hand_over(leader).await?;
     s.client(leader).must_find(NOTES, &kept).await
+}
+
+/// A checkpoint that turns out to be damaged while its member runs: the member has all in memory, and writes it anew
+/// before the log behind it is cut any further. A sync of it that fails stops the member, and the next start heals it.
+pub async fn a_damaged_checkpoint_of_a_running_member_is_written_anew(s: Stage) -> Ended {
+    let leader = s.leader().await?;
+    let behind = s.others(leader)[0];
+    let machine = s.machine(behind)?;
+    let mut here = s.client(leader);
+    let mut kept = Vec::new();
+    let checkpoints = || s.told(behind, "checkpoint up to");
+    for round in 0..4 {
+        let before = checkpoints();
+        while checkpoints() < before + 2 {
+            kept.push(here.write(NOTES).await?);
+        }
+        machine.rows.lock().lose();
+        s.until("it is written anew", || !machine.rows.lock().is_lost()).await?;
+        let before = checkpoints();
+        s.until("another is complete", || checkpoints() > before || machine.rows.lock().len() > 4).await?;
+        while checkpoints() == before {
+            kept.push(here.write(NOTES).await?);
+        }
+        if round % 2 == 0 {
+            s.cut_power(behind)?;
+        } else {
+            s.kill(behind)?;
+        }
+        s.start(behind)?;
+        s.serves(behind).await?;
+    }
+    machine.rows.lock().fail_sync_after(0);
+    while machine.failure().is_none() {
+        kept.push(here.write(NOTES).await?);
+    }
+    let why = machine.failure().unwrap_or_default();
+    expect(why.contains("the disk has failed under the checkpoints"), format!("it ended with: {why}"))?;
+    s.start(behind)?;
+    s.serves(behind).await?;
+    s.hand_over(leader).await?;
+    s.client(behind).must_find(NOTES, &kept).await
 }

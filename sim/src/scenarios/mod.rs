@@ -87,6 +87,7 @@ pub const ALL: &[Scenario] = &[
         plan.tuning.log_cache_bytes = 1 << 10;
     }),
     scenario!(crashes::a_full_disk_refuses_and_a_failed_sync_stops),
+    scenario!(crashes::a_damaged_checkpoint_of_a_running_member_is_written_anew, with_snapshots),
     scenario!(members::an_isolated_leader_cannot_remove_the_others),
     scenario!(members::a_leader_that_was_removed_while_alone_has_no_power),
     scenario!(members::a_machine_that_comes_first_waits_for_the_group),

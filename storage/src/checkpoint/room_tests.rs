@@ -58,6 +58,9 @@ impl Rows for Tight {
         self.broken.store(false, SeqCst);
         Ok(())
     }
+    fn begin_anew(&self) -> Result<(), String> {
+        self.change(0, || self.rows.begin_anew())
+    }
     fn free_bytes(&self) -> Option<u64> {
         Some(self.free.load(SeqCst))
     }

@@ -17,8 +17,8 @@ pub type Row = (Vec<u8>, Vec<u8>);
 
 /// An ordered map of rows on disk. Errors are texts: all that anybody can do with one is to tell it.
 ///
-/// After a failure of a write or sync, other than for want of room, nothing more is taken; what can be read when it is
-/// opened by the next process is durable.
+/// After a failure of a write or sync, other than for want of room or because of damage, nothing more is taken; what can
+/// be read when it is opened by the next process is durable.
 pub trait Rows: Send + Sync + 'static {
     /// Writes a row; durable after the next [`Rows::sync`].
     ///
@@ -52,8 +52,12 @@ pub trait Rows: Send + Sync + 'static {
     /// # Errors
     /// What the disk said. That says nothing of the bytes.
     fn witness(&self, group: u64) -> Result<Option<Vec<u8>>, String>;
-    /// True after a write or sync has failed, until the store is opened again.
+    /// True after a write or sync has failed, or damage was found, until the store is opened again.
     fn is_broken(&self) -> bool {
+        false
+    }
+    /// True after the disk has failed: nobody but the next process can go on.
+    fn is_dead(&self) -> bool {
         false
     }
     /// True after a read has failed because of what is in the store's own files, and not because of the disk.
@@ -67,14 +71,31 @@ pub trait Rows: Send + Sync + 'static {
     fn reopen(&self) -> Result<(), String> {
         Ok(())
     }
-    /// Gives back memory that only whoever reads or writes needs. Nobody does now; whoever does next has it again.
-    fn rest(&self) {}
-    /// Makes the store smaller if it takes much more than the `live` bytes that count, a little at a time: `most` rows.
-    /// True: there is more to do. Rows that are written in between undo what was done.
+    /// Looks whether all is still there that was when it was put to rest.
     ///
     /// # Errors
-    /// What the store said; what it holds is whole all the same.
-    fn compact(&self, _live: u64, _most: usize) -> Result<bool, String> {
+    /// If not, and the store is lost then; or what the disk said.
+    fn wake(&self) -> Result<(), String> {
+        Ok(())
+    }
+    /// True after damage was found that a write or [`Rows::wake`] has met: what the rows are is not known any more, and
+    /// [`Rows::begin_anew`] is the way on for whoever still has all that they held.
+    fn is_lost(&self) -> bool {
+        false
+    }
+    /// Puts a store without rows in its place. What is kept apart for each group stays.
+    ///
+    /// # Errors
+    /// What the disk said. The store is as it was.
+    fn begin_anew(&self) -> Result<(), String>;
+    /// Gives back memory that only whoever reads or writes needs. Nobody does now; whoever does next has it again.
+    fn rest(&self) {}
+    /// Makes the store smaller if it takes much more than the `live` bytes that count, a little at a time: `most` rows of
+    /// the `rows` that it is known to hold. True: there is more to do. Rows that are written in between undo what was done.
+    ///
+    /// # Errors
+    /// What the store said; what it holds is whole all the same, unless it is broken now.
+    fn compact(&self, _live: u64, _rows: u64, _most: usize) -> Result<bool, String> {
         Ok(false)
     }
     /// Bytes that the disk has room for, where that is known.
@@ -106,6 +127,8 @@ enum Broken {
     Full,
     /// Only the next start can tell what is there.
     Dead,
+    /// Nobody can.
+    Lost,
 }
 
 /// Rows in memory that a crash can take away.
@@ -148,6 +171,11 @@ impl MemRows {
     /// Lets `syncs` more syncs succeed and the one after them fail: some of what it was about is durable then.
     pub fn fail_sync_after(&self, syncs: u64) {
         self.state.lock().syncs_until_failure = Some(syncs);
+    }
+
+    /// Damage is found in its files while it is open.
+    pub fn lose(&self) {
+        self.state.lock().broken.get_or_insert(Broken::Lost);
     }
 
     /// There is no room for another row, or there is again.
@@ -344,13 +372,37 @@ impl Rows for MemRows {
         self.state.lock().broken.is_some()
     }
 
+    fn is_dead(&self) -> bool {
+        self.state.lock().broken == Some(Broken::Dead)
+    }
+
+    fn is_lost(&self) -> bool {
+        self.state.lock().broken == Some(Broken::Lost)
+    }
+
+    fn begin_anew(&self) -> Result<(), String> {
+        let state = &mut *self.state.lock();
+        if state.off {
+            return Err("the power is off".to_owned());
+        }
+        state.broken = None;
+        state.changes.clear();
+        state.now.clear();
+        state.durable.clear();
+        Ok(())
+    }
+
     fn reopen(&self) -> Result<(), String> {
         let state = &mut *self.state.lock();
         if state.off {
             return Err("the power is off".to_owned());
         }
-        if state.broken == Some(Broken::Dead) {
-            return Err("an earlier failure can only be looked at by a new start of this member".to_owned());
+        match state.broken {
+            Some(Broken::Dead) => {
+                return Err("an earlier failure can only be looked at by a new start of this member".to_owned());
+            }
+            Some(Broken::Lost) => return Err("its files are damaged".to_owned()),
+            Some(Broken::Full) | None => {}
         }
         if state.broken.take().is_some() {
             state.drop_some();

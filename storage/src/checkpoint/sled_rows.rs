@@ -6,9 +6,12 @@
 //!
 //! Its file grows for as long as rows come and go, so now and then it is made anew: see `compact`.
 //!
-//! When it opens, sled takes damage near the end of its log for a torn write and silently falls back to what was before:
-//! an older checkpoint, whole. So the epoch of the newest one is kept in a file of its own beside sled's (`epoch-` and
-//! the group in 16 hex digits). Damage elsewhere makes sled return an error or panic; a panic is made an error here.
+//! When it opens, sled takes damage near the end of its log, and even a read that the disk did not answer, for a torn
+//! write: it silently falls back to what was before, and writes zeros over the rest. So the epoch of the newest checkpoint
+//! is kept in a file of its own beside sled's (`epoch-` and the group in 16 hex digits); a new process reads all files
+//! once before sled does; and the last row that is written before sled is closed for a while says how often that was
+//! (`r`): where it is not there when sled is opened again, rows are gone. Damage elsewhere makes sled return an error or
+//! panic; a panic is made an error here.
 
 mod compact;
 
@@ -42,7 +45,13 @@ pub(super) struct SledRows {
     copy: Mutex<Option<Copy>>,
     /// What it took on disk when it was last made anew.
     anew_bytes: AtomicU64,
+    /// What [`REST`] says.
+    rests: AtomicU64,
 }
+
+/// The row that is written last before it rests: how often it has rested, `u64` big endian. sled drops what was written
+/// last, so while this is there all is.
+const REST: &[u8] = b"r";
 
 /// sled lets go of its files a little after it was closed. Another process can't be in the way: the data directory has a
 /// lock of its own.
@@ -59,6 +68,8 @@ const SOUND: u8 = 0;
 const FULL: u8 = 1;
 /// A sync or something unknown has failed: nobody knows what is on disk, and only a new start looks at it again.
 const DEAD: u8 = 2;
+/// Its files are damaged: only whoever knows what they held can go on, with other files.
+const LOST: u8 = 3;
 
 /// sled, opened.
 struct Open {
@@ -94,6 +105,12 @@ impl Open {
         Ok(Self { db, file: File::open(path.join("db")).map_err(store)? })
     }
 
+    /// How often it has rested.
+    fn rests(&self) -> Result<u64, String> {
+        let row = no_panic(|| self.db.as_ref().map_or(Ok(None), |db| db.get(REST)))?;
+        Ok(row.and_then(|row| row.as_ref().try_into().ok()).map_or(0, u64::from_be_bytes))
+    }
+
     fn db(&self) -> Result<&sled::Db, String> {
         self.db.as_ref().ok_or_else(|| "it is being opened again".to_owned())
     }
@@ -110,6 +127,19 @@ fn remove_unfinished(path: &Path) -> io::Result<()> {
         let entry = entry?;
         if entry.file_name().to_string_lossy().ends_with(".generating") {
             fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Reads all files to their end: sled takes a read that the disk does not answer for damage, and makes it worse. What was
+/// read now, it finds in memory.
+fn read_through(path: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        match entry.file_type()?.is_dir() {
+            true => read_through(&entry.path())?,
+            false => io::copy(&mut File::open(entry.path())?, &mut io::sink()).map(drop)?,
         }
     }
     Ok(())
@@ -178,8 +208,12 @@ impl SledRows {
         if !path.exists() {
             Self::make(path)?;
         }
+        read_through(path).map_err(|error| CheckpointError::Store(format!("it can't be read: {error}")))?;
         let rows = Self::open_made(path, config)?;
-        rows.heal().map_err(CheckpointError::Store)?;
+        rows.heal().map_err(|error| match rows.is_lost() {
+            true => CheckpointError::Damaged(error),
+            false => CheckpointError::Store(error),
+        })?;
         Ok(rows)
     }
 
@@ -221,9 +255,10 @@ impl SledRows {
     }
 
     fn open_made(path: &Path, config: CheckpointConfig) -> Result<Self, CheckpointError> {
-        let open = RwLock::new(Open::new(path, config.cache_bytes)?);
+        let open = Open::new(path, config.cache_bytes)?;
+        let rests = open.rests().map_err(CheckpointError::Damaged)?;
         let rows = Self {
-            open,
+            open: RwLock::new(open),
             path: path.to_owned(),
             config,
             health: AtomicU8::new(SOUND),
@@ -232,6 +267,7 @@ impl SledRows {
             synced: AtomicU64::new(0),
             copy: Mutex::new(None),
             anew_bytes: AtomicU64::new(0),
+            rests: AtomicU64::new(rests),
         };
         rows.sync_new().map_err(CheckpointError::Store)?;
         Ok(rows)
@@ -268,9 +304,33 @@ impl SledRows {
                 return Err("an earlier call has failed".to_owned());
             }
             if open.db.is_none() {
-                *open = Open::new(&self.path, self.config.cache_bytes).map_err(text)?;
+                self.open_again(&mut open)?;
             }
         }
+    }
+
+    /// Opens what has rested, or was closed: all that was there then has to be there.
+    fn open_again(&self, open: &mut Open) -> Result<(), String> {
+        let opened = match Open::new(&self.path, self.config.cache_bytes) {
+            Err(CheckpointError::Damaged(error)) => return Err(self.is_damaged(error)),
+            opened => opened.map_err(text)?,
+        };
+        let (rests, known) = (opened.rests().map_err(|error| self.is_damaged(error))?, self.rests.load(Relaxed));
+        if rests != known {
+            return Err(self.is_damaged(format!("of {known} rests it knows {rests}: rows are gone")));
+        }
+        *open = opened;
+        Ok(())
+    }
+
+    /// The first failure counts: sled gives others in its wake.
+    fn first_failure(&self, failure: u8) -> bool {
+        self.health.compare_exchange(SOUND, failure, Relaxed, Relaxed).is_ok()
+    }
+
+    fn is_damaged(&self, error: String) -> String {
+        self.first_failure(LOST);
+        error
     }
 
     /// Changes a row, and sees to it that its page does not stay in memory.
@@ -288,16 +348,16 @@ impl SledRows {
     fn write<T>(&self, call: impl FnOnce(&sled::Db) -> sled::Result<T>) -> Result<(), String> {
         let open = self.opened()?;
         let db = open.db()?;
-        let mut full = false;
+        // sled panics on damage only.
+        let mut failure = LOST;
         let result = no_panic(|| {
-            call(db).map(drop).inspect_err(|error| {
-                full = matches!(error, sled::Error::Io(error) if disk::is_no_space(error));
+            call(db).map(drop).inspect_err(|error| match error {
+                sled::Error::Io(error) if disk::is_no_space(error) => failure = FULL,
+                error if !is_damage(error) => failure = DEAD,
+                _ => {}
             })
         });
-        // The first failure counts: sled gives others in its wake.
-        let failure = if full { FULL } else { DEAD };
-        if result.is_err() && self.health.compare_exchange(SOUND, failure, Relaxed, Relaxed).is_ok() && failure == DEAD
-        {
+        if result.is_err() && self.first_failure(failure) && failure == DEAD {
             self.fails();
         }
         result
@@ -353,19 +413,61 @@ impl Rows for SledRows {
         self.damaged.load(Relaxed) && !self.is_broken()
     }
 
+    fn is_dead(&self) -> bool {
+        self.health.load(Relaxed) == DEAD
+    }
+
+    fn is_lost(&self) -> bool {
+        self.health.load(Relaxed) == LOST
+    }
+
     fn reopen(&self) -> Result<(), String> {
         match self.health.load(Relaxed) {
             SOUND => return Ok(()),
             FULL => {}
-            _ => return Err("an earlier failure can only be looked at by a new start of this member".to_owned()),
+            DEAD => return Err("an earlier failure can only be looked at by a new start of this member".to_owned()),
+            _ => return Err("its files are damaged".to_owned()),
         }
         let mut open = self.open.write();
         // Two of them on one file would ruin it: sled's own lock refuses the second.
         open.db = None;
-        *open = Open::new(&self.path, self.config.cache_bytes).map_err(text)?;
+        *open = match Open::new(&self.path, self.config.cache_bytes) {
+            Err(CheckpointError::Damaged(error)) => {
+                self.health.store(LOST, Relaxed);
+                return Err(error);
+            }
+            opened => opened.map_err(text)?,
+        };
+        // What was written last before the disk was full may have gone with it.
+        self.rests.store(open.rests()?, Relaxed);
         self.damaged.store(false, Relaxed);
         drop(open);
         // From here on what fails is news again.
+        self.health.store(SOUND, Relaxed);
+        self.sync_new()
+    }
+
+    fn wake(&self) -> Result<(), String> {
+        if self.is_broken() {
+            return Err("an earlier call has failed".to_owned());
+        }
+        self.opened().map(drop)
+    }
+
+    fn begin_anew(&self) -> Result<(), String> {
+        let _copy = self.copy.lock().take();
+        let mut open = self.open.write();
+        // What is closed is damaged: sled may well panic over it.
+        let damaged = open.db.take();
+        let _ = no_panic(|| {
+            drop(damaged);
+            Ok(())
+        });
+        self.put_empty_store()?;
+        *open = Open::new(&self.path, self.config.cache_bytes).map_err(text)?;
+        self.rests.store(0, Relaxed);
+        self.damaged.store(false, Relaxed);
+        drop(open);
         self.health.store(SOUND, Relaxed);
         self.sync_new()
     }
@@ -375,18 +477,20 @@ impl Rows for SledRows {
             return;
         }
         // sled writes what is left when it is closed, and does not say so where that fails.
-        if self.changes.load(Relaxed) != self.synced.load(Relaxed) && self.sync().is_err() {
+        let rests = self.rests.load(Relaxed) + 1;
+        if self.write(|db| db.insert(REST, &rests.to_be_bytes())).and_then(|()| self.sync()).is_err() {
             return;
         }
         let mut open = self.open.write();
         if !self.is_broken() {
+            self.rests.store(rests, Relaxed);
             // What was read to the end of a load stays in memory: see `TOUCHES`.
             open.db = None;
         }
     }
 
-    fn compact(&self, live: u64, most: usize) -> Result<bool, String> {
-        self.compact_a_little(live, most)
+    fn compact(&self, live: u64, rows: u64, most: usize) -> Result<bool, String> {
+        self.compact_a_little(live, rows, most)
     }
 
     fn free_bytes(&self) -> Option<u64> {

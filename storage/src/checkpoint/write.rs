@@ -22,19 +22,22 @@ pub struct Writer {
     committed: bool,
     /// Bytes since the room on the disk was last looked at.
     written: u64,
+    /// Of the rows, when it was begun.
+    life: u64,
 }
 
 impl Writer {
     pub(super) fn new(group: Arc<Group>) -> Self {
-        Self { group, epoch: 0, replace_all: false, changes: BTreeMap::new(), committed: false, written: 0 }
+        Self { group, epoch: 0, replace_all: false, changes: BTreeMap::new(), committed: false, written: 0, life: 0 }
     }
 
     pub(super) fn group(&self) -> &Group {
         &self.group
     }
 
-    pub(super) fn set_epoch(&mut self, epoch: u64) {
-        self.epoch = epoch;
+    pub(super) fn start(&mut self, epoch: u64) {
+        let state = self.group.state.lock();
+        (self.epoch, self.life, self.replace_all) = (epoch, state.life, state.rewrite);
     }
 
     /// The epoch that [`Writer::commit`] will give.
@@ -81,7 +84,7 @@ impl Writer {
     fn put_row(&self, key: Key, parts: u32, data: &[u8]) -> Result<u64, CheckpointError> {
         let place = key.encode();
         let (value, crc) = encode_row(&place, parts, data);
-        self.group.rows.put(&place, &value).map_err(CheckpointError::Store)?;
+        self.group.rows.put(&place, &value).map_err(|error| self.group.unwritten(error))?;
         Ok(key.row_hash(crc))
     }
 
@@ -130,7 +133,7 @@ impl Writer {
 
     fn remove_rows(&self, chunk: u128, from: u32, to: u32) -> Result<(), CheckpointError> {
         for part in from..to {
-            self.group.rows.remove(&self.key(chunk, part).encode()).map_err(CheckpointError::Store)?;
+            self.group.rows.remove(&self.key(chunk, part).encode()).map_err(|error| self.group.unwritten(error))?;
         }
         Ok(())
     }
@@ -185,9 +188,13 @@ impl Writer {
 
     fn try_commit(&self, caller: &[u8]) -> Result<(), CheckpointError> {
         let group = &self.group;
+        if group.state.lock().life != self.life {
+            return Err(CheckpointError::Store("it was begun anew, without what this checkpoint has written".into()));
+        }
+        let unwritten = |error| group.unwritten(error);
         // If all removals were given to the store by now, the sync below makes them durable.
         let settled = group.state.lock().directory.as_ref().is_some_and(|directory| directory.garbage.is_empty());
-        group.rows.sync().map_err(CheckpointError::Store)?;
+        group.rows.sync().map_err(unwritten)?;
         let mut state = group.state.lock();
         let mut next = state.directory.take().unwrap_or_default();
         drop(state);
@@ -216,12 +223,12 @@ impl Writer {
             caller: caller.to_vec(),
         };
         let row = codec::encode(MANIFEST_VERSION, &row).map_err(|error| CheckpointError::Store(error.to_string()))?;
-        group.rows.put(&manifest_key(group.id), &row).map_err(CheckpointError::Store)?;
-        group.rows.sync().map_err(CheckpointError::Store)?;
+        group.rows.put(&manifest_key(group.id), &row).map_err(unwritten)?;
+        group.rows.sync().map_err(unwritten)?;
         // Last: a number ahead of the manifest would be taken for damage.
         let witness = codec::encode(WITNESS_VERSION, &self.epoch);
         let witness = witness.map_err(|error| CheckpointError::Store(error.to_string()))?;
-        group.rows.set_witness(group.id, &witness).map_err(CheckpointError::Store)?;
+        group.rows.set_witness(group.id, &witness).map_err(unwritten)?;
         if settled {
             next.garbage.extend(old_tombstones)
         } else {

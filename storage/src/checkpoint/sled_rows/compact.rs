@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::{Open, SledRows, TOUCHES, no_panic, parent, text};
+use super::{Open, REST, SledRows, TOUCHES, no_panic, parent, read, text};
 use crate::checkpoint::rows::Rows as _;
 use crate::disk::{Disk as _, OsDisk};
 
@@ -23,6 +23,8 @@ pub(super) struct Copy {
     db: sled::Db,
     /// The last key that is in it.
     last: Option<Vec<u8>>,
+    /// How many there are in it.
+    rows: u64,
     /// What had been changed when it was begun.
     changes: u64,
 }
@@ -61,14 +63,14 @@ fn exchange(_one: &Path, _other: &Path) -> io::Result<()> {
 }
 
 impl SledRows {
-    pub(super) fn compact_a_little(&self, live: u64, most: usize) -> Result<bool, String> {
+    pub(super) fn compact_a_little(&self, live: u64, rows: u64, most: usize) -> Result<bool, String> {
         let mut slot = self.copy.lock();
         let result = match slot.take() {
             None if !self.is_worth_it(live) => return Ok(false),
             None => self.begin_copy(),
             Some(copy) => Ok(copy),
         };
-        let result = result.and_then(|copy| self.go_on(copy, most));
+        let result = result.and_then(|copy| self.go_on(copy, rows, most));
         match result {
             Ok(copy) => {
                 *slot = copy;
@@ -86,7 +88,7 @@ impl SledRows {
     /// Makes it anew in one go, however small it is.
     pub(super) fn renew(&self) -> Result<(), String> {
         let copy = self.begin_copy()?;
-        self.go_on(copy, usize::MAX).map(drop)
+        self.go_on(copy, 0, usize::MAX).map(drop)
     }
 
     fn is_worth_it(&self, live: u64) -> bool {
@@ -105,11 +107,11 @@ impl SledRows {
         self.rest();
         let mut open = Open::new(&new, self.config.cache_bytes).map_err(text)?;
         let db = open.db.take().ok_or("it is not open")?;
-        Ok(Copy { db, last: None, changes })
+        Ok(Copy { db, last: None, rows: 0, changes })
     }
 
-    /// Copies some rows; `None` when the copy has taken the old one's place, or was given up.
-    fn go_on(&self, mut copy: Copy, most: usize) -> Result<Option<Copy>, String> {
+    /// Copies some rows; `None` when the copy has taken the old one's place, or was given up. At least so many are there.
+    fn go_on(&self, mut copy: Copy, rows_known: u64, most: usize) -> Result<Option<Copy>, String> {
         if self.changes.load(Relaxed) != copy.changes {
             drop(copy);
             remove_left_over(&self.path).map_err(text)?;
@@ -124,7 +126,8 @@ impl SledRows {
                 Some(last) => db.range::<&[u8], _>((std::ops::Bound::Excluded(&last[..]), std::ops::Bound::Unbounded)),
             };
             while count < most
-                && let Some((key, value)) = no_panic(|| rows.next().transpose())?
+                && let Some((key, value)) = read(&self.damaged, || rows.next().transpose())
+                    .map_err(|error| if self.damaged.load(Relaxed) { self.is_damaged(error) } else { error })?
             {
                 no_panic(|| copy.db.insert(&key, value))?;
                 for _ in 0..TOUCHES {
@@ -132,12 +135,19 @@ impl SledRows {
                     no_panic(|| copy.db.get(&key))?;
                 }
                 copy.last = Some(key.to_vec());
+                copy.rows += 1;
                 count += 1;
             }
         }
         if count == most {
             return Ok(Some(copy));
         }
+        if copy.rows < rows_known {
+            return Err(self.is_damaged(format!("it has {} rows of {rows_known}", copy.rows)));
+        }
+        // Last: see `REST`.
+        let rests = self.rests.load(Relaxed).to_be_bytes();
+        no_panic(|| copy.db.insert(REST, &rests))?;
         no_panic(|| copy.db.flush())?;
         let changes = copy.changes;
         drop(copy);
@@ -145,17 +155,34 @@ impl SledRows {
         Ok(None)
     }
 
-    fn take_its_place(&self, changes: u64) -> Result<(), String> {
+    /// Gives the new store what is kept apart from the rows, and makes all of it durable.
+    fn finish(&self) -> io::Result<()> {
         let new = place(&self.path);
-        for entry in fs::read_dir(&self.path).map_err(text)? {
-            let entry = entry.map_err(text)?;
+        for entry in fs::read_dir(&self.path)? {
+            let entry = entry?;
             if entry.file_name().to_string_lossy().starts_with("epoch-") {
-                fs::copy(entry.path(), new.join(entry.file_name())).map_err(text)?;
+                fs::copy(entry.path(), new.join(entry.file_name()))?;
             }
         }
-        sync_all(&new).map_err(text)?;
+        sync_all(&new)?;
+        OsDisk.sync_dir(parent(&self.path))
+    }
+
+    /// Puts a store without rows in the place of one that is closed, and of no use to anybody.
+    pub(super) fn put_empty_store(&self) -> Result<(), String> {
+        remove_left_over(&self.path).map_err(text)?;
+        let new = place(&self.path);
+        drop(Open::new(&new, self.config.cache_bytes).map_err(text)?);
+        self.finish().map_err(text)?;
+        exchange(&self.path, &new).map_err(text)?;
+        OsDisk.sync_dir(parent(&self.path)).map_err(text)?;
+        remove_left_over(&self.path).map_err(text)
+    }
+
+    fn take_its_place(&self, changes: u64) -> Result<(), String> {
+        let new = place(&self.path);
+        self.finish().map_err(text)?;
         let parent = parent(&self.path);
-        OsDisk.sync_dir(parent).map_err(text)?;
         let mut open = self.open.write();
         if self.changes.load(Relaxed) != changes {
             return remove_left_over(&self.path).map_err(text);
@@ -164,14 +191,11 @@ impl SledRows {
         exchange(&self.path, &new).map_err(text)?;
         // Whatever fails from here on: which of the two a loss of power leaves is not known.
         let synced = OsDisk.sync_dir(parent).map_err(text);
-        let done = synced.and_then(|()| Open::new(&self.path, self.config.cache_bytes).map_err(text));
-        match done {
-            Ok(opened) => *open = opened,
-            Err(error) => {
-                self.fails();
-                return Err(error);
-            }
+        if let Err(error) = synced {
+            self.fails();
+            return Err(error);
         }
+        self.open_again(&mut open)?;
         drop(open);
         self.anew_bytes.store(self.disk_bytes(), Relaxed);
         remove_left_over(&self.path).map_err(text)
