@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::Duration;
@@ -150,6 +150,11 @@ pub(crate) struct Marker {
 }
 
 impl Marker {
+    /// The one that says that a group has begun here.
+    pub(crate) fn begun(disk: Arc<dyn Disk>, dir: &Path, group: GroupId) -> Self {
+        Self { disk, path: dir.join(format!("group-{group}.begun")) }
+    }
+
     pub(crate) fn exists(&self) -> bool {
         self.disk.open(&self.path).is_ok()
     }

@@ -145,3 +145,14 @@ pub fn gap(purged: Option<u64>, held: Option<u64>) -> Option<String> {
     let held = held.map_or("no whole checkpoint is there".to_owned(), |held| format!("the checkpoint ends at {held}"));
     Some(format!("the log begins after entry {cut} and {held}: what lies between is lost"))
 }
+
+/// Why a member must not go on with a log that is `empty`: it had `begun`, or its checkpoint holds everything up to an
+/// entry. What it voted, and what it acknowledged, is forgotten.
+#[must_use]
+pub fn lost(empty: bool, begun: bool, held: Option<u64>) -> Option<String> {
+    let why = match held {
+        Some(held) => format!("and the checkpoint ends at {held}"),
+        None => "and this member had taken part in its group".to_owned(),
+    };
+    (empty && (begun || held.is_some())).then(|| format!("the log is gone: nothing is in it, {why}"))
+}

@@ -52,7 +52,7 @@ pub use error::{CallError, ChangeError, NodeError, ProposeError, ReadError};
 pub use events::{Event, Events};
 pub use group::{Capture, Group, Joined};
 pub use node::{Node, Stores};
-pub use offline::{NewGroup, Place, Survey, begin_group, survey};
+pub use offline::{NewGroup, Place, Survey, begin_group, has_begun, survey};
 pub use runtime::Spawner;
 #[cfg(madsim)]
 pub use runtime::set_clock_rate;

@@ -25,7 +25,7 @@ use crate::types::{Entry, LogId, TypeConfig, Vote};
 use crate::wire::{Malformed, Reader, put_log_id, put_maybe_log_id, put_vote};
 
 /// Bytes of entries in one message to a follower, and in one step of applying.
-pub(crate) const READ_BYTES: u64 = 1 << 20;
+const READ_BYTES: u64 = 1 << 20;
 
 /// The index behind which everything is in a durable checkpoint; shared with the state machine.
 /// Holds the index plus one, so that zero means nothing.
@@ -79,18 +79,17 @@ impl LogStore {
     }
 
     pub(crate) fn entries(&self, from: u64, to: u64, limit: u64) -> io::Result<Vec<Entry>> {
-        self.log
-            .read_limited(from..to, limit)?
-            .into_iter()
-            .map(|(index, bytes)| {
-                let entry = decode_entry(bytes).map_err(damaged)?;
-                if entry.log_id.index() == index {
-                    Ok(entry)
-                } else {
-                    Err(io::Error::new(io::ErrorKind::InvalidData, format!("entry {index} says it is another")))
-                }
-            })
-            .collect()
+        self.log.read_limited(from..to, limit)?.into_iter().map(|(index, bytes)| read_entry(index, bytes)).collect()
+    }
+}
+
+/// What the log holds under an index.
+pub(crate) fn read_entry(index: u64, bytes: Bytes) -> io::Result<Entry> {
+    let entry = decode_entry(bytes).map_err(damaged)?;
+    if entry.log_id.index() == index {
+        Ok(entry)
+    } else {
+        Err(io::Error::new(io::ErrorKind::InvalidData, format!("entry {index} says it is another")))
     }
 }
 

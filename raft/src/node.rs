@@ -23,7 +23,7 @@ use crate::config::{NodeConfig, RaftTimings, Start};
 use crate::counters::Counters;
 use crate::error::{CallError, NodeError, plain};
 use crate::group::{Group, Inner as GroupInner, Known, Marker, Port, RaftHandle};
-use crate::inspect::{gap, of_another_group};
+use crate::inspect::{gap, lost, of_another_group};
 use crate::keeper;
 use crate::lease::{Heard, Lease};
 use crate::log_store::{Durable, LogStore};
@@ -192,7 +192,7 @@ impl Node {
         }
         let log_store = LogStore::new(log.clone(), durable);
         let fresh = log_store.is_empty() && adapter.applied_index().is_none();
-        let marker = Marker { disk: config.disk.clone(), path: config.dir.join(format!("group-{id}.begun")) };
+        let marker = Marker::begun(config.disk.clone(), &config.dir, id);
         let damaged = Marker { disk: config.disk.clone(), path: config.dir.join(format!("group-{id}.damaged")) };
         if let Some(words) = damaged.words() {
             return Err(NodeError::Damaged(format!(
@@ -201,14 +201,11 @@ impl Node {
                 config.dir.display()
             )));
         }
-        let lost = if fresh { marker.exists() } else { log_store.is_empty() };
-        if lost {
+        if let Some(words) = lost(log_store.is_empty(), marker.exists(), adapter.applied_index()) {
             return Err(NodeError::Damaged(format!(
-                "the log of group {id} is gone from {}: member {} has forgotten what it promised to the others and \
-                 must not take part under this id any more; remove member {} from the group, empty the directory and \
-                 join again",
+                "{}: {words}. Member {1} has forgotten what it promised to the others and must not take part under this \
+                 id any more; remove member {1} from the group, empty the directory and join again",
                 config.dir.display(),
-                config.identity.member,
                 config.identity.member
             )));
         }

@@ -12,18 +12,19 @@ use std::sync::Arc;
 use openraft::storage::SnapshotMeta;
 use quorate_storage::checkpoint::{CheckpointConfig, CheckpointStore};
 use quorate_storage::disk::Disk;
-use quorate_storage::wal::{Wal, WalConfig, WalError};
+use quorate_storage::wal::{Inspection, RecoveredGroup, Wal, WalConfig};
 use uuid::Uuid;
 
 use crate::api::{StateMachine, View};
 use crate::config::{Identity, LoadProgress};
 use crate::counters::Counters;
 use crate::error::NodeError;
-use crate::inspect::{gap, of_another_group};
-use crate::log_store::{Durable, LogStore};
+use crate::group::Marker;
+use crate::inspect::{self, gap, lost, of_another_group};
+use crate::log_store::{Durable, LogStore, read_entry};
 use crate::state_machine::{Machine, manifest};
 use crate::system::SystemState;
-use crate::types::{GroupId, LeaderId, LogId, Member, MemberId, Membership, StoredMembership, Vote};
+use crate::types::{Entry, GroupId, LeaderId, LogId, Member, MemberId, Membership, StoredMembership, Vote};
 
 /// Where a node keeps its things, and how.
 #[derive(Clone)]
@@ -46,7 +47,7 @@ pub struct Survey {
     pub committed: Option<u64>,
     /// What the checkpoint on disk holds.
     pub checkpoint: Option<u64>,
-    /// Why the log can't be read, if it is damaged: all that is told here is what the checkpoint holds then.
+    /// Why the log is not used, if it is damaged or gone: all that is told here is what the checkpoint holds then.
     pub lost_log: Option<String>,
     /// All members it knows of; voters are marked.
     pub members: Vec<(MemberId, Member, bool)>,
@@ -89,76 +90,75 @@ fn log_id((term, node_id, index): (u64, MemberId, u64)) -> LogId {
     LogId::new(LeaderId { term, node_id }, index)
 }
 
-/// Loads the checkpoint and applies every entry of the log behind it, whether it is known to be committed or not. A log that
-/// is damaged is left alone, and what the checkpoint holds is told. `None`: there is no entry of this group. Blocks.
+/// Whether a member has taken part in this group out of this directory.
+pub fn has_begun(disk: &Arc<dyn Disk>, dir: &Path, group: GroupId) -> bool {
+    Marker::begun(disk.clone(), dir, group).exists()
+}
+
+/// Loads the checkpoint and applies every entry of the log behind it, whether it is known to be committed or not. The log is
+/// only read. One that is damaged or gone, or of which `wrong` says why it can't be this directory's, is not used, and
+/// what the checkpoint holds is told. The checkpoint is read in `copy`, which is changed: opening a store writes to it.
+/// `None`: there is no entry of this group. Blocks.
 ///
 /// # Errors
 /// If the checkpoint is damaged, or log and checkpoint do not fit each other.
 pub fn survey(
     place: &Place,
+    copy: &Path,
+    wrong: Option<String>,
     cluster: Uuid,
     group: GroupId,
     machine: Arc<dyn StateMachine>,
 ) -> Result<Option<Survey>, NodeError> {
-    let wal = match Wal::open(place.disk.clone(), &place.dir.join("wal"), place.wal.clone()) {
-        Ok((wal, _)) => wal,
-        Err(error @ WalError::Corrupt { .. }) => {
-            let found = survey_parts(place, None, cluster, group, machine)?;
-            let found = found.ok_or_else(|| storage(format!("{error}; and there is no checkpoint")))?;
-            return Ok(Some(Survey { lost_log: Some(error.to_string()), ..found }));
-        }
-        Err(error) => return Err(storage(error)),
-    };
-    let found = survey_parts(place, Some(&wal), cluster, group, machine);
-    wal.close().map_err(storage)?;
-    found
-}
-
-fn survey_parts(
-    place: &Place,
-    wal: Option<&Wal>,
-    cluster: Uuid,
-    group: GroupId,
-    machine: Arc<dyn StateMachine>,
-) -> Result<Option<Survey>, NodeError> {
-    let store = CheckpointStore::open(&place.dir.join("checkpoint"), place.checkpoint.clone()).map_err(storage)?;
+    let log = Inspection::read(place.disk.clone(), &place.dir.join("wal")).map_err(storage)?;
+    let damage = log.damage.first().map(|damage| format!("the log is corrupt: {damage}"));
+    let mut lost_log = wrong.or(damage);
+    let store = CheckpointStore::open(copy, place.checkpoint.clone()).map_err(storage)?;
     let durable = Durable::default();
-    let adapter = Machine::recover(
-        group,
-        machine.clone(),
-        store,
-        durable.clone(),
-        Arc::new(Counters::default()),
-        &LoadProgress::default(),
-    )
-    .map_err(storage)?;
-    let log = wal.map(|wal| wal.group(group));
-    let purged = log.as_ref().and_then(|log| log.purged()).map(|(cut, _)| cut);
-    let foreign = of_another_group(adapter.applied().system.cluster, cluster);
-    if let Some(words) = foreign.or_else(|| gap(purged, durable.index())) {
+    let (counters, progress) = (Arc::new(Counters::default()), LoadProgress::default());
+    let adapter =
+        Machine::recover(group, machine.clone(), store, durable.clone(), counters, &progress).map_err(storage)?;
+    if let Some(words) = of_another_group(adapter.applied().system.cluster, cluster) {
         return Err(NodeError::Damaged(words));
     }
+    let held = log.groups.get(&group);
+    let begun = has_begun(&place.disk, &place.dir, group);
+    lost_log = lost_log.or_else(|| lost(held.is_none_or(RecoveredGroup::is_empty), begun, durable.index()));
     let mut committed = None;
-    if let Some(log) = log {
-        let log = LogStore::new(log, durable.clone());
-        adapter.replay(&log).map_err(storage)?;
-        committed = log.committed().map_err(storage)?.map(|id| id.index());
+    if let Some(held) = held.filter(|_| lost_log.is_none()) {
+        if let Some(words) = gap(held.purged.as_ref().map(|(cut, _)| *cut), durable.index()) {
+            return Err(NodeError::Damaged(words));
+        }
+        adapter.replay(entries_behind(&log, group, durable.index())).map_err(storage)?;
+        committed = held.committed.clone().map(inspect::committed).transpose().map_err(storage)?.flatten();
     }
     let applied = adapter.applied();
-    let Some(last) = applied.last else { return Ok(None) };
+    let Some(last) = applied.last else {
+        let without = |words| storage(format!("{words}; and there is no checkpoint"));
+        return lost_log.map_or(Ok(None), |words| Err(without(words)));
+    };
     let LeaderId { term, node_id } = *last.committed_leader_id();
     let membership = applied.membership.membership();
     let voters: BTreeSet<MemberId> = membership.voter_ids().collect();
     let members = membership.nodes().map(|(id, member)| (*id, member.clone(), voters.contains(id))).collect();
     Ok(Some(Survey {
         last: (term, node_id, last.index()),
-        committed: committed.max(durable.index()),
+        committed: committed.map(|place| place.index).max(durable.index()),
         checkpoint: durable.index(),
-        lost_log: None,
+        lost_log,
         members,
         view: machine.view(),
         system: applied.system,
     }))
+}
+
+/// The entries of a group behind an index, in order.
+fn entries_behind(log: &Inspection, group: GroupId, held: Option<u64>) -> impl Iterator<Item = io::Result<Entry>> {
+    let behind = log.entries(group).filter(move |index| Some(*index) > held);
+    behind.filter_map(move |index| match log.entry(group, index) {
+        Ok(bytes) => Some(read_entry(index, bytes?)),
+        Err(error) => Some(Err(error.into())),
+    })
 }
 
 /// Makes log and checkpoint of a new group of one in an empty directory. The directory is durable when it returns. Blocks.

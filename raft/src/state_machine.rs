@@ -27,10 +27,10 @@ use crate::checkpoint::{Builder, Job};
 use crate::config::{Limits, LoadProgress};
 use crate::counters::Counters;
 use crate::group::Inner;
-use crate::log_store::{Durable, LogStore, READ_BYTES};
+use crate::log_store::Durable;
 use crate::runtime::{self, Instant};
 use crate::system::{SystemCommand, SystemState};
-use crate::types::{Data, GroupId, LogId, Payload, Replies, StoredMembership, TypeConfig};
+use crate::types::{Data, Entry, GroupId, LogId, Payload, Replies, StoredMembership, TypeConfig};
 use crate::wire::{Malformed, Reader, put_bytes, put_maybe_log_id, put_stored_membership};
 
 /// How often a full disk is looked at while a snapshot waits for it.
@@ -271,17 +271,12 @@ impl Machine {
     }
 
     /// Applies all of the log that comes behind what was recovered, committed or not. Only for a node that doesn't run.
-    pub(crate) fn replay(&self, log: &LogStore) -> io::Result<()> {
-        loop {
-            let from = self.applied_index().map_or(0, |index| index + 1);
-            let entries = log.entries(from, u64::MAX, READ_BYTES)?;
-            if entries.is_empty() {
-                return Ok(());
-            }
-            for entry in entries {
-                self.apply_one(&entry.payload, entry.log_id, false)?;
-            }
+    pub(crate) fn replay(&self, entries: impl Iterator<Item = io::Result<Entry>>) -> io::Result<()> {
+        for entry in entries {
+            let entry = entry?;
+            self.apply_one(&entry.payload, entry.log_id, false)?;
         }
+        Ok(())
     }
 
     /// So many bytes of the log are about to be replayed.

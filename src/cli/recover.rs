@@ -59,10 +59,14 @@ impl Recover {
     pub(super) fn run(&self) -> anyhow::Result<()> {
         let dir = self.dir.display();
         if let Some(kept) = offline::resume(&self.dir)? {
-            println!(
-                "The recovery of {dir} that was broken off is finished. What was there before: {}",
-                kept.display()
-            );
+            if self.json {
+                http::print_json(&json!({ "resumed": true, "kept": kept }));
+            } else {
+                println!(
+                    "The recovery of {dir} that was broken off is finished. What was there before: {}",
+                    kept.display()
+                );
+            }
             return Ok(());
         }
         if !self.accept_data_loss {

@@ -65,7 +65,7 @@ pub struct Report {
     pub committed: Option<u64>,
     /// What its checkpoint holds.
     pub checkpoint: Option<u64>,
-    /// Why the log can't be read, if it is damaged: what is told of entries is what the checkpoint holds then.
+    /// Why the log is not used, if it is damaged or gone: what is told of entries is what the checkpoint holds then.
     pub lost_log: Option<String>,
     /// Keys in all databases.
     pub keys: u64,
@@ -127,8 +127,7 @@ pub fn restore(file: &Path, dir: &Path) -> anyhow::Result<(Made, Facts)> {
 /// If it holds no member, or is in use or damaged; in words for an operator.
 pub fn examine(dir: &Path) -> anyhow::Result<Report> {
     let (lock, found) = member_of(dir)?;
-    let wrong = log_problem(&lock, &found);
-    Ok(report(dir, &found, &look(dir, &found)?, wrong))
+    Ok(report(dir, &found, &look(&lock, &found)?))
 }
 
 /// Makes a group of one out of what a member's directory holds.
@@ -137,9 +136,8 @@ pub fn examine(dir: &Path) -> anyhow::Result<Report> {
 /// As [`examine`].
 pub fn recover(dir: &Path) -> anyhow::Result<(Made, Report)> {
     let (lock, old) = member_of(dir)?;
-    let wrong = log_problem(&lock, &old);
-    let survey = look(dir, &old)?;
-    let report = report(dir, &old, &survey, wrong);
+    let survey = look(&lock, &old)?;
+    let report = report(dir, &old, &survey);
     let found = identity::of_new_group(old.member);
     let others = survey.members.iter().map(|(id, ..)| *id).filter(|id| *id != old.member);
     let own = survey.members.iter().find(|(id, ..)| *id == old.member);
@@ -178,16 +176,26 @@ pub fn resume(dir: &Path) -> anyhow::Result<Option<PathBuf>> {
 /// # Errors
 /// If that can't be told: another version wrote it, or the disk does not answer.
 pub fn problems(dir: &DataDir) -> anyhow::Result<Vec<String>> {
-    let found = identity::read(dir).and_then(|found| match found {
-        Some(found) => identity::check_log(dir, &found).map(|()| None),
-        None => Ok(Some("the file IDENTITY, which says whose directory it is, is missing".to_owned())),
-    });
-    let wrong = match found {
+    let wrong = match log_problem(dir) {
         Err(error) if is_damage(&error) => Some(format!("{error:#}")),
         found => found?,
     };
+    let nobody = "the file IDENTITY, which says whose directory it is, is missing".to_owned();
+    let nobody = matches!(dir.identity(), Ok(None)).then_some(nobody);
     let marked = damage_noted(dir.path()).map(|words| format!("this member has stopped itself for good: {words}"));
-    Ok(wrong.into_iter().chain(marked).collect())
+    Ok(nobody.into_iter().chain(wrong).chain(marked).collect())
+}
+
+/// Why the log in a directory can't be that of its member: it is gone, or another's.
+///
+/// # Errors
+/// As [`problems`], and if the directory does not say whose it is.
+pub fn log_problem(dir: &DataDir) -> anyhow::Result<Option<String>> {
+    let Some(found) = identity::read(dir)? else { return Ok(None) };
+    match identity::check_log(dir, &found) {
+        Err(error) if is_damage(&error) => Ok(Some(format!("{error:#}"))),
+        checked => checked.map(|()| None),
+    }
 }
 
 fn damage_noted(dir: &Path) -> Option<String> {
@@ -203,25 +211,47 @@ fn member_of(dir: &Path) -> anyhow::Result<(DataDir, Found)> {
     Ok((lock, found))
 }
 
-fn look(dir: &Path, member: &Found) -> anyhow::Result<Survey> {
+/// Reads all that is there, and changes nothing of it.
+fn look(dir: &DataDir, member: &Found) -> anyhow::Result<Survey> {
     let metrics = Arc::new(Metrics::new(catalog().names()));
     let engine = Arc::new(Engine::new(Keyspace::new(1, [0, 0]), Arc::new(SystemEnv), metrics));
-    let found = survey(&place(dir), member.cluster, GROUP, engine).with_context(|| {
-        format!(
-            "what {} holds can't be recovered, and nothing was changed: look for another directory of the group",
-            dir.display()
-        )
-    })?;
-    found.with_context(|| format!("{} holds a member that never got anything from its group", dir.display()))
+    let (wrong, path) = (log_problem(dir)?, dir.path());
+    let part = new_part(path)?;
+    let copy = part.join(CHECKPOINT);
+    let copied = copy_store(&path.join(CHECKPOINT), &copy)
+        .with_context(|| format!("cannot copy the checkpoint to {}, to read it there", copy.display()));
+    let found = copied.and_then(|()| {
+        survey(&place(path), &copy, wrong, member.cluster, GROUP, engine).with_context(|| {
+            format!(
+                "what {} holds can't be recovered, and nothing was changed: look for another directory of the group",
+                path.display()
+            )
+        })
+    });
+    fs::remove_dir_all(&part).with_context(|| format!("cannot remove {}", part.display()))?;
+    found?.with_context(|| format!("{} holds a member that never got anything from its group", path.display()))
 }
 
-/// Looked for before the log is opened: that makes one where there is none.
-fn log_problem(dir: &DataDir, found: &Found) -> Option<String> {
-    let error = identity::check_log(dir, found).err()?;
-    Some(format!("{error:#}. What is told here is what the checkpoint holds, and what else is found"))
+/// Opening a store changes it, if only to make room for what comes next.
+fn copy_store(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir(to)?;
+    let entries = match fs::read_dir(from) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        let to = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_store(&entry.path(), &to)?;
+        } else {
+            fs::copy(entry.path(), to)?;
+        }
+    }
+    Ok(())
 }
 
-fn report(dir: &Path, found: &Found, survey: &Survey, wrong: Option<String>) -> Report {
+fn report(dir: &Path, found: &Found, survey: &Survey) -> Report {
     let (last_term, _, last_index) = survey.last;
     Report {
         group: found.cluster.to_string(),
@@ -231,10 +261,20 @@ fn report(dir: &Path, found: &Found, survey: &Survey, wrong: Option<String>) -> 
         committed: survey.committed,
         checkpoint: survey.checkpoint,
         lost_log: survey.lost_log.clone(),
-        damaged: wrong.or_else(|| damage_noted(dir)),
+        damaged: damage_noted(dir),
         keys: engine::keys_by_database(&*survey.view).iter().sum(),
         members: survey.members.iter().map(|(id, member, votes)| (*id, member.peer.clone(), *votes)).collect(),
     }
+}
+
+/// An empty folder for what is made here; nothing of it counts before it has another name.
+fn new_part(dir: &Path) -> anyhow::Result<PathBuf> {
+    let part = dir.join(format!("{NEW_GROUP}.part"));
+    if part.exists() {
+        fs::remove_dir_all(&part).with_context(|| format!("cannot remove {}", part.display()))?;
+    }
+    fs::create_dir(&part).with_context(|| format!("cannot make {}", part.display()))?;
+    Ok(part)
 }
 
 /// Writes the new group beside what is there.
@@ -244,11 +284,7 @@ fn begin(
     header: &[u8],
     chunks: impl Iterator<Item = io::Result<(u128, Vec<u8>)>>,
 ) -> anyhow::Result<PathBuf> {
-    let part = dir.join(format!("{NEW_GROUP}.part"));
-    if part.exists() {
-        fs::remove_dir_all(&part).with_context(|| format!("cannot remove {}", part.display()))?;
-    }
-    fs::create_dir(&part).with_context(|| format!("cannot make {}", part.display()))?;
+    let part = new_part(dir)?;
     let begun = begin_group(&place(&part), GROUP, new, header, chunks);
     if begun.is_err() {
         // Most likely the disk is full: what is of no use must not keep it so.

@@ -183,7 +183,48 @@ fn damage_to_the_checkpoint_is_found() {
     assert!(cluster.members[0].output().contains(&format!("{place}: ")), "{}", cluster.members[0].output());
 }
 
-fn all_files(dir: &Path, out: &mut Vec<PathBuf>) {
+/// What a start refuses is not told to be sound, and a dump of nothing is no success.
+#[test]
+fn a_log_that_is_gone_is_told_of_as_a_start_tells_it() {
+    let mut cluster = one_member();
+    assert_eq!(cluster.members[0].conn().cmd("SET k v").unwrap(), Value::ok());
+    wait_until("it is marked that the group has begun", || {
+        cluster.members[0].dir.join("group-1.begun").exists().then_some(())
+    });
+    cluster.members[0].kill();
+    let (dir, sound) = (cluster.members[0].dir.clone(), cluster.members[0].dir.with_extension("sound"));
+    fs::rename(&dir, &sound).unwrap();
+    let cut = |dir: &Path| {
+        // The next one, if it is there already.
+        let _ = fs::remove_file(dir.join("wal/0000000000000002.wal"));
+        let only = fs::File::options().write(true).open(dir.join("wal/0000000000000001.wal")).unwrap();
+        only.set_len(512).unwrap();
+    };
+    let empty = |dir: &Path| {
+        fs::remove_dir_all(dir.join("wal")).unwrap();
+        fs::create_dir(dir.join("wal")).unwrap();
+    };
+    let missing = |dir: &Path| fs::remove_dir_all(dir.join("wal")).unwrap();
+    type Harm = fn(&Path);
+    let cases: [(&str, Harm); 3] = [("cut", cut), ("empty", empty), ("missing", missing)];
+    for (name, harm) in cases {
+        let _ = fs::remove_dir_all(&dir);
+        copy_dir(&sound, &dir).unwrap();
+        harm(&dir);
+        let verified = quorate(&["log", "verify"], &dir);
+        assert_eq!(verified.code, Some(1), "{name}: {} {}", verified.out, verified.err);
+        assert!(!verified.out.contains("Sound") && verified.out.contains("is gone"), "{name}: {}", verified.out);
+        let dumped = quorate(&["log", "dump"], &dir);
+        assert_eq!(dumped.code, Some(1), "{name}: {}", dumped.out);
+        assert!(dumped.err.contains("is gone"), "{name}: {}", dumped.err);
+        cluster.members[0].start();
+        assert!(!cluster.members[0].wait_end().success(), "{name}");
+        cluster.members[0].kill();
+        assert!(cluster.members[0].output().contains("is gone"), "{name}: {}", cluster.members[0].output());
+    }
+}
+
+pub(crate) fn all_files(dir: &Path, out: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(dir).unwrap().map(|entry| entry.unwrap()) {
         match entry.file_type().unwrap().is_dir() {
             true => all_files(&entry.path(), out),

@@ -3,9 +3,10 @@
 use crate::backup::{quorate, said, take};
 use crate::{BINARY, log_tools, three_members};
 use quorate_testkit::load::Load;
-use quorate_testkit::{Cluster, ClusterOptions, Member, Value, wait_until};
+use quorate_testkit::{Cluster, ClusterOptions, Member, Value, copy_dir, wait_until};
+use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 fn restore(file: &Path, dir: &Path) -> std::process::Output {
     quorate(&["restore", &file.display().to_string(), "--dir", &dir.display().to_string()])
@@ -194,8 +195,10 @@ fn a_recovery_that_was_broken_off_is_finished() {
     cluster.members[0].start();
     assert!(!cluster.members[0].wait_end().success(), "half a recovery must not run");
     assert!(cluster.members[0].output().contains("quorate recover --dir"), "{}", cluster.members[0].output());
-    let finished = recover(&dir, &[]);
+    let finished = recover(&dir, &["--json"]);
     assert!(finished.status.success(), "{}", said(&finished));
+    let answer: serde_json::Value = serde_json::from_slice(&finished.stdout).expect("JSON");
+    assert_eq!((&answer["resumed"], &answer["kept"]), (&true.into(), &old.display().to_string().into()));
     cluster.members[0].start();
     cluster.members[0].wait_ready();
     check_values(&cluster.members[0]);
@@ -232,4 +235,59 @@ fn what_the_checkpoint_holds_is_recovered_where_the_log_is_damaged() {
     cluster.members[0].start();
     cluster.members[0].wait_ready();
     check_values(&cluster.members[0]);
+}
+
+/// Every file below a directory but its lock, and what is in it.
+fn content(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut files = Vec::new();
+    log_tools::all_files(dir, &mut files);
+    let inside = files.into_iter().filter(|path| *path != dir.join("LOCK"));
+    inside.map(|path| (path.strip_prefix(dir).unwrap().to_owned(), fs::read(&path).unwrap())).collect()
+}
+
+/// Whoever asks what is left of a group may want to look at it with other tools, or elsewhere, before anything is done.
+#[test]
+fn to_be_told_what_a_directory_holds_changes_nothing_of_it_and_what_is_kept_is_as_it_was() {
+    let args = "--segment-bytes 1mb --checkpoint-log-bytes 1mb --keep-log-bytes 1mb";
+    let mut cluster = Cluster::start(ClusterOptions::new(BINARY).members(1).args(args));
+    set_of_values(&cluster);
+    assert!(cluster.members[0].stop().success(), "with a checkpoint");
+    cluster.members[0].start();
+    cluster.members[0].wait_ready();
+    let large = "x".repeat(50_000);
+    for _ in 0..40 {
+        cluster.members[0].conn().cmd(&format!("SET large {large}")).unwrap();
+    }
+    cluster.members[0].conn().cmd("DEL large").unwrap();
+    cluster.members[0].kill();
+    let (dir, sound) = (cluster.members[0].dir.clone(), cluster.members[0].dir.with_extension("sound"));
+    fs::rename(&dir, &sound).unwrap();
+    for log in ["sound", "empty", "missing"] {
+        let _ = fs::remove_dir_all(&dir);
+        copy_dir(&sound, &dir).unwrap();
+        if log != "sound" {
+            fs::remove_dir_all(dir.join("wal")).unwrap();
+        }
+        if log == "empty" {
+            fs::create_dir(dir.join("wal")).unwrap();
+        }
+        let before = content(&dir);
+        let asked = recover(&dir, &[]);
+        assert!(!asked.status.success() && said(&asked).contains("nothing was changed"), "{log}: {}", said(&asked));
+        assert!(content(&dir) == before, "{log}: a file was changed: {:?}", content(&dir).keys());
+        assert_eq!(dir.join("wal").exists(), log != "missing");
+        assert_eq!(said(&asked).contains("log         ends with entry"), log == "sound", "{log}: {}", said(&asked));
+        assert_eq!(said(&asked).contains("log         DAMAGED"), log != "sound", "{log}: {}", said(&asked));
+
+        let made = recover(&dir, &["--accept-data-loss", "--json"]);
+        assert!(made.status.success(), "{log}: {}", said(&made));
+        let kept = content(&dir.join("before-recovery-1"));
+        assert!(kept.iter().all(|(path, bytes)| before.get(path) == Some(bytes)), "{log}: {:?}", kept.keys());
+        assert!(kept.keys().any(|path| path.starts_with("checkpoint")), "{log}");
+        assert_eq!(kept.keys().any(|path| path.starts_with("wal")), log == "sound");
+        cluster.members[0].start();
+        cluster.members[0].wait_ready();
+        check_values(&cluster.members[0]);
+        cluster.members[0].kill();
+    }
 }

@@ -9,7 +9,8 @@ use quorate_raft::inspect::{self as raft, EntryKind, LogPlace};
 use quorate_storage::wal::Inspection;
 use serde_json::{Value as Json, json};
 
-use super::{From, open, place, read_log};
+use super::{From, lost, open, read_log};
+use crate::node::offline;
 
 /// Bytes of an argument that people are shown.
 const SHOWN_BYTES: usize = 80;
@@ -44,7 +45,8 @@ impl Dump {
     pub(super) fn run(&self) -> anyhow::Result<bool> {
         let dir = open(&self.source.dir)?;
         let log = read_log(&dir)?;
-        let mut sound = log.damage.is_empty();
+        let wrong = offline::log_problem(&dir).unwrap_or_default().or_else(|| lost(&dir, &log, None));
+        let mut sound = log.damage.is_empty() && wrong.is_none();
         for group in log.groups.keys() {
             if !self.source.json {
                 println!("{}", heading(&log, *group));
@@ -60,7 +62,10 @@ impl Dump {
             }
         }
         for damage in &log.damage {
-            eprintln!("quorate: damaged: {}", place(damage));
+            eprintln!("quorate: damaged: {damage}");
+        }
+        if let Some(words) = wrong {
+            eprintln!("quorate: damaged: {words}");
         }
         if !log.damage.is_empty() {
             eprintln!("quorate: what is behind the first damage was not printed; see quorate log verify");

@@ -10,14 +10,17 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Args, Subcommand};
+use quorate_raft::inspect as raft;
 use quorate_storage::disk::OsDisk;
 use quorate_storage::identity::{DataDir, IdentityError};
-use quorate_storage::wal::{Damage, Inspection};
+use quorate_storage::wal::{Inspection, RecoveredGroup};
 
 /// Exit code: what was looked at is damaged.
 const DAMAGED: u8 = 1;
 /// Exit code: it could not be looked at.
 const UNREADABLE: u8 = 2;
+/// The only group of a node, until there is sharding.
+const GROUP: u64 = 1;
 /// Where the raft room keeps its log.
 const LOG_DIR: &str = "wal";
 
@@ -81,6 +84,8 @@ fn read_log(dir: &DataDir) -> anyhow::Result<Inspection> {
     Ok(Inspection::read(dir.disk().clone(), &dir.path().join(LOG_DIR))?)
 }
 
-fn place(damage: &Damage) -> String {
-    format!("{} at offset {}: {}", damage.path.display(), damage.offset, damage.what)
+/// Why what the log holds can't be all that it held, if it holds nothing.
+fn lost(dir: &DataDir, log: &Inspection, held: Option<u64>) -> Option<String> {
+    let empty = log.damage.is_empty() && log.groups.get(&GROUP).is_none_or(RecoveredGroup::is_empty);
+    raft::lost(empty, quorate_raft::has_begun(dir.disk(), dir.path(), GROUP), held)
 }

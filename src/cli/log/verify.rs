@@ -6,18 +6,17 @@ use anyhow::Context;
 use clap::Args;
 use quorate_raft::inspect::{self as raft, CheckpointFacts};
 use quorate_storage::checkpoint::{CheckpointConfig, CheckpointError, CheckpointStore};
+use quorate_storage::identity::DataDir;
 use quorate_storage::wal::{Inspection, LostEntries};
 use serde_json::json;
 use uuid::Uuid;
 
-use super::{From, dump, open, place, read_log};
+use super::{From, GROUP, dump, lost, open, read_log};
 use crate::cli::table::bytes;
 use crate::node::offline;
 
 /// Where the raft room keeps its checkpoints.
 const CHECKPOINT_DIR: &str = "checkpoint";
-/// The only group of a node, until there is sharding.
-const GROUP: u64 = 1;
 
 #[derive(Debug, Args)]
 pub(super) struct Verify {
@@ -58,7 +57,7 @@ impl Verify {
         let store = dir.path().join(CHECKPOINT_DIR);
         let checkpoint = report.take_checkpoint(&store, read_checkpoint(&store))?;
         report.same_group(identity.map(|identity| identity.group_uuid), checkpoint.as_ref());
-        report.compare(&log, checkpoint.as_ref());
+        report.compare(&dir, &log, checkpoint.as_ref());
         self.tell(&report);
         Ok(report.damage.is_empty())
     }
@@ -105,7 +104,7 @@ impl Report {
                 path.display()
             ));
         }
-        self.damage.extend(log.damage.iter().map(place));
+        self.damage.extend(log.damage.iter().map(ToString::to_string));
         if !log.damage.is_empty() {
             self.cost.extend(log.lost.iter().map(|(group, lost)| cost(*group, lost)));
             if log.lost.is_empty() {
@@ -149,10 +148,11 @@ impl Report {
     }
 
     /// The log goes on where the checkpoint ends, or before; and what to do if anything is wrong.
-    fn compare(&mut self, log: &Inspection, checkpoint: Option<&Checkpoint>) {
+    fn compare(&mut self, dir: &DataDir, log: &Inspection, checkpoint: Option<&Checkpoint>) {
         let purged = log.groups.get(&GROUP).and_then(|group| group.purged.as_ref()).map(|(upto, _)| *upto);
         let held = checkpoint.and_then(|checkpoint| checkpoint.facts.last).map(|last| last.index);
         self.damage.extend(raft::gap(purged, held));
+        self.damage.extend(lost(dir, log, held));
         if !self.damage.is_empty() {
             self.cost.push(
                 "this member must not go on under its id: it may have promised what it no longer knows. The group has \

@@ -5,6 +5,7 @@
 //! a log that is cut off at the damage would lack. Nothing here may write, and nothing here may be served to a group.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -25,6 +26,12 @@ pub struct Damage {
     pub offset: u64,
     /// What was found.
     pub what: String,
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at offset {}: {}", self.path.display(), self.offset, self.what)
+    }
 }
 
 /// Entries of a group that are in a damaged place or behind it.

@@ -61,6 +61,14 @@ pub struct RecoveredGroup {
     pub entries: Option<(u64, u64)>,
 }
 
+impl RecoveredGroup {
+    /// True if nothing was ever promised in it: no vote, no entry, and none that was let go.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.vote.is_none() && self.entries.is_none() && self.purged.is_none()
+    }
+}
+
 /// A record of a batch that checked out, without an entry's bytes.
 pub(super) struct Found {
     pub(super) kind: Kind,
