@@ -37,6 +37,8 @@ pub(super) struct SledRows {
     config: CheckpointConfig,
     /// sled takes nothing more once something has failed.
     health: AtomicU8,
+    /// Why it is dead.
+    failure: Mutex<String>,
     /// See [`Rows::found_damage`].
     damaged: Arc<AtomicBool>,
     /// Counts what was changed, and how much of that is durable.
@@ -231,7 +233,8 @@ impl SledRows {
     }
 
     /// From here on nobody knows what is on the disk: not this process, and not the next one either.
-    fn fails(&self) {
+    fn fails(&self, why: &str) {
+        why.clone_into(&mut self.failure.lock());
         self.health.store(DEAD, Relaxed);
         let mark = mark(&self.path);
         let noted = File::create(&mark).and_then(|file| file.sync_all()).and_then(|()| OsDisk.sync_dir(parent(&mark)));
@@ -262,6 +265,7 @@ impl SledRows {
             path: path.to_owned(),
             config,
             health: AtomicU8::new(SOUND),
+            failure: Mutex::default(),
             damaged: Arc::default(),
             changes: AtomicU64::new(0),
             synced: AtomicU64::new(0),
@@ -285,10 +289,7 @@ impl SledRows {
 
     /// Syncs something of sled's. After a failure nobody knows what of it is on the disk, and none is asked for again.
     fn to_the_disk(&self, sync: impl FnOnce() -> io::Result<()>) -> Result<(), String> {
-        sync().map_err(|error| {
-            self.fails();
-            text(error)
-        })
+        sync().map_err(text).inspect_err(|error| self.fails(error))
     }
 
     /// sled, opened again if it rests.
@@ -357,10 +358,11 @@ impl SledRows {
                 _ => {}
             })
         });
-        if result.is_err() && self.first_failure(failure) && failure == DEAD {
-            self.fails();
-        }
-        result
+        result.inspect_err(|error| {
+            if self.first_failure(failure) && failure == DEAD {
+                self.fails(error);
+            }
+        })
     }
 }
 
@@ -425,7 +427,7 @@ impl Rows for SledRows {
         match self.health.load(Relaxed) {
             SOUND => return Ok(()),
             FULL => {}
-            DEAD => return Err("an earlier failure can only be looked at by a new start of this member".to_owned()),
+            DEAD => return Err(self.failure.lock().clone()),
             _ => return Err("its files are damaged".to_owned()),
         }
         let mut open = self.open.write();

@@ -192,7 +192,7 @@ impl SledRows {
         // Whatever fails from here on: which of the two a loss of power leaves is not known.
         let synced = OsDisk.sync_dir(parent).map_err(text);
         if let Err(error) = synced {
-            self.fails();
+            self.fails(&error);
             return Err(error);
         }
         self.open_again(&mut open)?;
