@@ -63,7 +63,7 @@ pub use stats::{BYTES_BOUNDS, Buckets, LATENCY_BOUNDS_US, OPS_BOUNDS, WalStats};
 pub use sync::SyncPolicy;
 
 use crate::disk::Disk;
-use format::{BLOCK_BYTES, Kind, RECORD_HEADER_BYTES};
+use format::{BLOCK_BYTES, Kind, LEAST_SEGMENT_BYTES, RECORD_HEADER_BYTES};
 use segment::{Maker, Segment};
 use state::{Found, GroupState, Slot, State};
 use stats::Counters;
@@ -230,7 +230,7 @@ fn prepare(
     wake: Option<Box<dyn Fn() + Send + Sync>>,
 ) -> Result<(Arc<Shared>, driver::Position, Recovered), WalError> {
     // Offsets in a segment are kept in 32 bits.
-    let segment_bytes = config.segment_bytes.clamp(8 * BLOCK_BYTES, 1 << 30) / BLOCK_BYTES * BLOCK_BYTES;
+    let segment_bytes = config.segment_bytes.clamp(LEAST_SEGMENT_BYTES, 1 << 30) / BLOCK_BYTES * BLOCK_BYTES;
     let config = WalConfig { segment_bytes, batch_bytes: config.batch_bytes.min(1 << 30), ..config };
     let opened = recovery::open(&disk, dir, &config)?;
     let shared = Shared {

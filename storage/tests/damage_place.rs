@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use quorate_storage::disk::Disk;
+use quorate_storage::disk::{Disk, OsDisk};
 use quorate_storage::memdisk::MemDisk;
 use quorate_storage::wal::{Inspection, Wal, WalConfig, WalError};
 
@@ -65,13 +65,17 @@ fn batches(disk: &MemDisk) -> Vec<(PathBuf, usize, usize, u64)> {
 }
 
 fn damaged(disk: &MemDisk, path: &Path, at: usize) -> MemDisk {
+    copy_with(disk, path, |bytes| bytes[at] ^= 4)
+}
+
+fn copy_with(disk: &MemDisk, path: &Path, harm: impl Fn(&mut Vec<u8>)) -> MemDisk {
     let copy = MemDisk::new();
     copy.create_dir_all(Path::new(DIR)).unwrap();
     for name in disk.list(Path::new(DIR)).unwrap() {
         let file = Path::new(DIR).join(&name);
         let mut bytes = disk.contents(&file).unwrap();
         if file == path {
-            bytes[at] ^= 4;
+            harm(&mut bytes);
         }
         copy.create(&file).unwrap().write_at(&bytes, 0).unwrap();
     }
@@ -108,4 +112,52 @@ fn a_damaged_batch_is_named_wherever_it_is() {
         }
     }
     assert!(judged > 1000, "{judged}");
+}
+
+/// A file that counts and is gone, or of which only the beginning is left, is told as that file.
+#[test]
+fn a_segment_that_is_missing_or_cut_is_named() {
+    let mut moved = 0;
+    for rounds in 10..40 {
+        let sound = MemDisk::new();
+        write_log(&sound, rounds);
+        let mut segments: Vec<PathBuf> = batches(&sound).into_iter().map(|(path, ..)| path).collect();
+        segments.dedup();
+        let last = segments.last().cloned();
+        let behind = sound.list(Path::new(DIR)).unwrap().last().map(|name| Path::new(DIR).join(name));
+        assert!(behind > last, "a file is ready behind the last that is written to");
+        // Which file the log begins with, by the last batch before those of its last file.
+        let before = batches(&sound).into_iter().rfind(|(path, ..)| Some(path) != last.as_ref()).expect("two files");
+        let base = number(&sound.contents(&before.0).unwrap(), before.1 + 32, 8);
+        moved += u64::from(sound.contents(&Path::new(DIR).join(format!("{base:016x}.wal"))).is_err());
+        for path in segments {
+            for left in [None, Some(0), Some(100), Some(512), Some(1024)] {
+                let disk = copy_with(&sound, &path, |bytes| bytes.truncate(left.unwrap_or(0)));
+                if left.is_none() {
+                    disk.remove(&path).unwrap();
+                }
+                let place = format!("{} of which {left:?} is left, {rounds} rounds", path.display());
+                let inspection = Inspection::read(Arc::new(disk.clone()), Path::new(DIR)).unwrap();
+                match Wal::open_manual(Arc::new(disk), Path::new(DIR), config(), Box::new(|| {})).map(drop) {
+                    Err(WalError::Corrupt { path: told, what, .. }) => assert_eq!(told, path, "{place}: {what}"),
+                    other => panic!("{place}: {other:?}"),
+                }
+                assert_eq!(inspection.damage.first().map(|found| &found.path), Some(&path), "{place}");
+            }
+        }
+    }
+    assert!(moved > 0, "in none of them the last file moved the base");
+}
+
+#[test]
+fn a_file_of_absurd_size_is_damage_and_no_memory_is_taken_for_it() {
+    let temp = tempfile::tempdir().unwrap();
+    let (wal, _) = Wal::open(Arc::new(OsDisk), temp.path(), config()).unwrap();
+    wal.close().unwrap();
+    let segment = temp.path().join("0000000000000001.wal");
+    std::fs::File::options().write(true).open(&segment).unwrap().set_len(1 << 42).unwrap();
+    let error = Wal::open(Arc::new(OsDisk), temp.path(), config()).map(drop).unwrap_err();
+    assert!(matches!(&error, WalError::Corrupt { path, .. } if *path == segment), "{error}");
+    let found = Inspection::read(Arc::new(OsDisk), temp.path()).unwrap();
+    assert!(found.damage.iter().all(|found| found.path == segment) && !found.damage.is_empty(), "{:?}", found.damage);
 }

@@ -49,6 +49,9 @@
 //! checksum. The salt keeps bytes that a client stored from ever looking like a batch.
 
 pub(super) const BLOCK_BYTES: u64 = 512;
+/// The least that a segment has, and the most: places in it are kept in 32 bits.
+pub(super) const LEAST_SEGMENT_BYTES: u64 = 8 * BLOCK_BYTES;
+pub(super) const MOST_SEGMENT_BYTES: u64 = u32::MAX as u64;
 pub(super) const VERSION: u32 = 1;
 pub(super) const BATCH_HEADER_BYTES: usize = 56;
 pub(super) const RECORD_HEADER_BYTES: usize = 25;

@@ -29,7 +29,10 @@ use bytes::Bytes;
 
 use super::background::Work as _;
 use super::driver::{Live, Position};
-use super::format::{self, BLOCK_BYTES, BatchHeader, Kind, SegmentHeader, VERSION, decode_batch, decode_batch_header};
+use super::format::{
+    self, BLOCK_BYTES, BatchHeader, Kind, LEAST_SEGMENT_BYTES, MOST_SEGMENT_BYTES, SegmentHeader, VERSION,
+    decode_batch, decode_batch_header,
+};
 use super::segment::{self, Job, Segment};
 use super::state::{GroupState, Releases, Slot, State};
 use super::{WalConfig, WalError};
@@ -256,7 +259,12 @@ pub(super) fn is_unfinished(disk: &dyn Disk, seq: u64, path: &Path, salt: Option
 
 pub(super) fn read_all(file: &dyn DiskFile, path: &Path) -> Result<Vec<u8>, WalError> {
     let size = file.size().map_err(|error| WalError::io("measure", path, error))?;
-    let mut bytes = vec![0; usize::try_from(size).map_err(|_| corrupt(path, size, "too large"))?];
+    // What a file system tells may be as damaged as anything else, and memory must not be taken for it.
+    let sane = Some(size).filter(|size| *size <= MOST_SEGMENT_BYTES).and_then(|size| usize::try_from(size).ok());
+    let Some(size) = sane else {
+        return Err(corrupt(path, MOST_SEGMENT_BYTES, format!("{size} bytes are more than a segment can have")));
+    };
+    let mut bytes = vec![0; size];
     file.read_at(&mut bytes, 0).map_err(|error| WalError::io("read", path, error))?;
     Ok(bytes)
 }
@@ -330,20 +338,27 @@ impl<'a> Judge<'a> {
     /// Finds the base and the end. The base is in the last good batch, and which one that is shows only by reading from
     /// the base; so this begins with the last batch there is, and goes back further if that one was torn.
     pub(super) fn judge(mut self) -> Result<Judged, WalError> {
-        let mut base = 1;
+        let (mut base, mut last) = (1, None);
         for seq in self.files.keys().rev() {
-            if let Some(last) = self.scanned(*seq)?.batches.last() {
-                base = last.header.numbers.base;
+            if let Some(batch) = self.scanned(*seq)?.batches.last() {
+                (base, last) = (batch.header.numbers.base, Some((*seq, batch.header.numbers.number)));
                 break;
             }
         }
         loop {
             let end = match self.find_end(base) {
-                Err(error) if !self.files.contains_key(&base) => return Err(self.damage_behind(base).unwrap_or(error)),
+                Err(error) if !self.files.contains_key(&base) => {
+                    let behind = self.damage_behind(base).or_else(|| self.gap_behind(last?));
+                    return Err(behind.unwrap_or(error));
+                }
                 end => end?,
             };
             let true_base = match end.batches.checked_sub(1) {
-                Some(last) => self.scanned(end.segment)?.batches[last].header.numbers.base,
+                Some(at) => {
+                    let numbers = self.scanned(end.segment)?.batches[at].header.numbers;
+                    last = Some((end.segment, numbers.number));
+                    numbers.base
+                }
                 None => 1,
             };
             if true_base >= base {
@@ -361,12 +376,33 @@ impl<'a> Judge<'a> {
         if newer > base { self.find_end(newer).err() } else { None }
     }
 
+    /// The same, and there is no batch behind it, nor anything that shows where one was. A file is made ready only when
+    /// the one before it is written to, so the files that are there tell how far the log had come.
+    fn gap_behind(&self, (seq, number): (u64, u64)) -> Option<WalError> {
+        let end = self.scans.get(&seq)?.end;
+        if !self.files.contains_key(&(seq + 1)) {
+            return Some(corrupt(&self.dir.join(segment::file_name(seq + 1)), 0, "the segment is missing"));
+        }
+        if *self.files.keys().next_back()? == seq + 1 {
+            return None;
+        }
+        let (seq, offset) = place_of(self.disk, self.salt, self.files, (seq, end), number + 1).ok()?;
+        let what = format!("batch {} is damaged or missing, and the log had gone on behind it", number + 1);
+        Some(corrupt(self.files.get(&seq)?, offset, what))
+    }
+
     fn scanned(&mut self, seq: u64) -> Result<&Scan, WalError> {
         if !self.scans.contains_key(&seq) {
             let Some(path) = self.files.get(&seq) else {
                 return Err(corrupt(&self.dir.join(segment::file_name(seq)), 0, "the segment is missing"));
             };
-            self.scans.insert(seq, scan(self.disk, seq, path, self.salt)?);
+            let scan = scan(self.disk, seq, path, self.salt)?;
+            let bytes = scan.segment.bytes;
+            // The newest may be one whose making was not finished. The others were synced, length and all.
+            if bytes < LEAST_SEGMENT_BYTES && self.files.range(seq + 1..).next().is_some() {
+                return Err(corrupt(path, bytes, "the file is cut short"));
+            }
+            self.scans.insert(seq, scan);
         }
         Ok(&self.scans[&seq])
     }
