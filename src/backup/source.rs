@@ -93,3 +93,55 @@ impl Iterator for Source {
         Some(out.into())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::any::Any;
+    use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+    use super::*;
+
+    const CHUNKS: u128 = 100;
+
+    /// Chunks of 16 KB, and how many of them were let go of.
+    struct Counting(Arc<AtomicU64>);
+
+    impl View for Counting {
+        fn header(&self) -> Vec<u8> {
+            Vec::new()
+        }
+
+        fn chunks(&self) -> Box<dyn Iterator<Item = (u128, u64)> + '_> {
+            Box::new((0..CHUNKS).map(|id| (id, 1)))
+        }
+
+        fn encode(&self, chunk: u128, out: &mut Vec<u8>) {
+            assert!(chunk as u64 >= self.0.load(Relaxed), "it was let go of");
+            out.resize(16 << 10, 7);
+        }
+
+        fn digest(&self, _chunk: u128, _buffer: &mut Vec<u8>) -> u128 {
+            0
+        }
+
+        fn release(&mut self, upto: u128) {
+            self.0.store(upto as u64 + 1, Relaxed);
+        }
+
+        fn as_any(&self) -> &dyn Any {
+            self
+        }
+    }
+
+    #[test]
+    fn what_was_taken_is_let_go_of() {
+        let released = Arc::new(AtomicU64::new(0));
+        let view = Arc::new(Counting(released.clone()));
+        let mut source = Source::new([1; 16], 1, 5, Capture { index: 9, term: 4, leader: 1, view });
+        assert!(source.next().is_some());
+        let some = released.load(Relaxed);
+        assert!(some > 0 && u128::from(some) < CHUNKS, "{some} of {CHUNKS} with the first piece");
+        assert!(source.count() > 1);
+        assert!(u128::from(released.load(Relaxed)) > CHUNKS / 2, "the end holds nothing worth the while");
+    }
+}

@@ -122,7 +122,7 @@ fn first_good(sources: Vec<(String, Client)>, file: &Path, path: &str, line: &mu
             // What came is at fault, not the disk here.
             Err(FileError::Backup { source, .. }) => {
                 line.end("");
-                let words = format!("the backup that {from} gave did not come to its end: {source}");
+                let words = format!("what {from} gave is no whole backup: {source}");
                 let hint = "nothing of it was kept: take it again, once the members are well (quorate status)";
                 last = Some((from, refused("broken_off", words, hint)));
             }

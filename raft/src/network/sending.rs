@@ -15,6 +15,7 @@ use openraft::raft::SnapshotResponse;
 
 use super::{Client, Snapshot};
 use crate::api::View;
+use crate::pace::STEP_BYTES;
 use crate::runtime::Instant;
 use crate::state_machine::Meta;
 use crate::status::SnapshotProgress;
@@ -40,23 +41,37 @@ struct Outgoing {
     ids: Vec<u128>,
     /// The last chunk that was let go of: the receiver has it, and all before it.
     released: Option<u128>,
+    /// Bytes that were confirmed since.
+    unreleased: usize,
 }
 
 impl Outgoing {
     fn new(snapshot: Snapshot) -> Option<Self> {
         let view = snapshot.snapshot.view?;
         let (header, ids) = (view.header(), view.chunks().map(|(id, _)| id).collect());
-        Some(Self { meta: snapshot.meta, system: snapshot.snapshot.system, header, view, ids, released: None })
+        let (meta, system) = (snapshot.meta, snapshot.snapshot.system);
+        Some(Self { meta, system, header, view, ids, released: None, unreleased: 0 })
     }
 
-    /// The receiver has this chunk, and all before it.
-    fn confirmed(&mut self, chunk: u128) {
+    /// The receiver has this piece, and all before it.
+    fn confirmed(&mut self, piece: Piece) {
+        self.unreleased += piece.bytes;
+        // Not for each little chunk: letting go looks at every database.
+        let Some(chunk) = piece.ends.filter(|_| self.unreleased >= STEP_BYTES) else { return };
         // Nobody else has this view: it was taken for this snapshot.
         if let Some(view) = Arc::get_mut(&mut self.view) {
             view.release(chunk);
-            self.released = Some(chunk);
+            (self.released, self.unreleased) = (Some(chunk), 0);
         }
     }
+}
+
+/// A piece under way.
+#[derive(Clone, Copy)]
+struct Piece {
+    bytes: usize,
+    /// The chunk that ends with it.
+    ends: Option<u128>,
 }
 
 impl Client {
@@ -121,8 +136,8 @@ impl Client {
         let chunks_total = outgoing.ids.len() as u64;
         let mut progress = SnapshotProgress { chunks_done, chunks_total, bytes_sent: there };
         let mut pace = Pace::new(self.snapshot_rate);
-        // Pieces that are not confirmed yet: of those that end a chunk, which.
-        let mut open: VecDeque<Option<u128>> = VecDeque::new();
+        // Pieces that are not confirmed yet.
+        let mut open: VecDeque<Piece> = VecDeque::new();
         let mut bytes = Vec::new();
         let first = outgoing.ids.partition_point(|id| *id < from);
         for at in first..outgoing.ids.len() {
@@ -139,7 +154,7 @@ impl Client {
                 exchange
                     .send(Lane::Bulk, Kind::SnapshotPiece, |out| put_piece(out, id, rest.is_empty(), piece))
                     .await?;
-                open.push_back(rest.is_empty().then_some(id));
+                open.push_back(Piece { bytes: piece.len(), ends: rest.is_empty().then_some(id) });
                 progress.bytes_sent += piece.len() as u64;
                 sent.store(progress.bytes_sent, Relaxed);
                 self.counters.snapshot_bytes_sent.fetch_add(piece.len() as u64, Relaxed);
@@ -165,14 +180,10 @@ impl Client {
 }
 
 /// Waits until the oldest piece under way is confirmed.
-async fn confirm(
-    exchange: &mut Exchange,
-    open: &mut VecDeque<Option<u128>>,
-    outgoing: &mut Outgoing,
-) -> Result<(), Lost> {
+async fn confirm(exchange: &mut Exchange, open: &mut VecDeque<Piece>, outgoing: &mut Outgoing) -> Result<(), Lost> {
     answered(exchange).await?;
-    if let Some(Some(chunk)) = open.pop_front() {
-        outgoing.confirmed(chunk);
+    if let Some(piece) = open.pop_front() {
+        outgoing.confirmed(piece);
     }
     Ok(())
 }
