@@ -351,6 +351,11 @@ impl Node {
         self.inner.stores.wal.stats()
     }
 
+    /// What all files of the log have in common, and none of another log.
+    pub fn log_salt(&self) -> u64 {
+        self.inner.stores.wal.salt()
+    }
+
     /// Changes when the log is synced (`appendfsync`), from now on.
     pub fn set_sync_policy(&self, policy: SyncPolicy) {
         self.inner.stores.wal.set_sync_policy(policy);

@@ -10,6 +10,7 @@ use quorate_raft::{Identity, Member, NodeError, Start as GroupStart};
 use quorate_storage::codec::{self, CodecError};
 use quorate_storage::disk::{read_file, write_file_atomically};
 use quorate_storage::identity::{DataDir, Identity as Stored};
+use quorate_storage::wal::Inspection;
 use uuid::Uuid;
 
 use super::Start;
@@ -27,6 +28,8 @@ pub(super) const LOG_DIR: &str = "wal";
 /// A group of one that waits to take the place of what is in the directory.
 pub(super) const NEW_GROUP: &str = "new-group";
 const INCARNATION: &str = "incarnation";
+/// The salt of the log: which files are this member's, whatever folder they are in.
+const LOG_SALT: &str = "log";
 /// In the folder of the log: whose it is.
 const OWNER: &str = "OWNER";
 const OWNER_FORMAT: u8 = 1;
@@ -40,11 +43,13 @@ pub(super) struct Found {
     pub(super) member: u64,
     incarnation: Uuid,
     flags: u64,
+    /// `None` until the log exists; and where an older version made it, until the member has started again.
+    log_salt: Option<u64>,
 }
 
-/// The identity of the only member of a new group whose log exists already.
+/// The identity of the only member of a new group whose log is made before anybody starts it.
 pub(super) fn of_new_group(member: u64) -> Found {
-    Found { cluster: Uuid::new_v4(), member, incarnation: Uuid::new_v4(), flags: SETTLED }
+    Found { cluster: Uuid::new_v4(), member, incarnation: Uuid::new_v4(), flags: SETTLED, log_salt: None }
 }
 
 /// Who a directory belongs to.
@@ -73,12 +78,19 @@ impl Found {
     }
 
     pub(super) fn stored(&self) -> Stored {
+        let incarnation = (INCARNATION.into(), self.incarnation.as_bytes().to_vec());
+        let salt = self.log_salt.map(|salt| (LOG_SALT.into(), salt.to_le_bytes().to_vec()));
         Stored {
             group_uuid: *self.cluster.as_bytes(),
             member_id: self.member,
             flags: self.flags,
-            notes: vec![(INCARNATION.into(), self.incarnation.as_bytes().to_vec())],
+            notes: [incarnation].into_iter().chain(salt).collect(),
         }
+    }
+
+    /// The same member, with the log that it has now.
+    pub(super) fn with_log(self, salt: Option<u64>) -> Self {
+        Self { log_salt: salt, ..self }
     }
 
     /// What stands in [`OWNER`].
@@ -87,13 +99,13 @@ impl Found {
     }
 
     fn from_stored(stored: &Stored) -> anyhow::Result<Self> {
-        let incarnation = stored
-            .notes
-            .iter()
-            .find(|(name, _)| name == INCARNATION)
-            .and_then(|(_, bytes)| Uuid::from_slice(bytes).ok())
+        let note = |wanted| stored.notes.iter().find(|(name, _)| name == wanted).map(|(_, bytes)| bytes.as_slice());
+        let incarnation = note(INCARNATION)
+            .and_then(|bytes| Uuid::from_slice(bytes).ok())
             .context("the identity file holds no incarnation: it was not written by this program")?;
+        let log_salt = note(LOG_SALT).map(|bytes| bytes.try_into().map(u64::from_le_bytes)).transpose();
         Ok(Found {
+            log_salt: log_salt.context("the identity file says in a way that is not known which log is its own")?,
             cluster: Uuid::from_bytes(stored.group_uuid),
             member: stored.member_id,
             incarnation,
@@ -131,7 +143,9 @@ pub(super) async fn find_or_make(
     }
     check_empty(dir)?;
     let found = match start {
-        Start::Bootstrap => Found { cluster: new_uuid(env), member: 1, incarnation: new_uuid(env), flags: BEGINNING },
+        Start::Bootstrap => {
+            Found { cluster: new_uuid(env), member: 1, incarnation: new_uuid(env), flags: BEGINNING, log_salt: None }
+        }
         Start::Join(urls) | Start::Rebuild(urls) => {
             let wish = AddMember {
                 peer: me.peer.clone(),
@@ -146,6 +160,7 @@ pub(super) async fn find_or_make(
                 member: added.id,
                 incarnation: added.incarnation.parse().context("the incarnation in the answer makes no sense")?,
                 flags: 0,
+                log_salt: None,
             }
         }
         Start::Resume => bail!(
@@ -158,16 +173,17 @@ pub(super) async fn find_or_make(
     Ok(found)
 }
 
-/// Remembers that the log exists now, and writes into it whose it is.
-pub(super) fn settle(dir: &DataDir, found: &Found) -> anyhow::Result<()> {
+/// Remembers that the log exists now and by what its files are known, and writes beside them whose they are.
+pub(super) fn settle(dir: &DataDir, found: &Found, salt: u64) -> anyhow::Result<()> {
     let owner = dir.path().join(LOG_DIR).join(OWNER);
     if dir.disk().open(&owner).is_err() {
         let words = codec::encode(OWNER_FORMAT, &found.owner())?;
         write_file_atomically(&**dir.disk(), &owner, &words)
             .with_context(|| format!("cannot write {}", owner.display()))?;
     }
-    if found.flags != SETTLED {
-        dir.save(&Stored { flags: SETTLED, ..found.stored() })?;
+    let settled = Found { flags: SETTLED, log_salt: Some(salt), ..*found }.stored();
+    if settled != found.stored() {
+        dir.save(&settled)?;
     }
     Ok(())
 }
@@ -206,6 +222,19 @@ pub(super) fn check_log(dir: &DataDir, found: &Found) -> anyhow::Result<()> {
             log.display(),
         )));
     }
+    // What can't be read here is found, and told better, by whoever opens the log.
+    let salt = Inspection::salt(&**dir.disk(), &log).ok().flatten();
+    if let (Some(mine), Some(salt)) = (found.log_salt, salt)
+        && mine != salt
+    {
+        return Err(damaged(format!(
+            "{} belongs to {}, and the files in {} to another log: they come from two directories; put back what belongs \
+             together",
+            dir.path().display(),
+            found.owner(),
+            log.display(),
+        )));
+    }
     let file = log.join(OWNER);
     let bytes = match read_file(&**dir.disk(), &file) {
         // An older version wrote none.
@@ -228,16 +257,55 @@ pub(super) fn check_log(dir: &DataDir, found: &Found) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use quorate_storage::disk::Disk;
+    use quorate_storage::memdisk::MemDisk;
+    use quorate_storage::wal::{Wal, WalConfig};
+
     use super::*;
 
     #[test]
     fn whose_a_log_is_stands_in_it_as_documented() {
         let (cluster, incarnation) = (Uuid::from_u128(0xabcd), Uuid::from_u128(0x1234));
-        let found = Found { cluster, member: 3, incarnation, flags: SETTLED };
+        let found = Found { cluster, member: 3, incarnation, flags: SETTLED, log_salt: None };
         let bytes = codec::encode(OWNER_FORMAT, &found.owner()).unwrap();
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(hex, include_str!("../../tests/formats/owner-v1.hex").split_whitespace().collect::<String>());
         let read: String = codec::decode(OWNER_FORMAT, &bytes, OWNER_BYTES).unwrap();
         assert_eq!(read, found.owner());
+    }
+
+    #[test]
+    fn the_identity_of_an_older_version_is_read_and_gets_the_mark_of_its_log_at_the_next_start() {
+        let disk = Arc::new(MemDisk::new());
+        let dir = DataDir::open(disk.clone(), Path::new("/data")).unwrap();
+        let make = |salt| {
+            let config = WalConfig { segment_bytes: 4096, salt: Some(salt), ..WalConfig::default() };
+            let log = Path::new("/data").join(LOG_DIR);
+            disk.list(&log).unwrap_or_default().iter().for_each(|name| disk.remove(&log.join(name)).unwrap());
+            Wal::open_manual(disk.clone(), &log, config, Box::new(|| {})).map(drop).unwrap();
+        };
+        make(7);
+        let old = Found {
+            cluster: Uuid::from_u128(1),
+            member: 3,
+            incarnation: Uuid::from_u128(2),
+            flags: SETTLED,
+            log_salt: None,
+        };
+        dir.save(&old.stored()).unwrap();
+        let found = read(&dir).unwrap().unwrap();
+        assert_eq!(found.log_salt, None);
+        check_log(&dir, &found).unwrap();
+        settle(&dir, &found, 7).unwrap();
+        let found = read(&dir).unwrap().unwrap();
+        assert_eq!(found.log_salt, Some(7));
+        check_log(&dir, &found).unwrap();
+        // Another log, with nothing beside it that says whose it is.
+        make(8);
+        let error = check_log(&dir, &found).unwrap_err();
+        assert!(super::super::rebuild::is_damage(&error) && error.to_string().contains("to another log"), "{error}");
     }
 }

@@ -250,7 +250,7 @@ async fn bring_up(
             return Err(error.into());
         }
     };
-    identity::settle(&dir, &found)?;
+    identity::settle(&dir, &found, node.log_salt())?;
 
     let executor =
         Executor::new(node.clone(), group.clone(), engine.clone(), metrics.clone(), settings.write_timeout());

@@ -17,7 +17,7 @@ use quorate_storage::backup::Reader;
 use quorate_storage::checkpoint::CheckpointConfig;
 use quorate_storage::disk::{Disk as _, OsDisk};
 use quorate_storage::identity::DataDir;
-use quorate_storage::wal::WalConfig;
+use quorate_storage::wal::{Inspection, WalConfig};
 use serde::Serialize;
 
 use super::GROUP;
@@ -116,9 +116,10 @@ pub fn restore(file: &Path, dir: &Path) -> anyhow::Result<(Made, Facts)> {
     };
     let chunks = std::iter::from_fn(|| reader.next_chunk().map_err(io::Error::other).transpose());
     let part = begin(dir, &new, &head.state, chunks)?;
-    let kept = finish(dir, &part, &found)?;
+    let (group, member) = (found.cluster.to_string(), found.member);
+    let kept = finish(dir, &part, found)?;
     drop(lock);
-    Ok((Made { group: found.cluster.to_string(), member: found.member, index: head.index, kept }, facts))
+    Ok((Made { group, member, index: head.index, kept }, facts))
 }
 
 /// Looks at the directory of a member that doesn't run, and tells what it holds.
@@ -155,8 +156,9 @@ pub fn recover(dir: &Path) -> anyhow::Result<(Made, Report)> {
         Ok((id, bytes))
     });
     let part = begin(dir, &new, &view.header(), chunks)?;
-    let kept = finish(dir, &part, &found)?;
-    Ok((Made { group: found.cluster.to_string(), member: found.member, index: report.last_index, kept }, report))
+    let (group, member) = (found.cluster.to_string(), found.member);
+    let kept = finish(dir, &part, found)?;
+    Ok((Made { group, member, index: report.last_index, kept }, report))
 }
 
 /// Ends a recovery that was broken off after its new group was whole. `None`: there was none.
@@ -297,9 +299,10 @@ fn begin(
 }
 
 /// Says that the new group is whole, and moves it into its place.
-fn finish(dir: &Path, part: &Path, found: &Found) -> anyhow::Result<Option<PathBuf>> {
+fn finish(dir: &Path, part: &Path, found: Found) -> anyhow::Result<Option<PathBuf>> {
     let inner = DataDir::open(Arc::new(OsDisk), part)?;
-    inner.save(&found.stored())?;
+    let salt = Inspection::salt(&OsDisk, &part.join(LOG_DIR))?;
+    inner.save(&found.with_log(salt).stored())?;
     drop(inner);
     fs::rename(part, dir.join(NEW_GROUP)).context("cannot rename the new group")?;
     sync_dir(dir)?;

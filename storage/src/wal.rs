@@ -279,6 +279,12 @@ impl Wal {
         Ok((Self { handle: Arc::new(handle) }, driver, recovered))
     }
 
+    /// A number drawn when this log was made: by it, all its segments are told from those of any other log.
+    #[must_use]
+    pub fn salt(&self) -> u64 {
+        self.handle.shared.salt
+    }
+
     /// The log of one group. Unknown groups are empty.
     #[must_use]
     pub fn group(&self, group: u64) -> GroupLog {

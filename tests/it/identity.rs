@@ -231,3 +231,40 @@ fn parts_of_two_directories_do_not_make_a_member() {
     cluster.wait_settled();
     assert_eq!(cluster.members[0].conn().cmd("GET whose").unwrap(), Value::bulk("mine"));
 }
+
+/// Nothing stands in the folder that says whose the files are, and the group is the same.
+#[test]
+fn the_segments_of_another_member_of_the_group_are_not_taken_for_its_own() {
+    let mut cluster = three_members();
+    assert_eq!(cluster.members[0].conn().cmd("SET whose mine").unwrap(), Value::ok());
+    cluster.wait_caught_up();
+    let (at, other) = (cluster.follower(), cluster.leader());
+    cluster.members[at].kill();
+    cluster.members[other].kill();
+    let (mine, others) = (cluster.members[at].dir.join("wal"), cluster.members[other].dir.join("wal"));
+    let aside = mine.with_extension("aside");
+    fs::rename(&mine, &aside).unwrap();
+    for owner in [true, false] {
+        fs::create_dir(&mine).unwrap();
+        for file in fs::read_dir(&others).unwrap().map(|file| file.unwrap().path()) {
+            if file.extension().is_some_and(|extension| extension == "wal") {
+                fs::copy(&file, mine.join(file.file_name().unwrap())).unwrap();
+            }
+        }
+        if owner {
+            fs::copy(aside.join("OWNER"), mine.join("OWNER")).unwrap();
+        }
+        does_not_go_on(&mut cluster, at, "segments of another member", "to another log");
+        let dir = &cluster.members[at].dir;
+        let looked = Command::new(BINARY).args(["recover", "--dir"]).arg(dir).output().unwrap();
+        let said = String::from_utf8_lossy(&looked.stderr).into_owned() + &String::from_utf8_lossy(&looked.stdout);
+        assert!(said.contains("to another log"), "{said}");
+        fs::remove_dir_all(&mine).unwrap();
+        cluster.members[at].kill();
+    }
+    fs::rename(&aside, &mine).unwrap();
+    cluster.members[at].start();
+    cluster.members[other].start();
+    cluster.wait_settled();
+    assert_eq!(cluster.members[at].conn().cmd("GET whose").unwrap(), Value::bulk("mine"));
+}
