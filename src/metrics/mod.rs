@@ -49,6 +49,8 @@ pub struct Metrics {
     pub clients_peak: Gauge,
     /// Connections closed because their output buffer outgrew its limit.
     pub output_limit_closed: Counter,
+    /// Connections closed because a request without an end outgrew its limit.
+    pub query_limit_closed: Counter,
     /// Bytes from clients.
     pub net_in: Counter,
     /// Bytes to clients.
@@ -104,6 +106,7 @@ impl Metrics {
             clients: Gauge::new(),
             clients_peak: Gauge::new(),
             output_limit_closed: Counter::new(),
+            query_limit_closed: Counter::new(),
             net_in: Counter::new(),
             net_out: Counter::new(),
             proxied: Counter::new(),
@@ -173,6 +176,7 @@ impl Metrics {
             &self.connections,
             &self.connections_rejected,
             &self.output_limit_closed,
+            &self.query_limit_closed,
             &self.net_in,
             &self.net_out,
             &self.proxied,
@@ -214,13 +218,18 @@ impl Metrics {
 
     fn write_clients(&self, page: &mut Page) {
         page.gauge("quorate_clients", "Client connections open now.", self.clients.get() as f64);
-        let counters: [(&str, &str, &Counter); 10] = [
+        let counters: [(&str, &str, &Counter); 11] = [
             ("quorate_connections_total", "Client connections accepted.", &self.connections),
             ("quorate_connections_rejected_total", "Client connections refused.", &self.connections_rejected),
             (
                 "quorate_output_limit_closed_total",
                 "Clients closed for not reading their replies.",
                 &self.output_limit_closed,
+            ),
+            (
+                "quorate_query_limit_closed_total",
+                "Clients closed for a request that outgrew its limit.",
+                &self.query_limit_closed,
             ),
             ("quorate_network_in_bytes_total", "Bytes read from clients.", &self.net_in),
             ("quorate_network_out_bytes_total", "Bytes written to clients.", &self.net_out),

@@ -55,9 +55,19 @@ impl SlowLog {
         threshold >= 0 && took_us >= threshold as u64 && self.max_len.load(Relaxed) > 0
     }
 
-    /// Keeps a command.
-    pub fn push<A: AsRef<[u8]>>(&self, at_s: u64, took_us: u64, args: &[A], addr: String, name: String) {
-        let args = shorten(args);
+    /// Keeps a command, and the number of those that ran with it as one.
+    pub fn push<A: AsRef<[u8]>>(
+        &self,
+        at_s: u64,
+        took_us: u64,
+        (args, others): (&[A], usize),
+        addr: String,
+        name: String,
+    ) {
+        let mut args = shorten(args);
+        if others > 0 {
+            args.push(format!("... ({others} more commands)").into_bytes());
+        }
         let mut log = self.log.lock();
         let id = log.0;
         log.0 += 1;
@@ -120,12 +130,13 @@ mod tests {
         log.configure(0, 2);
         assert!(log.wants(0));
         for i in 0..3u64 {
-            log.push(i, i, &["get", "k"], String::new(), String::new());
+            log.push(i, i, (&["get", "k"], 0), String::new(), String::new());
         }
         assert_eq!(log.newest(10).iter().map(|e| e.id).collect::<Vec<_>>(), [2, 1]);
         log.reset();
-        log.push(0, 0, &["get"], String::new(), String::new());
+        log.push(0, 0, (&["get"], 5), String::new(), String::new());
         assert_eq!(log.newest(1)[0].id, 3);
+        assert_eq!(log.newest(1)[0].args, [&b"get"[..], b"... (5 more commands)"]);
         log.configure(-1, 2);
         assert!(!log.wants(u64::MAX));
     }

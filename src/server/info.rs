@@ -1,6 +1,6 @@
 //! INFO: Redis' sections and field names where they have a meaning here, and a section on Raft.
 //!
-//! Fields that monitoring tools insist on are there with the value of a server that lacks the feature (`aof_enabled:0`
+//! Fields that monitoring tools insist on are there with the value of a server that lacks the feature (`used_memory_lua:0`
 //! and the like); nothing is made up.
 
 use std::fmt::Write;
@@ -188,13 +188,14 @@ fn persistence(facts: &Facts<'_>, out: &mut String) {
     let backups = &facts.cx.metrics().backups;
     let policy = setting(facts, "appendfsync");
     let status = |failed: bool| if failed { "err" } else { "ok" };
+    let applied = facts.group.applied.unwrap_or(0);
     let seconds = |time: Option<Duration>| time.map_or(-1, |time| time.as_secs().cast_signed());
     fields!(out,
         "loading" => u8::from(storage.loading.is_some()),
         "async_loading" => 0,
         "current_cow_peak" => 0,
         "current_cow_size" => 0,
-        "rdb_changes_since_last_save" => storage.entries_since_checkpoint,
+        "rdb_changes_since_last_save" => applied.saturating_sub(facts.group.checkpoint.unwrap_or(0)),
         "rdb_bgsave_in_progress" => u8::from(facts.group.checkpoint_running.is_some()),
         "rdb_last_save_time" => storage.last_checkpoint_s,
         "rdb_last_bgsave_status" => status(facts.group.checkpoint_failed),
@@ -202,7 +203,7 @@ fn persistence(facts: &Facts<'_>, out: &mut String) {
         "rdb_current_bgsave_time_sec" => seconds(facts.group.checkpoint_running),
         "rdb_saves" => facts.group.checkpoints,
         "rdb_last_cow_size" => 0,
-        "aof_enabled" => 0,
+        "aof_enabled" => 1,
         "aof_rewrite_in_progress" => 0,
         "aof_rewrite_scheduled" => 0,
         "aof_last_rewrite_time_sec" => -1,
@@ -300,6 +301,7 @@ fn stats(facts: &Facts<'_>, out: &mut String) {
         "total_error_replies" => metrics.errors.get(),
         "dump_payload_sanitizations" => 0,
         "acl_access_denied_auth" => metrics.auth_failures.get(),
+        "client_query_buffer_limit_disconnections" => metrics.query_limit_closed.get(),
         "client_output_buffer_limit_disconnections" => metrics.output_limit_closed.get(),
         "proxied_commands" => metrics.proxied.get(),
     );

@@ -562,7 +562,7 @@ async fn role_and_failover_speak_of_the_group() {
 async fn the_slow_log_is_listed_newest_first() {
     let fake = Fake::new();
     for (at, word) in [(1, "one"), (2, "two")] {
-        fake.metrics.slowlog.push(at, 20_000, &["set", word], "1.2.3.4:5".to_owned(), "n".to_owned());
+        fake.metrics.slowlog.push(at, 20_000, (&["set", word], 0), "1.2.3.4:5".to_owned(), "n".to_owned());
     }
     assert_eq!(fake.reply(Proto::Resp2, "slowlog len").await, Reply::Int(2));
     let log = fake.reply(Proto::Resp2, "slowlog get 1").await;

@@ -1,12 +1,8 @@
 //! A command as a session sees it: which one, and how to treat it.
 
-use std::borrow::Cow;
-
-use bytes::Bytes;
 use quorate_keyspace::error::CmdError;
 use quorate_keyspace::spec::{Command, Handler};
 
-use crate::migrate::redact;
 use crate::server::{Entry, Kind, SessionOp, ShellHandler, catalog};
 
 /// How a session treats a command.
@@ -68,14 +64,6 @@ impl Found {
         match self.entry.kind {
             Kind::Shell(Command { handler: ShellHandler::Session(op), .. }) => Some(*op),
             _ => None,
-        }
-    }
-
-    /// The line as the slow log may show it, without passwords.
-    pub(crate) fn shown<'c>(&self, line: &'c crate::resp::Command) -> Cow<'c, [Bytes]> {
-        match self.session_op() {
-            Some(SessionOp::Migrate) => redact(line.args()).into(),
-            _ => line.args().into(),
         }
     }
 

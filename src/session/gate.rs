@@ -9,7 +9,7 @@ use super::found::{Class, Found};
 use super::{Session, slices};
 use crate::config::FollowerMode;
 use crate::resp::Command;
-use crate::server::SessionOp;
+use crate::server::{SessionOp, catalog};
 
 /// What CLIENT PAUSE WRITE holds back.
 const MAY_CHANGE: u32 = flag::WRITE | flag::MAY_REPLICATE;
@@ -95,8 +95,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         if !self.memory_is_used_up() || !found.iter().any(denied) {
             return false;
         }
-        for _ in commands {
+        for (_, found) in commands.iter().zip(found.iter().flatten()) {
             self.out.fail(&OUT_OF_MEMORY);
+            self.shared.metrics.commands.rejected(found.entry.index);
             self.shared.metrics.error_reply(OUT_OF_MEMORY.text().as_bytes());
         }
         true
@@ -123,7 +124,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         if keys.iter().all(Option::is_none) {
             return false;
         }
-        for key in keys {
+        for (key, found) in keys.into_iter().zip(found.iter().flatten()) {
+            self.shared.metrics.commands.rejected(found.entry.index);
             let line = match (self.shared.executor().group().leader(), key) {
                 (Some((_, leader)), slot) => format!("MOVED {} {}", slot.unwrap_or(0), leader.client),
                 (None, _) => "CLUSTERDOWN No leader is known at the moment; nothing was done".into(),
@@ -140,8 +142,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         if let Some(multi) = &mut self.state.multi {
             multi.broken = true;
         }
-        if let Some(found) = found {
-            self.shared.metrics.commands.rejected(found.entry.index);
+        // One with too few arguments or too many is known by its name.
+        if let Some(entry) = found.map(|found| found.entry).or_else(|| catalog().of_line(&slices(command))) {
+            self.shared.metrics.commands.rejected(entry.index);
         }
         let line = if command[0].eq_ignore_ascii_case(b"exec") {
             (self.state.multi, self.state.watches) = (None, Vec::new());

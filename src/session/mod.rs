@@ -7,11 +7,13 @@
 //! A session never touches the keyspace or consensus by itself: it hands units to the [`Executor`]. It never holds
 //! more output than one batch of replies: what is written must be taken by the client before the next batch runs.
 
+mod account;
 mod client;
 mod found;
 mod gate;
 mod listener;
 mod ops;
+mod output;
 pub mod registry;
 mod state;
 mod transaction;
@@ -156,10 +158,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
                     return Ok(());
                 }
                 if none {
+                    if self.over_query_limit(input.len()) {
+                        return Ok(());
+                    }
                     break;
                 }
             }
         }
+    }
+
+    /// `client-query-buffer-limit`: whether a request that is not complete holds too much. All of it counts, and what
+    /// waits for EXEC with it. (Redis 7.0 counts the argument under way, and keeps those before it without a limit.)
+    /// A client that has not authenticated can't get so far: the parser refuses more than ten small arguments.
+    fn over_query_limit(&self, unfinished: usize) -> bool {
+        let queued = self.state.multi.as_ref().map_or(0, |multi| multi.bytes);
+        let over = unfinished + queued > self.shared.settings.client_query_buffer_limit();
+        if over {
+            self.shared.metrics.query_limit_closed.inc();
+            tracing::warn!(
+                client = %self.client.addr,
+                unfinished,
+                queued,
+                "closed: what it has sent without an end is over client-query-buffer-limit"
+            );
+        }
+        over
     }
 
     /// Takes complete commands out of the input, up to the size of a batch. A protocol error comes back as its reply.
@@ -253,47 +276,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
             }
             end = writes;
         }
-    }
-
-    async fn flush(&mut self) -> std::io::Result<()> {
-        let bytes = self.out.bytes();
-        if bytes.is_empty() {
-            return Ok(());
-        }
-        if bytes.len() > KEEP_OUTPUT_BYTES && self.over_output_limit(bytes.len()) {
-            return Err(std::io::ErrorKind::ConnectionAborted.into());
-        }
-        self.shared.metrics.net_out.add(bytes.len() as u64);
-        let large = bytes.len() > KEEP_OUTPUT_BYTES;
-        if large {
-            self.client.update(|view| view.output_bytes = bytes.len() as u64);
-        }
-        tokio::select! {
-            biased;
-            sent = async {
-                self.stream.write_all(bytes).await?;
-                self.stream.flush().await
-            } => sent?,
-            () = self.client.killed() => return Err(std::io::ErrorKind::ConnectionAborted.into()),
-        }
-        if large {
-            self.client.update(|view| view.output_bytes = 0);
-            self.out = ReplyBuf::new(self.state.proto);
-        } else {
-            self.out.clear();
-        }
-        Ok(())
-    }
-
-    /// `client-output-buffer-limit`: whether the replies that wait are too many. Redis closes the connection then.
-    fn over_output_limit(&self, bytes: usize) -> bool {
-        let hard = self.shared.settings.client_output_buffer_limits()[0].hard_bytes;
-        let over = hard > 0 && bytes as u64 > hard;
-        if over {
-            self.shared.metrics.output_limit_closed.inc();
-            tracing::warn!(client = self.client.id, bytes, "closed: its replies are over client-output-buffer-limit");
-        }
-        over
     }
 
     /// A single command in any state of the connection.
@@ -443,47 +425,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
 
     fn read_mode(&self) -> ReadMode {
         if self.state.read_only { ReadMode::Local } else { self.shared.settings.read_mode() }
-    }
-
-    /// Counts a run: calls and time per command, errors by kind, and what was slow.
-    fn account(&mut self, commands: &[Command], found: &[Result<Found, CmdError>], began: Instant, start: usize) {
-        let metrics = &self.shared.metrics;
-        let took = began.elapsed();
-        let nanos = took.as_nanos() as u64 / commands.len() as u64;
-        if took >= Duration::from_millis(1) {
-            metrics.latency.record("command", took.as_millis() as u64, self.shared.env.wall_ms() / 1000);
-        }
-        if metrics.slowlog.wants(took.as_micros() as u64) {
-            self.note_slow(commands, found, took);
-        }
-        let mut at = 0;
-        let indexes: SmallVec<[usize; 16]> = found.iter().flatten().map(|found| found.entry.index).collect();
-        while at < indexes.len() {
-            let same = indexes[at..].iter().take_while(|index| **index == indexes[at]).count();
-            metrics.commands.called(indexes[at], same as u64, nanos * same as u64);
-            at += same;
-        }
-        // A large run has sent some of its replies already; errors are looked for in what is left.
-        let replies = self.out.bytes().get(start..).unwrap_or_default();
-        // Looking for errors reply by reply only where one may be.
-        if replies.first() == Some(&b'-') || memchr::memmem::find(replies, b"\r\n-").is_some() {
-            for (reply, index) in split_replies(replies).zip(&indexes) {
-                if let Some(line) = reply.strip_prefix(b"-") {
-                    metrics.commands.failed(*index);
-                    metrics.error_reply(line);
-                }
-            }
-        }
-    }
-
-    /// A run that took long goes into the slow log as its first command; single commands are what one looks for there.
-    fn note_slow(&self, commands: &[Command], found: &[Result<Found, CmdError>], took: Duration) {
-        let ([command], [Ok(found)]) = (commands, found) else { return };
-        if !found.entry.has(flag::SKIP_SLOWLOG) {
-            let (at_s, took_us) = (self.shared.env.wall_ms() / 1000, took.as_micros() as u64);
-            let (addr, name) = (self.client.addr.to_string(), self.client.view().name);
-            self.shared.metrics.slowlog.push(at_s, took_us, &found.shown(command), addr, name);
-        }
     }
 
     /// A command of the shell's table.

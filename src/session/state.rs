@@ -25,6 +25,8 @@ pub enum ReplyMode {
 pub struct Multi {
     /// The commands, each with the database that was selected for it.
     pub queued: Vec<Queued>,
+    /// Bytes that they hold.
+    pub bytes: usize,
     /// A command was refused: EXEC will be too.
     pub broken: bool,
     /// The database selected by a SELECT inside the transaction.

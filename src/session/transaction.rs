@@ -4,6 +4,8 @@
 //! not at all. WATCH remembers the revisions of keys; they are compared where the transaction is applied, so it makes
 //! no difference who leads by then. A transaction that only reads runs under the shared lock without touching the log.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use quorate_keyspace::args::Args;
 use quorate_keyspace::entry::{UnitHead, UnitKind, Watch, encode_unit};
@@ -30,6 +32,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         }
         let databases = self.shared.settings.databases();
         if let Some(multi) = &mut self.state.multi {
+            multi.bytes += command.wire_bytes();
             multi.queued.push(Queued { db: multi.db, flags: found.entry.flags, command: command.clone() });
             // A SELECT counts for what is queued behind it; whether it is right is told by EXEC.
             if found.class == Class::Shell
@@ -113,17 +116,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
             self.run_mixed(&plan).await
         };
         let error = done.as_ref().err().map(|error| CmdError::new(error.to_string()));
-        if self.out.bytes().len() > start + 1 && self.out.bytes()[start] == b'*' {
-            self.count(&found, began);
+        // Null, or an error: nothing has run.
+        if let [b'*', b'0'..=b'9', ..] = self.out.bytes()[start..] {
+            self.count(&plan, began.elapsed());
         }
         error.map_or(Ok(()), Err)
     }
 
-    fn count(&self, found: &[Found], began: Instant) {
-        let Some(share) = began.elapsed().as_nanos().checked_div(found.len() as u128) else { return };
-        for found in found.iter().filter(|found| found.class != Class::Shell) {
+    /// Counts what the keyspace has run. Commands of the shell are counted one by one where they run.
+    fn count(&self, plan: &Plan<'_>, took: Duration) {
+        let Some(share) = took.as_nanos().checked_div(plan.found.len() as u128) else { return };
+        for (_, found) in plan.keyspace() {
             self.shared.metrics.commands.called(found.entry.index, 1, share as u64);
         }
+        self.note_slow(plan.keyspace().map(|(queued, found)| (&queued.command, found)), took);
     }
 
     /// The part of a transaction that is the keyspace's. Writes one array, or null if a watched key has changed.
@@ -196,7 +202,7 @@ struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
-    fn keyspace(&self) -> impl Iterator<Item = (&'a Queued, &'a Found)> {
+    fn keyspace(&self) -> impl Iterator<Item = (&'a Queued, &'a Found)> + Clone {
         self.queued.iter().zip(self.found).filter(|(_, found)| found.class != Class::Shell)
     }
 }
