@@ -1,5 +1,6 @@
 //! Counters of one group, and its events: bumped where things happen, read by status.
 
+use std::collections::BTreeMap;
 use std::mem::{Discriminant, discriminant};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::Duration;
@@ -16,7 +17,7 @@ use crate::status::Histogram;
 const EVENTS: usize = 256;
 
 /// The least time between two lines of the log about the same trouble.
-const TELL_EVERY: Duration = Duration::from_secs(30);
+const TELL_EVERY: Duration = Duration::from_secs(60);
 /// A snapshot that was refused for want of room makes the disk count as full for so long. It is offered again sooner.
 const FULL_FOR: Duration = Duration::from_secs(10);
 
@@ -37,6 +38,22 @@ impl<K: PartialEq> Seldom<K> {
             self.0 = Some((kind, now));
         }
         due
+    }
+}
+
+/// Those that were turned away, and why: each is told seldom, however many there are and however often they come.
+#[derive(Default)]
+pub(crate) struct TurnedAway(BTreeMap<(String, String), Seldom<()>>);
+
+impl TurnedAway {
+    /// More than these are forgotten, all at once: whoever comes under ever new names must not take memory.
+    const MOST: usize = 256;
+
+    pub(crate) fn is_due(&mut self, who: &str, why: &str) -> bool {
+        if self.0.len() >= Self::MOST {
+            self.0.clear();
+        }
+        self.0.entry((who.to_owned(), why.to_owned())).or_default().is_due(())
     }
 }
 
@@ -156,5 +173,26 @@ impl Counters {
         *self.snapshot_refused.lock() = None;
         *self.snapshot_told.lock() = Seldom::default();
         self.emit(Event::SnapshotInstalled { index, bytes });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_comes_again_and_again_is_told_once_a_minute_for_each_reason() {
+        let mut told = TurnedAway::default();
+        let seen = [("1.2.3.4", "secret"), ("1.2.3.4", "group"), ("1.2.3.5", "group")];
+        for (who, why) in seen {
+            assert!(told.is_due(who, why));
+        }
+        for (who, why) in seen.into_iter().cycle().take(30) {
+            assert!(!told.is_due(who, why), "{who} {why}");
+        }
+        for n in 0..10_000 {
+            told.is_due(&n.to_string(), "");
+        }
+        assert!(told.0.len() <= TurnedAway::MOST);
     }
 }

@@ -73,6 +73,9 @@ pub enum ChangeError {
     /// The checkpoint store has failed, and writes nothing more until this member starts again. The log has everything.
     #[error("{0}")]
     StoreFailed(String),
+    /// No majority of the voters answers, with who does not. Nothing was changed.
+    #[error("{0}")]
+    NoMajority(String),
     /// Another change is under way. Nothing was changed.
     #[error("another change of the membership is under way")]
     Busy,

@@ -122,6 +122,7 @@ impl Keeper {
         }
     }
 
+    /// What is emitted the process tells in its own words; here it is for whoever looks for a fault.
     fn tell_leader(&mut self, metrics: &Metrics) {
         let inner = &self.inner;
         let me = inner.me.member;
@@ -144,7 +145,7 @@ impl Keeper {
         inner.leader_changed.notify_waiters();
         let leader = now.leader.as_ref().map(|(id, _)| *id);
         if before.leads && !now.leads {
-            tracing::info!(group = inner.id, term = now.term, "this member leads no more");
+            tracing::debug!(group = inner.id, term = now.term, "this member leads no more");
             inner.counters.emit(Event::LostLeadership { term: now.term });
         }
         if before.leader.as_ref().map(|(id, _)| *id) != leader || (now.leads && before.term != now.term) {
@@ -152,10 +153,10 @@ impl Keeper {
                 inner.counters.leader_changes.fetch_add(1, Relaxed);
             }
             if now.leads {
-                tracing::info!(group = inner.id, term = now.term, "this member leads now");
+                tracing::debug!(group = inner.id, term = now.term, "this member leads now");
                 inner.counters.emit(Event::BecameLeader { term: now.term });
             } else {
-                tracing::info!(group = inner.id, ?leader, term = now.term, "the leader has changed");
+                tracing::debug!(group = inner.id, ?leader, term = now.term, "the leader has changed");
                 inner.counters.emit(Event::LeaderIs { leader, term: now.term });
             }
         }
@@ -409,7 +410,7 @@ impl Inner {
             Duty::Promote(id) => {
                 let done = self.change(ChangeMembers::AddVoterIds(BTreeSet::from([id])), true).await;
                 if done.is_ok() {
-                    tracing::info!(group = self.id, member = id, "a learner has caught up and votes now");
+                    tracing::debug!(group = self.id, member = id, "a learner has caught up and votes now");
                 }
                 done
             }
@@ -430,7 +431,7 @@ impl Inner {
         if self.removed.swap(true, SeqCst) {
             return;
         }
-        tracing::warn!(group = self.id, "this member was removed from the group");
+        tracing::debug!(group = self.id, "this member was removed from the group");
         self.lease.end();
         self.raft.runtime_config().elect(false);
         self.counters.emit(Event::Removed);

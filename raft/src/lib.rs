@@ -29,6 +29,7 @@ pub mod inspect;
 mod keeper;
 mod lease;
 mod log_store;
+mod majority;
 mod membership;
 mod network;
 mod node;

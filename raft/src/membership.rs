@@ -19,6 +19,7 @@ use crate::check::{Digest, digest_answer};
 use crate::error::{CallError, ChangeError};
 use crate::group::{Group, Inner, Joined};
 use crate::keeper::CAUGHT_UP;
+use crate::majority::{majority_stays, no_majority};
 use crate::runtime::{Instant, random_u128};
 use crate::system::SystemCommand;
 use crate::types::{Data, Member, MemberId, Metrics, TypeConfig};
@@ -47,6 +48,7 @@ impl Group {
         let inner = &self.inner;
         inner.leading()?;
         let _one = inner.alone().await?;
+        inner.majority_answers().await?;
         let metrics = inner.leading()?;
         if let Some((id, known)) = inner.same_address(&metrics, &member)? {
             return Ok(inner.joined(id, known.incarnation));
@@ -55,7 +57,7 @@ impl Group {
         let id = (answer.len() == 8).then(|| answer.clone().get_u64()).ok_or(ChangeError::Stopped)?;
         let incarnation = Uuid::from_u128(random_u128());
         let member = Member { wants_vote: voter, incarnation, ..member };
-        tracing::info!(group = inner.id, member = id, peer = %member.peer, voter, "a member joins");
+        tracing::debug!(group = inner.id, member = id, peer = %member.peer, voter, "a member joins");
         inner.change(ChangeMembers::AddNodes(BTreeMap::from([(id, member)])), true).await?;
         Ok(inner.joined(id, incarnation))
     }
@@ -65,6 +67,7 @@ impl Group {
         let inner = &self.inner;
         inner.leading()?;
         let _one = inner.alone().await?;
+        inner.majority_answers().await?;
         let metrics = inner.leading()?;
         let membership = metrics.membership_config.membership();
         let member = membership.get_node(&id).ok_or(ChangeError::NoSuchMember(id))?;
@@ -172,7 +175,7 @@ impl Inner {
             };
             let again = matches!(error, ChangeError::NotLeader { leader: None });
             if !again || self.leading().is_err() || Instant::now() + RETRY_EVERY >= deadline {
-                return Err(error);
+                return Err(self.while_leading(error));
             }
             tokio::time::sleep(RETRY_EVERY).await;
         }
@@ -197,7 +200,7 @@ impl Inner {
             // committed yet, or no majority has answered since this member was elected.
             let again = matches!(error, ChangeError::Busy | ChangeError::NotLeader { leader: None });
             if !again || self.leading().is_err() || Instant::now() + RETRY_EVERY >= deadline {
-                return Err(error);
+                return Err(self.while_leading(error));
             }
             tokio::time::sleep(RETRY_EVERY).await;
         }
@@ -219,6 +222,31 @@ impl Inner {
                 ClientWriteError::ChangeMembershipError(ChangeMembershipError::InProgress(_)) => ChangeError::Busy,
                 other => ChangeError::Refused(other.to_string()),
             },
+        }
+    }
+
+    /// Refuses at once what needs a majority where none answers, before anything is begun.
+    async fn majority_answers(&self) -> Result<(), ChangeError> {
+        let silent = |m: &Metrics| no_majority(m, &self.answering(m));
+        // A leader that has just been elected has heard nobody yet: give them the time to answer.
+        let answered = self.wait_for(Instant::now() + self.silence(), |m| silent(m).is_none()).await;
+        if answered.is_some() {
+            return Ok(());
+        }
+        let metrics = self.leading()?;
+        silent(&metrics).map_or(Ok(()), |words| Err(ChangeError::NoMajority(words)))
+    }
+
+    /// openraft says of a leader that no majority answers that it does not lead. It would mislead whoever asked.
+    fn while_leading(&self, error: ChangeError) -> ChangeError {
+        match (error, self.leading()) {
+            (ChangeError::NotLeader { leader: None }, Ok(metrics)) => {
+                let words = no_majority(&metrics, &self.answering(&metrics));
+                ChangeError::NoMajority(
+                    words.unwrap_or_else(|| "no majority of the voters has answered in time".into()),
+                )
+            }
+            (error, _) => error,
         }
     }
 
@@ -278,7 +306,7 @@ impl Inner {
     /// Remembers that the member is gone for good. Should this fail, the member is out all the same; it
     /// is only told less clearly.
     async fn bury(&self, id: MemberId) -> Result<(), ChangeError> {
-        tracing::info!(group = self.id, member = id, "a member was removed");
+        tracing::debug!(group = self.id, member = id, "a member was removed");
         let _ = self.system(SystemCommand::Removed(id)).await;
         Ok(())
     }
@@ -311,7 +339,7 @@ impl Inner {
                 .ok_or_else(|| ChangeError::Refused("no other voter answers".into()))?,
         };
         let term = metrics.current_term;
-        tracing::info!(group = self.id, to = target, term, "leadership is handed over");
+        tracing::debug!(group = self.id, to = target, term, "leadership is handed over");
 
         // What was proposed already gets its answer here; what comes meanwhile waits at the gate, and
         // goes to the new leader.
@@ -431,28 +459,6 @@ impl Drop for CloseGate<'_> {
     fn drop(&mut self) {
         self.0.proposer.gate().open();
     }
-}
-
-/// Whether a majority of those that remain answers, and one of those that are.
-fn majority_stays(voters: &BTreeSet<MemberId>, answering: &BTreeSet<MemberId>, out: MemberId) -> Result<(), String> {
-    let rest: BTreeSet<_> = voters.iter().copied().filter(|id| *id != out).collect();
-    if rest.is_empty() {
-        return Err(format!("member {out} is the only voter: without it there is no group"));
-    }
-    let silent = |set: &BTreeSet<MemberId>| -> Vec<_> { set.difference(answering).copied().collect() };
-    for (set, when) in [(voters, "for the change itself"), (&rest, "after it")] {
-        let majority = set.len() / 2 + 1;
-        let here = set.intersection(answering).count();
-        if here < majority {
-            return Err(format!(
-                "removing member {out} needs {majority} of {} voters {when}, and only {here} answer (silent: {:?}); \
-                 bring them back or remove them first",
-                set.len(),
-                silent(set)
-            ));
-        }
-    }
-    Ok(())
 }
 
 /// What members ask the leader for.

@@ -73,6 +73,12 @@ impl From<ChangeError> for ApiError {
                 "see to its disk and restart this member: it takes no checkpoint before that; what was acknowledged is in \
                  its log",
             ),
+            ChangeError::NoMajority(_) => Self::new(
+                503,
+                "no_quorum",
+                message,
+                "nothing was changed: bring the silent members back, or see 'quorate recover --help' if they are lost for ever",
+            ),
             ChangeError::Busy => Self::new(409, "busy", message, "nothing was changed: try again in a moment"),
             ChangeError::Unknown(_) => Self::unknown_outcome(message),
             ChangeError::Stopped => Self::stopped(message),
@@ -204,6 +210,9 @@ pub struct MembersView {
     /// those that are to be (Raft dissertation, section 4.3).
     #[serde(default)]
     pub changing: bool,
+    /// Whoever says this was removed: it knows the group as it was then.
+    #[serde(default)]
+    pub removed: bool,
 }
 
 /// What a new member is to be.

@@ -224,7 +224,9 @@ impl AdminService {
             leader: status.leader,
             term: status.term,
             group: self.backend.local().group(),
-            changing: status.membership_changing,
+            // Its own removal is the last that it has heard of, and was not committed then as far as it knows.
+            changing: status.membership_changing && !status.removed,
+            removed: status.removed,
         }
     }
 
@@ -252,7 +254,8 @@ impl AdminService {
         let member =
             Member { peer: add.peer, client: add.client, admin: add.admin, wants_vote: voter, ..Member::default() };
         let joined = self.backend.add_member(member, voter).await?;
-        tracing::info!(member = joined.id, voter, "a member was taken in");
+        // That it was added every member tells.
+        tracing::debug!(member = joined.id, voter, "a member was taken in");
         Ok(AddedView {
             id: joined.id,
             group: joined.cluster.to_string(),
@@ -297,7 +300,7 @@ impl AdminService {
         }
         removal_keeps_quorum(&status, id)?;
         self.backend.remove(id).await?;
-        tracing::info!(member = id, "a member was removed");
+        tracing::debug!(member = id, "a member was removed on request");
         Ok(json!({ "id": id }))
     }
 
@@ -327,6 +330,7 @@ fn member_view(member: &MemberStatus, status: &GroupStatus, asked: Option<u64>) 
     let health = match member.healthy {
         _ if member.trouble == Some(Trouble::LostData) => "lost data",
         healthy if member.trouble == Some(Trouble::NoRoom) && (here || healthy != Some(false)) => "disk full",
+        _ if here && status.removed => "removed",
         _ if here => "ok",
         Some(false) => "unreachable",
         Some(true) if member.snapshot.is_some() || lag.is_some_and(|lag| lag > LAGGING_ENTRIES) => "lagging",
@@ -336,7 +340,7 @@ fn member_view(member: &MemberStatus, status: &GroupStatus, asked: Option<u64>) 
     MemberView {
         id: member.id,
         role: member.role.as_str().to_owned(),
-        voter: member.voter,
+        voter: member.voter && !(here && status.removed),
         peer: member.member.peer.clone(),
         client: member.member.client.clone(),
         admin: member.member.admin.clone(),

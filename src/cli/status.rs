@@ -66,6 +66,12 @@ pub(super) fn members_table(view: &MembersView) -> String {
         })
         .collect();
     let mut text = table(&["member", "role", "vote", "health", "applied", "lag", "clients", "peers", "admin"], &rows);
+    if view.removed {
+        text.push_str(
+            "  The member that was asked was removed from the group, and shows it as it was then: ask another one \
+             (--admin).\n",
+        );
+    }
     if view.changing {
         text.push_str(
             "  The members are being changed: until that is done, a majority of the old voters is needed as well.\n",

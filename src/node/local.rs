@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use quorate_raft::{Group, Member, Node};
+use quorate_raft::{Member, Node};
 use quorate_storage::wal::Buckets;
 
 use crate::admin::Local;
@@ -28,23 +28,21 @@ pub(super) struct LocalFacts {
     pub(super) node: OnceLock<Node>,
 }
 
-/// What is remembered of the last checkpoint, for INFO's persistence section.
+/// When the last checkpoint was taken, for INFO's persistence section.
 #[derive(Default)]
 pub(super) struct LastCheckpoint {
     at_s: AtomicU64,
-    index: AtomicU64,
 }
 
 impl LastCheckpoint {
-    /// A checkpoint up to that index is on disk.
-    pub(super) fn note(&self, index: u64, at_s: u64) {
-        self.index.store(index, Relaxed);
+    /// A checkpoint is on disk.
+    pub(super) fn note(&self, at_s: u64) {
         self.at_s.store(at_s, Relaxed);
     }
 }
 
 /// Log and checkpoint, as INFO shows them.
-pub(super) fn storage_facts(node: &Node, group: &Group, last: &LastCheckpoint) -> StorageFacts {
+pub(super) fn storage_facts(node: &Node, last: &LastCheckpoint) -> StorageFacts {
     let wal = node.wal_stats();
     StorageFacts {
         log_bytes: wal.live_bytes,
@@ -54,7 +52,6 @@ pub(super) fn storage_facts(node: &Node, group: &Group, last: &LastCheckpoint) -
         sync_pending: wal.unsynced_batches > 0,
         delayed_fsyncs: wal.delayed_syncs,
         last_checkpoint_s: last.at_s.load(Relaxed),
-        entries_since_checkpoint: group.applied_index().unwrap_or(0).saturating_sub(last.index.load(Relaxed)),
         has_room: node.has_room(),
         failed: wal.sync_failures > 0,
         ..StorageFacts::default()

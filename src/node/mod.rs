@@ -512,7 +512,7 @@ async fn narrate(group: Group, last_checkpoint: Arc<LastCheckpoint>, env: Arc<dy
             Event::SnapshotSent { to, bytes } => tracing::info!(to, bytes, "snapshot sent"),
             Event::SnapshotInstalled { index, bytes } => tracing::info!(index, bytes, "snapshot installed"),
             Event::Checkpoint { index } => {
-                last_checkpoint.note(index, env.wall_ms() / 1000);
+                last_checkpoint.note(env.wall_ms() / 1000);
                 tracing::info!(index, "checkpoint");
             }
             Event::Removed => tracing::warn!(

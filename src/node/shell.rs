@@ -208,7 +208,7 @@ impl ShellCx for View {
 
     fn storage(&self) -> StorageFacts {
         let parts = self.parts();
-        super::local::storage_facts(&parts.node, &parts.group, &parts.last_checkpoint)
+        super::local::storage_facts(&parts.node, &parts.last_checkpoint)
     }
 
     fn metrics(&self) -> &Arc<Metrics> {

@@ -85,8 +85,6 @@ pub struct StorageFacts {
     pub delayed_fsyncs: u64,
     /// Unix seconds of the last checkpoint that is on disk; 0 if there was none.
     pub last_checkpoint_s: u64,
-    /// Entries applied since then.
-    pub entries_since_checkpoint: u64,
     /// The disk has room for the log.
     pub has_room: bool,
     /// The data is not loaded yet.

@@ -123,6 +123,8 @@ fn a_member_of_another_group_is_refused() {
     // It said why, on one side or the other, and took nothing of ours.
     let said = || [stranger.output(), ours.members[leader].output()].concat();
     wait_until("it is told why", || said().contains("belongs to group").then_some(()));
+    let advice = "start that one with a directory of this group, or with an empty one and --join";
+    assert!(said().contains(advice), "it says what to do: {}", said());
     stranger.kill();
     theirs.members[0].start();
     theirs.members[0].wait_ready();

@@ -26,6 +26,7 @@ mod relay;
 mod snapshots;
 mod stale_reads;
 mod supervisor;
+mod told;
 
 use quorate_testkit::{Cluster, ClusterOptions};
 

@@ -190,6 +190,26 @@ fn a_removal_that_would_cost_the_quorum_is_refused_with_the_reason() {
 }
 
 #[test]
+fn without_a_majority_nobody_is_taken_in_and_the_answer_says_so() {
+    let mut cluster = three_members();
+    let leader = cluster.leader();
+    for at in (0..3).filter(|at| *at != leader) {
+        cluster.members[at].kill();
+    }
+    wait_until("the leader notices", || {
+        let members = cluster.members[leader].members()?;
+        (members.iter().filter(|member| !quorate_testkit::cluster::is_healthy(member)).count() == 2).then_some(())
+    });
+    let wish = json!({"client": "127.0.0.1:1", "peer": "127.0.0.1:2", "admin": "127.0.0.1:3"});
+    let refused = http::post(cluster.members[leader].admin, "/v1/members", &wish).expect("an answer");
+    let error = refused.json();
+    assert_eq!((refused.status, error["code"].as_str()), (503, Some("no_quorum")), "{error}");
+    assert!(error["message"].as_str().is_some_and(|words| words.contains("of 3 voters 2 must agree")), "{error}");
+    assert!(error["hint"].as_str().is_some_and(|words| words.contains("nothing was changed")), "{error}");
+    assert_eq!(member_ids(&cluster, leader).len(), 3);
+}
+
+#[test]
 fn ids_are_never_used_again() {
     let mut cluster = three_members();
     let leader = cluster.leader();

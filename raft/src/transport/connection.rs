@@ -278,7 +278,9 @@ impl Connection {
                     Kind::Goodbye => {
                         // It waits for the answers that it is still owed, and then closes.
                         let (code, words) = words_of(&frame.body);
-                        if let Some(refusal) = Refusal::from_u8(code) {
+                        if let Some(refusal) = Refusal::from_u8(code)
+                            && peer.is_news(&words)
+                        {
                             shared.refused(peer.id, refusal, &words);
                         }
                         self.fail(&words);

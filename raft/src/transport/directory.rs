@@ -72,7 +72,11 @@ impl Directory {
         if hello.cluster != me.cluster {
             return Err((
                 Refusal::Cluster,
-                format!("member {} here belongs to group {}, not to {}", me.member, me.cluster, hello.cluster),
+                format!(
+                    "member {} here belongs to group {}, and member {} to {}; start that one with a directory of this \
+                     group, or with an empty one and --join",
+                    me.member, me.cluster, hello.from, hello.cluster
+                ),
             ));
         }
         if hello.to != me.member {

@@ -35,6 +35,7 @@ const VERSION: u16 = 3;
 const GREETING_BYTES: usize = 4 + 2;
 const HELLO_BYTES: usize = GREETING_BYTES + 16 + 8 + 16 + 16 + 8 + 16 + 16 + 32;
 const MAX_WORDS: usize = 512;
+const SAME_SECRET: &str = "set the same 'secret' on all members";
 /// All of it must be done within this time.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -180,7 +181,7 @@ pub(crate) async fn dial<S: AsyncRead + AsyncWrite + Unpin>(
 
     let verdict = io.read_u8().await?;
     if verdict == Refusal::Secret as u8 {
-        return Err(HandshakeError::Refused(Refusal::Secret, "the shared secrets differ".into()));
+        return Err(HandshakeError::Refused(Refusal::Secret, format!("the shared secrets differ; {SAME_SECRET}")));
     }
     let mut said = [0; 32];
     io.read_exact(&mut said).await?;
@@ -190,7 +191,9 @@ pub(crate) async fn dial<S: AsyncRead + AsyncWrite + Unpin>(
     expected.update(&[verdict]);
     expected.update(&said);
     if expected.verify_slice(&proof).is_err() {
-        return Err(HandshakeError::Protocol("it could not prove that it knows the shared secret".into()));
+        return Err(HandshakeError::Protocol(format!(
+            "it could not prove that it knows the shared secret; {SAME_SECRET}"
+        )));
     }
     if verdict == 0 {
         let mut said = &said[..];
@@ -239,7 +242,7 @@ pub(crate) async fn hear<S: AsyncRead + AsyncWrite + Unpin>(io: &mut S, secret: 
         io.flush().await?;
         return Err(HandshakeError::Refused(
             Refusal::Secret,
-            format!("whoever calls itself member {} has another shared secret", hello.from),
+            format!("whoever calls itself member {} has another shared secret; {SAME_SECRET}", hello.from),
         ));
     }
     Ok(Heard { hello, nonce })

@@ -4,6 +4,7 @@
 //! of one snapshot and the beginnings of calls keep their order. Whoever sends more than was agreed loses the connection.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,31 +55,31 @@ pub(super) async fn accept_loop(listener: TcpListener, shared: Arc<Shared>) {
         };
         let shared = shared.clone();
         tokio::spawn(async move {
-            if let Some((heard, stream)) = greet(stream, &address.to_string(), &shared).await {
-                welcome(heard, stream, &address.to_string(), &shared).await;
+            if let Some((heard, stream)) = greet(stream, address, &shared).await {
+                welcome(heard, stream, address, &shared).await;
             }
             drop(permit);
         });
     }
 }
 
-async fn greet(mut stream: TcpStream, address: &str, shared: &Shared) -> Option<(Heard, TcpStream)> {
+async fn greet(mut stream: TcpStream, address: SocketAddr, shared: &Shared) -> Option<(Heard, TcpStream)> {
     let _ = stream.set_nodelay(true);
     match tokio::time::timeout(handshake::PATIENCE, handshake::hear(&mut stream, &shared.secret)).await {
         Ok(Ok(heard)) => Some((heard, stream)),
         Ok(Err(error)) => {
-            tracing::warn!(%address, reason = %error, "a connection to the peer port was refused");
+            shared.turn_away(address, &error.to_string());
             None
         }
         Err(_) => {
-            tracing::warn!(%address, "a connection to the peer port said nothing in time and was closed");
+            shared.turn_away(address, "it said nothing in time");
             None
         }
     }
 }
 
 /// Decides about one who has proven that he knows the secret, and tells him.
-async fn welcome(heard: Heard, mut stream: TcpStream, address: &str, shared: &Arc<Shared>) {
+async fn welcome(heard: Heard, mut stream: TcpStream, address: SocketAddr, shared: &Arc<Shared>) {
     let (me, hello) = (shared.directory.me(), &heard.hello);
     let mut taken = shared.directory.judge(hello);
     // This node's own dial would win: only if it leads to nothing is his of use.
@@ -95,7 +96,7 @@ async fn welcome(heard: Heard, mut stream: TcpStream, address: &str, shared: &Ar
         if refusal == handshake::Refusal::Crossed {
             tracing::debug!(peer = hello.from, "a connection crossed another");
         } else {
-            tracing::warn!(%address, reason = %words, "a connection to the peer port was refused");
+            shared.turn_away(address, words);
         }
     }
     let answer = heard.answer(&mut stream, &shared.secret, shared.life, me.incarnation, refused);

@@ -43,6 +43,7 @@ use self::connection::Connection;
 use self::handshake::Hello;
 use self::lanes::Queues;
 use crate::api::Service;
+use crate::counters::TurnedAway;
 use crate::error::CallError;
 use crate::group::Port;
 use crate::runtime::{Spawner, random_u128};
@@ -106,6 +107,7 @@ pub(crate) struct Shared {
     /// Connections that are carried.
     carried: AtomicUsize,
     on_refused: Mutex<Vec<OnRefused>>,
+    turned_away: Mutex<TurnedAway>,
     stopped: AtomicBool,
     stop: Notify,
 }
@@ -114,6 +116,15 @@ impl Shared {
     fn refused(&self, by: MemberId, refusal: Refusal, words: &str) {
         for hook in self.on_refused.lock().iter() {
             hook(by, refusal, words);
+        }
+    }
+
+    /// Says that somebody was not let in, and why. He will come again, twice a second: that is one event.
+    fn turn_away(&self, address: SocketAddr, why: &str) {
+        if self.turned_away.lock().is_due(&address.ip().to_string(), why) {
+            tracing::warn!(%address, reason = why, "a connection to the peer port was refused");
+        } else {
+            tracing::debug!(%address, reason = why, "a connection to the peer port was refused again");
         }
     }
 
@@ -269,6 +280,7 @@ impl Transport {
             seen: Mutex::default(),
             carried: AtomicUsize::new(0),
             on_refused: Mutex::default(),
+            turned_away: Mutex::default(),
             stopped: AtomicBool::new(false),
             stop: Notify::new(),
         });

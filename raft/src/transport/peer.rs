@@ -301,6 +301,11 @@ impl Peer {
         Ok((stream, party))
     }
 
+    /// Remembers why there is no connection. False: that is known already, and was told.
+    pub(super) fn is_news(&self, words: &str) -> bool {
+        self.trouble.lock().replace(words.to_owned()).as_deref() != Some(words)
+    }
+
     /// Remembers why there is no connection, says it once, and rests.
     fn failed(&self, shared: &Shared, address: &str, error: HandshakeError) {
         let pause = match error {
@@ -313,11 +318,12 @@ impl Peer {
             return;
         }
         let words = error.to_string();
-        if self.trouble.lock().replace(words.clone()).as_ref() == Some(&words) {
+        if !self.is_news(&words) {
             return;
         }
         if let HandshakeError::Refused(refusal, _) = error {
-            tracing::warn!(peer = self.id, %address, reason = %words, "a peer refuses this member");
+            // The group tells it on.
+            tracing::debug!(peer = self.id, %address, reason = %words, "a peer refuses this member");
             shared.refused(self.id, refusal, &words);
         } else {
             tracing::info!(peer = self.id, %address, reason = %words, "a peer is not reached");
