@@ -50,7 +50,8 @@ impl DevDir {
         }
         let mut text = String::new();
         file.read_to_string(&mut text).with_context(|| format!("cannot read {}", marker.display()))?;
-        let kept = if fresh { Shape::default() } else { read_marker(&text) };
+        // One that could not be begun, as where a port was taken, has left the marker and no member: nothing binds it.
+        let kept = if !fresh && has_members(&path)? { read_marker(&text) } else { Shape::default() };
         if let (Some(kept), Some(wished)) = (kept.base_port, wished.base_port)
             && kept != wished
         {
@@ -88,6 +89,16 @@ fn read_marker(text: &str) -> Shape {
         line.1.trim().parse().ok()
     };
     Shape { members: value("members"), base_port: value("base-port") }
+}
+
+/// Whether some member has been started here.
+fn has_members(path: &Path) -> std::io::Result<bool> {
+    for entry in std::fs::read_dir(path)? {
+        if entry?.file_name().to_str().is_some_and(|name| name.starts_with("member-")) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Deletes what members have left, and nothing else.

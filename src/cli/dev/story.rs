@@ -27,8 +27,8 @@ struct Member {
     id: Option<u64>,
     role: String,
     state: State,
-    /// Since when this process runs; `None`: it does not.
-    silent_since: Option<Instant>,
+    /// When the last question that it has answered was asked.
+    answered: Option<Instant>,
     /// Looks from before this are about an earlier process.
     started: Option<Instant>,
 }
@@ -89,11 +89,14 @@ impl Story {
             None => self.silence(seen.number, now, &mut lines),
             Some(status) => {
                 member.id = Some(status.id);
-                member.role.clone_from(&status.role);
-                member.silent_since = None;
+                member.answered = Some(seen.asked);
+                // One that stood still believes for a moment that it leads as it did.
+                let outdated = status.role == "leader" && self.leader.is_some_and(|(_, term)| status.term < term);
+                let role = if outdated { "follower" } else { &status.role };
+                role.clone_into(&mut member.role);
                 match std::mem::replace(&mut member.state, State::Answering) {
-                    State::StartingAgain => lines.push(format!("member {} is back as {}", status.id, status.role)),
-                    State::Silent => lines.push(format!("member {} answers again as {}", status.id, status.role)),
+                    State::StartingAgain => lines.push(format!("member {} is back as {role}", status.id)),
+                    State::Silent => lines.push(format!("member {} answers again as {role}", status.id)),
                     State::Starting | State::Answering | State::Ended => {}
                 }
                 if status.role == "leader" {
@@ -113,7 +116,8 @@ impl Story {
         if member.state != State::Answering {
             return;
         }
-        let since = *member.silent_since.get_or_insert(now);
+        // It may have been lost just behind its last answer, and its silence takes a while to be noticed.
+        let since = *member.answered.get_or_insert(now);
         if now.duration_since(since) >= SILENT {
             member.state = State::Silent;
             let led = self.leader.is_some_and(|(leader, _)| leader == number);
@@ -185,7 +189,7 @@ impl Story {
         let name = self.name(number);
         let member = self.members.entry(number).or_default();
         member.state = State::StartingAgain;
-        member.silent_since = None;
+        member.answered = None;
         member.started = Some(now);
         vec![format!("member {name} is started again (process {pid})")]
     }
