@@ -67,7 +67,7 @@ settings! {
     ProtoMaxBulkLen "proto-max-bulk-len", Kind::Memory(1 << 20, ANY), "536870912", REPLICATED,
         "Bytes that one argument of a request may have";
     ClientQueryBufferLimit "client-query-buffer-limit", Kind::Memory(1 << 20, ANY), "1073741824", NONE,
-        "Bytes that one client may send before the request is complete";
+        "Bytes that one client may send before the request, or its transaction, is complete";
     ClientOutputBufferLimit "client-output-buffer-limit", Kind::Shaped(shapes::buffer_limits),
         "normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60", WORDS,
         "Bytes of replies that may wait for a client: class, hard limit, soft limit, seconds";
@@ -77,7 +77,8 @@ settings! {
     Databases "databases", Kind::Int(1, 4096), "16", FIXED,
         "Number of databases; counts when the group is bootstrapped";
     Maxmemory "maxmemory", Kind::Memory(0, ANY), "0", NONE,
-        "Bytes of keys after which commands that need more are refused; 0: no limit";
+        "Bytes that this process may take, keys and all else (used_memory in INFO), before commands that need more are \
+         refused; 0: no limit";
     Appendonly "appendonly", Kind::Bool, "yes", PINNED | FACT, "Every write is in a log";
     Appendfsync "appendfsync", Kind::Enum(&["everysec", "always", "no"]), "always", NONE,
         "When this member's log is synced: before a write is acknowledged, every second (a loss of power may take the \

@@ -212,7 +212,7 @@ pub(super) static TABLE: &[Command<ShellHandler>] = &[Command {
         Command {
             meta: Meta {
                 name: "no-touch",
-                summary: "Keeps the commands of this connection from renewing the idle time of keys, or not.",
+                summary: "Changes nothing: no read renews the idle time of a key here, whatever is asked for.",
                 since: "7.2.0",
                 group: Group::Connection,
                 arity: 3,

@@ -251,7 +251,7 @@ pub static COMMANDS: &[Command<Handler>] = &[
         -2,
         Handler::Read(exists),
         Meta {
-            summary: "Marks keys as used now and counts those that are there.",
+            summary: "Counts those of the keys that are there. Their idle time counts from their last write and stays.",
             since: "3.2.1",
             complexity: "O(N) for N keys",
             flags: flag::FAST,
