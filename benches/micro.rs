@@ -92,7 +92,7 @@ fn apply(criterion: &mut Criterion) {
     let gets: Vec<Vec<Vec<u8>>> = numbers().map(|number| vec![b"GET".to_vec(), key(number)]).collect();
     let gets = unit(&gets);
     group.bench_function("256 GETs", |bencher| {
-        bencher.iter(|| black_box(keyspace.read_unit(&Moment::new(1_700_000_000_000, 1), &gets)));
+        bencher.iter(|| black_box(keyspace.read_unit(&Moment::new(1_700_000_000_000, 1), &gets, usize::MAX)));
     });
     group.finish();
 }

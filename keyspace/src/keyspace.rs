@@ -160,8 +160,9 @@ impl Keyspace {
     }
 
     /// Runs a unit that another member forwards, if it holds reads only: one buffer of replies, as [`Self::apply`]
-    /// makes them.
-    pub fn read_unit(&self, moment: &Moment, unit: &[u8]) -> Result<Bytes, Corrupt> {
+    /// makes them. Of a batch, it ends behind the command with whose reply there is `enough`, the first at the earliest;
+    /// how many are answered comes first.
+    pub fn read_unit(&self, moment: &Moment, unit: &[u8], enough: usize) -> Result<(u32, Bytes), Corrupt> {
         let now_ms = moment.now_ms.max(self.space.now_ms);
         let mut commands = entry::open_commands(unit)?;
         let mut out = ReplyBuf::new(commands.proto);
@@ -172,21 +173,24 @@ impl Keyspace {
         if commands.transaction {
             if stale {
                 out.null_array();
-                return Ok(out.take());
+                return Ok((commands.len() as u32, out.take()));
             }
             out.array(commands.len());
         }
         let mut args = Vec::with_capacity(16);
         let mut nth = 0;
         while let Some(db) = commands.next_command(&mut args)? {
-            let seed = moment.seed.wrapping_add(nth);
+            let seed = moment.seed.wrapping_add(u64::from(nth));
             match spec::lookup_full(&args) {
                 Ok((command, at)) => self.read_at(moment, seed, db, command, Args::new(&args, at), &mut out),
                 Err(error) => out.fail(&error),
             }
             nth += 1;
+            if !commands.transaction && out.bytes().len() >= enough {
+                break;
+            }
         }
-        Ok(out.take())
+        Ok((nth, out.take()))
     }
 
     /// Whether the group's first unit ([`crate::encode_found_unit`]) was applied.
@@ -258,6 +262,15 @@ impl Keyspace {
             return DbInfo { keys: 0, expires: 0, avg_ttl_ms: 0 };
         };
         DbInfo { keys: db.slots.len(), expires: db.expires(), avg_ttl_ms: db.average_ttl_ms(now_ms) }
+    }
+
+    /// How long a string is; 0 for what is none.
+    pub fn string_len(&self, now_ms: u64, db: u16, key: &[u8]) -> usize {
+        if db >= self.databases() {
+            return 0;
+        }
+        let item = ReadCx::new(&self.space, now_ms, 0, db).get(key);
+        item.and_then(crate::item::Item::as_str).map_or(0, |string| string.len())
     }
 
     /// An estimate of a key's memory; None when it does not exist.

@@ -285,6 +285,14 @@ impl ReplyBuf {
         self.buf.put_slice(b"\r\n");
     }
 
+    /// Pieces of bytes that are replies already; each is let go of as soon as it is copied.
+    pub fn raw_pieces(&mut self, pieces: Vec<Bytes>) {
+        if !self.muted {
+            self.buf.reserve(pieces.iter().map(Bytes::len).sum());
+        }
+        pieces.into_iter().for_each(|piece| self.raw(&piece));
+    }
+
     /// Bytes that are a reply already.
     pub fn raw(&mut self, bytes: &[u8]) {
         if !self.muted {

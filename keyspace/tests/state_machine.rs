@@ -5,7 +5,8 @@ mod common;
 use bytes::{Bytes, BytesMut};
 use common::{Member, fingerprint, shown};
 use quorate_keyspace::{
-    Keyspace, Proto, Stamp, UnitHead, UnitKind, encode_entry, encode_expire_unit, encode_setting_unit, encode_unit,
+    Keyspace, Moment, Proto, Stamp, UnitHead, UnitKind, encode_entry, encode_expire_unit, encode_setting_unit,
+    encode_unit,
 };
 
 #[test]
@@ -38,6 +39,33 @@ fn a_follower_without_replies_holds_the_same() {
     }
     assert_eq!(fingerprint(&leader.keyspace.view()), fingerprint(&follower.keyspace.view()));
     assert_eq!(leader.keyspace.view().header(), follower.keyspace.view().header());
+}
+
+/// Whoever reads for another member holds one answer of bounded size at a time, whatever was asked.
+#[test]
+fn a_unit_of_reads_is_answered_as_far_as_there_is_enough() {
+    let mut member = Member::default();
+    for key in ["a", "b", "c"] {
+        member.run(&format!("SETRANGE {key} 99999 x"));
+    }
+    let reply = "$100000\r\n".len() + 100_000 + 2;
+    let moment = Moment::new(member.now_ms, 1);
+    let gets: Vec<&str> = std::iter::repeat_n(["GET a", "GET b", "GET c", "EXISTS a"], 32).flatten().collect();
+    let (mut at, mut answers) = (0, 0);
+    while at < gets.len() {
+        let unit = member.unit(UnitKind::Batch, &[], &gets[at..]);
+        let (answered, replies) = member.keyspace.read_unit(&moment, &unit, 250_000).unwrap();
+        assert!(answered >= 1 && replies.len() < 250_000 + reply, "{answered} answered with {} bytes", replies.len());
+        at += answered as usize;
+        answers += replies.len();
+    }
+    assert_eq!((at, answers), (128, 32 * (3 * reply + 4)));
+    // One reply is never cut, and a transaction is one.
+    let unit = member.unit(UnitKind::Batch, &[], &["GET a", "GET b"]);
+    assert_eq!(member.keyspace.read_unit(&moment, &unit, 1).unwrap().1.len(), reply);
+    let unit = member.unit(UnitKind::Transaction, &[], &["GET a", "GET b"]);
+    let (answered, replies) = member.keyspace.read_unit(&moment, &unit, 1).unwrap();
+    assert_eq!((answered, replies.len()), (2, 4 + 2 * reply));
 }
 
 #[test]

@@ -101,8 +101,12 @@ pub trait Restore: Send {
     fn finish(self: Box<Self>) -> Result<Arc<dyn View>, ApplyError>;
 }
 
+/// Bytes that belong together, one behind the other: so nobody has to copy what is large to put a few bytes before it.
+pub type Pieces = Vec<Bytes>;
+
 /// Answers calls of other members (`Node::call`).
 pub trait Service: Send + Sync + 'static {
-    /// Runs one call. Calls of one peer begin in the order in which they were made and run side by side.
-    fn call(&self, from: MemberId, body: Bytes) -> BoxFuture<Bytes>;
+    /// Runs one call. Calls of one peer begin in the order in which they were made and run side by side. The answer may
+    /// be of any length.
+    fn call(&self, from: MemberId, body: Bytes) -> BoxFuture<Pieces>;
 }

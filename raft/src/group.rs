@@ -328,6 +328,19 @@ impl Group {
         }
     }
 
+    /// Waits until another than that member is known to lead: this one, perhaps.
+    pub async fn led_by_another(&self, than: MemberId) {
+        loop {
+            let changed = self.inner.leader_changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if self.leader().is_some_and(|(id, _)| id != than) {
+                return;
+            }
+            changed.await;
+        }
+    }
+
     /// Members, in order of their ids; voters are marked.
     pub fn members(&self) -> Vec<(MemberId, Member, bool)> {
         let metrics = self.inner.raft.metrics();

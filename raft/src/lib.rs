@@ -46,7 +46,7 @@ mod transport;
 mod types;
 mod wire;
 
-pub use api::{ApplyError, BoxFuture, Change, Restore, Service, StateMachine, View};
+pub use api::{ApplyError, BoxFuture, Change, Pieces, Restore, Service, StateMachine, View};
 pub use check::{CheckReport, CheckStatus, Held};
 pub use config::{Identity, Limits, LoadProgress, NodeConfig, RaftTimings, Start};
 pub use error::{CallError, ChangeError, NodeError, ProposeError, ReadError};

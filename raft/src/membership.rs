@@ -14,7 +14,7 @@ use openraft::ChangeMembers;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
 use uuid::Uuid;
 
-use crate::api::{BoxFuture, Service};
+use crate::api::{BoxFuture, Pieces, Service};
 use crate::check::{Digest, digest_answer};
 use crate::error::{CallError, ChangeError};
 use crate::group::{Group, Inner, Joined};
@@ -521,34 +521,38 @@ pub(crate) struct Desk {
 }
 
 impl Service for Desk {
-    fn call(&self, from: MemberId, body: Bytes) -> BoxFuture<Bytes> {
+    fn call(&self, from: MemberId, body: Bytes) -> BoxFuture<Pieces> {
         let node = self.node.clone();
-        Box::pin(async move {
-            let Some((group, ask)) = Ask::decode(body) else { return answer(1, "malformed") };
-            let Some(group) = node.upgrade().and_then(|n| n.group(group)) else { return answer(1, "no such group") };
-            let inner = &group.inner;
-            let outcome = match ask {
-                Ask::Remove(id) => inner.remove(id).await,
-                Ask::Room if inner.log.has_room() => Ok(()),
-                Ask::Room => Err(ChangeError::Refused("its disk has no room".into())),
-                // Each member tells its addresses once after a start. They are seldom new.
-                Ask::Addresses(member) if inner.has_addresses(from, &member) => Ok(()),
-                Ask::Addresses(member) => match inner.changing.try_lock() {
-                    Ok(_one) => inner.set_addresses(from, &member).await,
-                    Err(_) => Err(ChangeError::Busy),
-                },
-                Ask::Digest(index) => return digest_answer(&inner.machine.digest_at(index)),
-                Ask::Verdict(index, right) => {
-                    inner.verdict(index, right).await;
-                    Ok(())
-                }
-            };
-            match outcome {
-                Ok(()) => answer(0, ""),
-                Err(ChangeError::Busy | ChangeError::NotLeader { leader: None }) => answer(2, ""),
-                Err(error) => answer(1, &error.to_string()),
+        Box::pin(async move { vec![Self::answer(node, from, body).await] })
+    }
+}
+
+impl Desk {
+    async fn answer(node: std::sync::Weak<crate::node::Inner>, from: MemberId, body: Bytes) -> Bytes {
+        let Some((group, ask)) = Ask::decode(body) else { return answer(1, "malformed") };
+        let Some(group) = node.upgrade().and_then(|n| n.group(group)) else { return answer(1, "no such group") };
+        let inner = &group.inner;
+        let outcome = match ask {
+            Ask::Remove(id) => inner.remove(id).await,
+            Ask::Room if inner.log.has_room() => Ok(()),
+            Ask::Room => Err(ChangeError::Refused("its disk has no room".into())),
+            // Each member tells its addresses once after a start. They are seldom new.
+            Ask::Addresses(member) if inner.has_addresses(from, &member) => Ok(()),
+            Ask::Addresses(member) => match inner.changing.try_lock() {
+                Ok(_one) => inner.set_addresses(from, &member).await,
+                Err(_) => Err(ChangeError::Busy),
+            },
+            Ask::Digest(index) => return digest_answer(&inner.machine.digest_at(index)),
+            Ask::Verdict(index, right) => {
+                inner.verdict(index, right).await;
+                Ok(())
             }
-        })
+        };
+        match outcome {
+            Ok(()) => answer(0, ""),
+            Err(ChangeError::Busy | ChangeError::NotLeader { leader: None }) => answer(2, ""),
+            Err(error) => answer(1, &error.to_string()),
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use quorate_storage::mutants::{self, Mutant};
 use quorate_storage::wal::{SyncPolicy, Wal, WalError, WalStats};
 use tokio::sync::Notify;
 
-use crate::api::{Service, StateMachine};
+use crate::api::{Pieces, Service, StateMachine};
 use crate::barrier::Barrier;
 use crate::catch_up::CatchUp;
 use crate::config::{NodeConfig, RaftTimings, Start};
@@ -382,6 +382,24 @@ impl Node {
     /// Calls a service of another member. See [`CallError`] for what a failure means.
     pub async fn call(&self, to: MemberId, service: u8, body: Bytes, timeout: Duration) -> Result<Bytes, CallError> {
         self.inner.transport.call(to, service, body, timeout).await
+    }
+
+    /// Like [`Self::call`]; an answer that may be long comes as it was received. Until its first part is here, it is given
+    /// up when `over` says why.
+    pub async fn call_unless(
+        &self,
+        to: MemberId,
+        service: u8,
+        body: Bytes,
+        timeout: Duration,
+        over: impl Future<Output = String>,
+    ) -> Result<Pieces, CallError> {
+        self.inner.transport.call_unless(to, service, body, timeout, over).await
+    }
+
+    /// The most bytes that a call may have. An answer may have any number.
+    pub fn largest_call(&self) -> usize {
+        self.inner.transport.largest_call()
     }
 
     /// Answers the calls of one service (255 is taken), in the runtime of whoever calls this. A later one of the same

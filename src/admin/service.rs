@@ -317,9 +317,9 @@ impl AdminService {
 pub struct PeerFace(pub Arc<AdminService>);
 
 impl Service for PeerFace {
-    fn call(&self, _from: MemberId, body: Bytes) -> quorate_raft::BoxFuture<Bytes> {
+    fn call(&self, _from: MemberId, body: Bytes) -> quorate_raft::BoxFuture<quorate_raft::Pieces> {
         let service = self.0.clone();
-        Box::pin(async move { service.handle_peer(&body).await })
+        Box::pin(async move { vec![service.handle_peer(&body).await] })
     }
 }
 

@@ -18,7 +18,7 @@ use std::time::Duration;
 use bytes::{BufMut, Bytes, BytesMut};
 use quorate_keyspace::reply::{Proto, ReplyBuf};
 use quorate_keyspace::{Keyspace, Moment, encode_expire_unit};
-use quorate_raft::{BoxFuture, CallError, Group, MemberId, Node, ProposeError, ReadError, Service};
+use quorate_raft::{BoxFuture, CallError, Group, MemberId, Node, Pieces, ProposeError, ReadError, Service};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::config::ReadMode;
@@ -27,6 +27,12 @@ use crate::metrics::Metrics;
 pub use portable::Portable;
 use wire::{Request, Response};
 
+/// Reads that stand together are answered up to this many bytes at a time, and one reply beyond; then it is looked
+/// whether whoever asks has taken them.
+pub const ANSWER_BYTES: usize = 256 << 10;
+/// A leader that has handed over still tells what became of the writes that it was given: so long after another one is
+/// known to lead. One that hangs never does.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 /// How long to wait before looking again for a leader that nobody knows yet.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// Redis' word for a server whose disk keeps it from writing; no client tries again by itself when it reads it.
@@ -55,8 +61,14 @@ impl ExecError {
         Self::NotDone("CLUSTERDOWN This member was removed from its group; connect to another one".into())
     }
 
-    fn no_leader() -> Self {
-        Self::NotDone("CLUSTERDOWN No leader was found in time; nothing was done".into())
+    /// Who leads is what is known at the end.
+    fn too_late(leader: Option<MemberId>, me: MemberId) -> Self {
+        let why = match leader {
+            None => "No leader was found in time".to_owned(),
+            Some(id) if id == me => "No majority confirmed in time that this member leads".to_owned(),
+            Some(id) => format!("Member {id} leads, and did not answer in time"),
+        };
+        Self::NotDone(format!("CLUSTERDOWN {why}; nothing was done"))
     }
 }
 
@@ -83,6 +95,29 @@ enum Attempt<T> {
     Again,
     /// Try again: what was in the way is gone.
     AtOnce,
+}
+
+impl<T> Attempt<T> {
+    fn map<U>(self, change: impl FnOnce(T) -> U) -> Attempt<U> {
+        match self {
+            Attempt::Done(done) => Attempt::Done(done.map(change)),
+            Attempt::Again => Attempt::Again,
+            Attempt::AtOnce => Attempt::AtOnce,
+        }
+    }
+}
+
+/// What another member has answered.
+struct Answered {
+    /// Of a unit of reads, so many commands are.
+    commands: u32,
+    replies: Pieces,
+}
+
+impl Answered {
+    fn joined(mut self) -> Bytes {
+        if self.replies.len() == 1 { self.replies.swap_remove(0) } else { self.replies.concat().into() }
+    }
 }
 
 /// How long it is until then. (The simulator's tokio knows no time-out at a moment.)
@@ -136,16 +171,16 @@ impl Executor {
     }
 
     /// Has a unit applied; returns the replies of its commands.
-    pub async fn write(&self, unit: Bytes) -> Result<Bytes, ExecError> {
+    pub async fn write(&self, unit: Bytes) -> Result<Pieces, ExecError> {
         self.check_membership()?;
         let began = Instant::now();
         let deadline = self.deadline();
         loop {
             let attempt = match self.leader_elsewhere() {
-                None => self.write_here(unit.clone(), deadline).await,
+                None => self.write_here(unit.clone(), deadline).await.map(|replies| vec![replies]),
                 Some(leader) => {
                     let left = left(deadline);
-                    self.ask(leader, &Request::Write(unit.clone()), left, true).await
+                    self.ask(leader, &Request::Write(unit.clone()), left, true).await.map(|answer| answer.replies)
                 }
             };
             if let Attempt::Done(result) = attempt {
@@ -157,14 +192,15 @@ impl Executor {
     }
 
     /// Runs reads: `run` gets the keyspace, the time and a random seed, and writes the replies. It is run again if the
-    /// first result can't be trusted. `remote` makes the unit that asks the leader for the same.
+    /// first result can't be trusted. `remote` makes the unit that asks the leader for the same; where that was done, the
+    /// answer is how many of its commands are answered, the first at least.
     pub async fn read(
         &self,
         mode: ReadMode,
         out: &mut ReplyBuf,
         mut run: impl FnMut(&Keyspace, &Moment, &mut ReplyBuf),
         remote: impl Fn() -> Bytes,
-    ) -> Result<(), ExecError> {
+    ) -> Result<Option<u32>, ExecError> {
         self.check_membership()?;
         let mark = out.mark();
         if mode == ReadMode::Local && !self.group.caught_up().await {
@@ -174,7 +210,7 @@ impl Executor {
             let moment = self.run_here(out, &mut run);
             if mode == ReadMode::Local || self.group.lease_ready() && moment.hidden() == 0 {
                 self.count(&moment);
-                return Ok(());
+                return Ok(None);
             }
             out.truncate(mark);
         }
@@ -188,7 +224,7 @@ impl Executor {
                         let moment = self.run_here(out, &mut run);
                         if moment.hidden() == 0 {
                             self.count(&moment);
-                            return Ok(());
+                            return Ok(None);
                         }
                         out.truncate(mark);
                         self.remove_past_due(deadline).await
@@ -203,8 +239,9 @@ impl Executor {
             };
             match attempt {
                 Attempt::Done(result) => {
-                    out.raw(&result?);
-                    return Ok(());
+                    let answer = result?;
+                    out.raw_pieces(answer.replies);
+                    return Ok(Some(answer.commands));
                 }
                 Attempt::Again => self.pause_before_retry(deadline).await?,
                 Attempt::AtOnce => {}
@@ -224,7 +261,7 @@ impl Executor {
                 },
                 Some(leader) => {
                     let left = left(deadline);
-                    self.ask(leader, &Request::Revisions(keys.to_vec()), left, false).await
+                    self.ask(leader, &Request::Revisions(keys.to_vec()), left, false).await.map(Answered::joined)
                 }
             };
             if let Attempt::Done(result) = attempt {
@@ -250,7 +287,7 @@ impl Executor {
                 Some(leader) => {
                     let left = left(deadline);
                     let request = Request::Shell { proto, db, args: args.to_vec() };
-                    self.ask(leader, &request, left, false).await
+                    self.ask(leader, &request, left, false).await.map(Answered::joined)
                 }
             };
             if let Attempt::Done(result) = attempt {
@@ -276,7 +313,7 @@ impl Executor {
     async fn pause_before_retry(&self, deadline: Instant) -> Result<(), ExecError> {
         self.check_membership()?;
         if Instant::now() + LOOK_AGAIN >= deadline {
-            return Err(ExecError::no_leader());
+            return Err(ExecError::too_late(self.group.leader().map(|(id, _)| id), self.group.member_id()));
         }
         sleep(LOOK_AGAIN).await;
         Ok(())
@@ -301,7 +338,7 @@ impl Executor {
     ///
     /// A read that found such a key must not answer that it is gone before this is done: if leadership moved to a
     /// member whose clock is behind, the key would be seen again.
-    async fn remove_past_due(&self, deadline: Instant) -> Attempt<Bytes> {
+    async fn remove_past_due<T>(&self, deadline: Instant) -> Attempt<T> {
         let due = self.engine.with(|keyspace| keyspace.due(self.engine.now_ms(), EXPIRE_KEYS));
         if due.is_empty() {
             return Attempt::AtOnce;
@@ -354,12 +391,26 @@ impl Executor {
         propose(self.group.propose(unit), deadline).await
     }
 
-    /// Asks another member. A lost answer is final for a write and nothing for a read.
-    async fn ask(&self, leader: MemberId, request: &Request, patience: Duration, write: bool) -> Attempt<Bytes> {
+    /// Asks another member, until another one than that leads. A lost answer is final for a write and nothing for a read.
+    async fn ask(&self, leader: MemberId, request: &Request, patience: Duration, write: bool) -> Attempt<Answered> {
+        let (request, limit) = (request.encode(), self.node.largest_call());
+        if request.len() > limit {
+            return Attempt::Done(Err(ExecError::NotDone(format!(
+                "ERR the command is too large to be passed to the leader: {} bytes, the limit is {limit}",
+                request.len()
+            ))));
+        }
         self.metrics.proxied.inc();
-        match self.node.call(leader, wire::SERVICE, request.encode(), patience).await {
+        let over = async {
+            self.group.led_by_another(leader).await;
+            if write {
+                sleep(LAST_WORDS).await;
+            }
+            format!("another member leads now, and member {leader} did not answer")
+        };
+        match self.node.call_unless(leader, wire::SERVICE, request, patience, over).await {
             Ok(answer) => match Response::decode(answer) {
-                Ok(Response::Done(replies)) => Attempt::Done(Ok(replies)),
+                Ok(Response::Done { answered, replies }) => Attempt::Done(Ok(Answered { commands: answered, replies })),
                 Ok(Response::NotLeader) => Attempt::Again,
                 Ok(Response::Refused(line)) => Attempt::Done(Err(ExecError::NotDone(line))),
                 Ok(Response::Unknown(line)) => Attempt::Done(Err(ExecError::Unknown(line))),
@@ -385,7 +436,7 @@ impl Executor {
                 self.answer_read(mode, &unit, deadline).await
             }
             Request::Revisions(keys) => match self.barrier(deadline).await {
-                Attempt::Done(Ok(())) => Response::Done(self.revisions_here(&keys)),
+                Attempt::Done(Ok(())) => Response::done(self.revisions_here(&keys)),
                 Attempt::Done(Err(error)) => Response::Refused(error.to_string()),
                 Attempt::Again | Attempt::AtOnce => Response::NotLeader,
             },
@@ -394,7 +445,7 @@ impl Executor {
                 Attempt::Done(Ok(())) => {
                     let shell = self.shell.read().clone();
                     match shell {
-                        Some(shell) => Response::Done(shell.run(proto, db, args).await),
+                        Some(shell) => Response::done(shell.run(proto, db, args).await),
                         None => Response::NotLeader,
                     }
                 }
@@ -407,7 +458,7 @@ impl Executor {
     async fn answer_read(&self, mode: ReadMode, unit: &[u8], deadline: Instant) -> Response {
         let run = || {
             let moment = self.engine.moment();
-            let replies = self.engine.with(|keyspace| keyspace.read_unit(&moment, unit));
+            let replies = self.engine.with(|keyspace| keyspace.read_unit(&moment, unit, ANSWER_BYTES));
             (replies, moment)
         };
         if mode == ReadMode::Lease {
@@ -433,7 +484,7 @@ impl Executor {
             match attempt {
                 Attempt::AtOnce => {}
                 Attempt::Done(Err(error)) => return Response::Refused(error.to_string()),
-                Attempt::Done(Ok(_)) | Attempt::Again => return Response::NotLeader,
+                Attempt::Done(Ok(())) | Attempt::Again => return Response::NotLeader,
             }
         }
     }
@@ -463,16 +514,16 @@ fn stopped() -> ExecError {
     ExecError::NotDone("CLUSTERDOWN This member is stopping; nothing was done".into())
 }
 
-fn done_or_refused(replies: Result<Bytes, quorate_keyspace::error::Corrupt>) -> Response {
+fn done_or_refused(replies: Result<(u32, Bytes), quorate_keyspace::error::Corrupt>) -> Response {
     match replies {
-        Ok(replies) => Response::Done(replies),
+        Ok((answered, replies)) => Response::Done { answered, replies: vec![replies] },
         Err(corrupt) => Response::Refused(format!("ERR a malformed request from another member: {corrupt}")),
     }
 }
 
 fn from_attempt(attempt: Attempt<Bytes>) -> Response {
     match attempt {
-        Attempt::Done(Ok(replies)) => Response::Done(replies),
+        Attempt::Done(Ok(replies)) => Response::done(replies),
         Attempt::Done(Err(ExecError::NotDone(line))) => Response::Refused(line),
         Attempt::Done(Err(ExecError::Unknown(line))) => Response::Unknown(line),
         Attempt::Again | Attempt::AtOnce => Response::NotLeader,
@@ -483,7 +534,7 @@ fn from_attempt(attempt: Attempt<Bytes>) -> Response {
 struct ForPeers(std::sync::Weak<Executor>);
 
 impl Service for ForPeers {
-    fn call(&self, _from: MemberId, body: Bytes) -> BoxFuture<Bytes> {
+    fn call(&self, _from: MemberId, body: Bytes) -> BoxFuture<Pieces> {
         let executor = self.0.upgrade();
         Box::pin(async move {
             let response = match (executor, Request::decode(body)) {

@@ -7,12 +7,10 @@ use quorate_raft::MemberId;
 use tokio::time::Instant;
 
 use super::wire::{self, Malformed, Request, Response};
-use super::{Attempt, ExecError, Executor, from_attempt, left};
+use super::{Answered, Attempt, ExecError, Executor, from_attempt, left};
 
 /// An answer ends behind the key with which it is this long: one value may be longer, and it is never cut.
 const ANSWER_BYTES: usize = 1 << 20;
-/// What an answer may have between members: their frames are bounded.
-const PASSED_BYTES: usize = 64 << 20;
 /// Stands for a key that does not end.
 const FOR_EVER: u64 = u64::MAX;
 
@@ -51,17 +49,12 @@ impl Executor {
 
     async fn ask_portables(&self, leader: MemberId, db: u16, keys: &[Bytes], deadline: Instant) -> Attempt<Bytes> {
         let request = Request::Portables { db, keys: keys.to_vec() };
-        self.ask(leader, &request, left(deadline), false).await
+        self.ask(leader, &request, left(deadline), false).await.map(Answered::joined)
     }
 
     /// For another member.
     pub(super) async fn answer_portables(&self, db: u16, keys: &[Bytes], deadline: Instant) -> Response {
-        match from_attempt(self.portables_here(db, keys, deadline).await) {
-            Response::Done(answer) if answer.len() > PASSED_BYTES => Response::Refused(
-                "ERR A value is too long to be passed between members: send this to the leader itself".into(),
-            ),
-            response => response,
-        }
+        from_attempt(self.portables_here(db, keys, deadline).await)
     }
 
     pub(super) async fn portables_here(&self, db: u16, keys: &[Bytes], deadline: Instant) -> Attempt<Bytes> {

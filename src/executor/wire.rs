@@ -5,9 +5,12 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use quorate_keyspace::reply::Proto;
+use quorate_raft::Pieces;
 
 /// The number of this service on the peer transport.
 pub const SERVICE: u8 = 1;
+/// What stands before replies.
+const DONE_BYTES: usize = 1 + 4;
 
 /// A request to the leader.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,9 +47,14 @@ pub enum Request {
 /// The answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Response {
-    /// Done: the replies, ready for the client (for [`Request::Revisions`]: big-endian numbers; for
-    /// [`Request::Portables`]: what `executor::portable` makes of them).
-    Done(Bytes),
+    /// Done.
+    Done {
+        /// Of a unit of reads, so many commands are answered: the first ones. The others may be asked for again.
+        answered: u32,
+        /// The replies, ready for the client (for [`Request::Revisions`]: big-endian numbers; for
+        /// [`Request::Portables`]: what `executor::portable` makes of them).
+        replies: Pieces,
+    },
     /// Certainly not done: this member doesn't lead.
     NotLeader,
     /// Certainly not done, for this reason (an error line).
@@ -144,28 +152,42 @@ impl Request {
 }
 
 impl Response {
-    /// As it goes over the wire.
-    pub fn encode(&self) -> Bytes {
-        let (kind, body): (u8, &[u8]) = match self {
-            Response::Done(bytes) => (0, bytes),
-            Response::NotLeader => (1, b""),
-            Response::Refused(line) => (2, line.as_bytes()),
-            Response::Unknown(why) => (3, why.as_bytes()),
-        };
-        let mut out = BytesMut::with_capacity(body.len() + 1);
-        out.put_u8(kind);
-        out.put_slice(body);
-        out.freeze()
+    /// All that was asked for is done.
+    pub fn done(replies: Bytes) -> Self {
+        Self::Done { answered: u32::MAX, replies: vec![replies] }
     }
 
-    /// From the wire.
-    pub fn decode(mut bytes: Bytes) -> Result<Self, Malformed> {
-        let text = |bytes: Bytes| String::from_utf8(bytes.to_vec()).map_err(|_| Malformed);
-        match get_u8(&mut bytes)? {
-            0 => Ok(Response::Done(bytes)),
+    /// As it goes over the wire. Replies are not copied.
+    pub fn encode(self) -> Pieces {
+        let line = |kind: u8, text: &str| vec![[&[kind][..], text.as_bytes()].concat().into()];
+        match self {
+            Response::Done { answered, mut replies } => {
+                let mut head = BytesMut::with_capacity(DONE_BYTES);
+                head.put_u8(0);
+                head.put_u32(answered);
+                replies.insert(0, head.freeze());
+                replies
+            }
+            Response::NotLeader => line(1, ""),
+            Response::Refused(text) => line(2, &text),
+            Response::Unknown(why) => line(3, &why),
+        }
+    }
+
+    /// From the wire, however it was cut on the way: but the first piece is at least as long as what stands before the
+    /// replies.
+    pub fn decode(mut pieces: Pieces) -> Result<Self, Malformed> {
+        let first = pieces.first_mut().ok_or(Malformed)?;
+        let kind = get_u8(first)?;
+        if kind == 0 {
+            let answered = first.try_get_u32().map_err(|_| Malformed)?;
+            return Ok(Response::Done { answered, replies: pieces });
+        }
+        let text = || String::from_utf8(pieces.concat()).map_err(|_| Malformed);
+        match kind {
             1 => Ok(Response::NotLeader),
-            2 => Ok(Response::Refused(text(bytes)?)),
-            3 => Ok(Response::Unknown(text(bytes)?)),
+            2 => Ok(Response::Refused(text()?)),
+            3 => Ok(Response::Unknown(text()?)),
             _ => Err(Malformed),
         }
     }
@@ -214,15 +236,24 @@ mod tests {
         for request in requests {
             assert_eq!(Request::decode(request.encode()).unwrap(), request);
         }
-        let responses = [
-            Response::Done(Bytes::from_static(b"+OK\r\n")),
-            Response::NotLeader,
-            Response::Refused("ERR no".into()),
-            Response::Unknown("why".into()),
-        ];
+        let responses = [Response::NotLeader, Response::Refused("ERR no".into()), Response::Unknown("why".into())];
         for response in responses {
-            assert_eq!(Response::decode(response.encode()).unwrap(), response);
+            assert_eq!(Response::decode(response.clone().encode()).unwrap(), response);
         }
+    }
+
+    #[test]
+    fn replies_come_back_however_they_are_cut_on_the_way() {
+        let replies = [&b"$5\r\nfirst\r\n"[..], b"$6\r\nsecond\r\n"].map(Bytes::from_static);
+        let whole = replies.concat();
+        let sent = Response::Done { answered: 2, replies: replies.to_vec() }.encode().concat();
+        for cut in DONE_BYTES..=sent.len() {
+            let came = [&sent[..cut], &sent[cut..]].map(Bytes::copy_from_slice);
+            let Response::Done { answered, replies } = Response::decode(came.to_vec()).unwrap() else { panic!() };
+            assert_eq!((answered, replies.concat()), (2, whole.clone()));
+        }
+        assert!(Response::decode(vec![Bytes::from_static(&[0, 0, 0])]).is_err());
+        assert!(Response::decode(Vec::new()).is_err());
     }
 
     proptest! {
@@ -232,7 +263,7 @@ mod tests {
             if let Ok(request) = Request::decode(bytes.clone()) {
                 prop_assert_eq!(Request::decode(request.encode()).unwrap(), request);
             }
-            let _ = Response::decode(bytes);
+            let _ = Response::decode(vec![bytes]);
         }
     }
 }

@@ -164,7 +164,7 @@ impl<'a> Migration<'a> {
                 return Ok(());
             }
             let replies = self.executor.write(self.removal()).await.map_err(|error| self.kept(&error))?;
-            if !replies.starts_with(b"*-1") {
+            if !replies.first().is_some_and(|replies| replies.starts_with(b"*-1")) {
                 return Ok(());
             }
             // Something is not what was sent. What has ended here meanwhile ends there too: there is nothing to remove.

@@ -15,6 +15,7 @@ mod listener;
 mod ops;
 mod output;
 pub mod registry;
+mod runs;
 mod state;
 mod transaction;
 
@@ -34,7 +35,7 @@ use tokio::time::Instant;
 
 use crate::config::{ReadMode, Settings};
 use crate::env::Env;
-use crate::executor::{ExecError, Executor};
+use crate::executor::{ANSWER_BYTES, ExecError, Executor};
 use crate::metrics::Metrics;
 use crate::resp::{Command, Limits, Parser, skip_reply};
 use crate::server::cx::{ShellCx, ShellHandler};
@@ -51,7 +52,7 @@ const BATCH_COMMANDS: usize = 1024;
 /// Bytes of commands run in one go at most (one command may be larger).
 const BATCH_BYTES: usize = 1 << 20;
 /// Replies are sent when there are so many bytes of them, even in the middle of a batch.
-const FLUSH_BYTES: usize = 256 << 10;
+const FLUSH_BYTES: usize = ANSWER_BYTES;
 /// Reads run under one look at the lock at most.
 const READ_COMMANDS: usize = 128;
 /// Room made in the read buffer before each read.
@@ -226,7 +227,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
                 && self.state.reply == ReplyMode::On;
             let mut end = at + 1;
             if plain && class != Class::Shell {
-                end = self.run_end(&found, at, class);
+                end = self.run_end(batch, &found, at, class);
                 self.keyspace_run(&batch[at..end], &found[at..end], class).await;
             } else {
                 self.one(&batch[at], &found[at]).await;
@@ -251,31 +252,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
             }
         });
         Ok(())
-    }
-
-    /// Where the run that begins at `at` ends: at the next command of another class. A few quick reads that stand
-    /// between writes go along with them: each change from one to the other would cost a round of the log.
-    fn run_end(&self, found: &[Result<Found, CmdError>], at: usize, class: Class) -> usize {
-        let skip = |mut at: usize, class: Class, flags: u32| {
-            while at < found.len()
-                && found[at].as_ref().is_ok_and(|f| f.class == class && f.entry.flags & flags == flags)
-            {
-                at += 1;
-            }
-            at
-        };
-        let mut end = skip(at, class, 0);
-        if class != Class::Write || self.state.read_only || self.memory_is_used_up() {
-            return end;
-        }
-        loop {
-            let reads = skip(end, Class::Read, flag::FAST);
-            let writes = skip(reads, Class::Write, 0);
-            if writes == reads || reads - at > READ_COMMANDS {
-                return end;
-            }
-            end = writes;
-        }
     }
 
     /// A single command in any state of the connection.
@@ -351,7 +327,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
             Class::Write => {
                 let head = UnitHead { kind: UnitKind::Batch, proto: self.state.proto, watches: &[] };
                 let unit = encode_unit(head, commands.iter().map(|c| (db, c.args())));
-                self.shared.executor().write(unit).await.map(|replies| self.out.raw(&replies))
+                let replies = self.shared.executor().write(unit).await;
+                replies.map(|replies| self.out.raw_pieces(replies))
             }
             _ => {
                 self.reads_in_pieces(commands, found).await;
@@ -396,7 +373,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         let db = self.state.db;
         let proto = self.state.proto;
         let mode = self.read_mode();
-        self.shared
+        let elsewhere = self
+            .shared
             .executor()
             .read(
                 mode,
@@ -420,7 +398,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
                 },
             )
             .await?;
-        Ok(done)
+        Ok(elsewhere.map_or(done, |answered| commands.len().min(answered as usize).max(1)))
     }
 
     fn read_mode(&self) -> ReadMode {

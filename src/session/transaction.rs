@@ -141,7 +141,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         };
         if plan.writes {
             let replies = self.shared.executor().write(unit()).await?;
-            out.raw(&replies);
+            out.raw_pieces(replies);
             return Ok(());
         }
         self.shared
@@ -159,6 +159,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
                 unit,
             )
             .await
+            .map(|_| ())
     }
 
     /// A transaction in which commands of the session or the shell stand between those of the keyspace: the keyspace's

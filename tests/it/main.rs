@@ -13,6 +13,7 @@ mod failing_disk;
 mod fsync;
 mod full_disk;
 mod identity;
+mod large_replies;
 mod limits;
 mod loading;
 mod log_tools;

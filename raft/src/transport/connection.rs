@@ -21,6 +21,7 @@ use super::inbound::Session;
 use super::lanes::{Lane, Lanes, Outgoing, Queues};
 use super::peer::Peer;
 use super::{Shared, words_of};
+use crate::api::Pieces;
 use crate::runtime::Instant;
 
 /// Nothing heard for so long: ask whether there is somebody.
@@ -35,6 +36,8 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 const BUDGET_KIB: usize = 128 << 10;
 /// Frames that are read before what waits to be written gets its turn.
 const TURN: usize = 64;
+/// How long the next part of an answer may take, once the first is here.
+const PART_PATIENCE: Duration = Duration::from_secs(10);
 const PARTED: &str = "it is no member any more";
 
 /// Why a request has no answer.
@@ -59,8 +62,12 @@ impl Lost {
 
 pub(super) type Answer = Result<Bytes, Lost>;
 
+/// Of the answer to a call; whether it is the last.
+type Part = Result<(Bytes, bool), Lost>;
+
 enum Waiting {
     Once(oneshot::Sender<Answer>, Arc<AtomicBool>),
+    Parts(mpsc::UnboundedSender<Part>, Arc<AtomicBool>),
     Many(mpsc::UnboundedSender<Answer>),
 }
 
@@ -111,13 +118,15 @@ impl Connection {
     fn fail(&self, why: &str) {
         self.closed.store(true, SeqCst);
         let waiting = self.waiting.lock().take();
+        // The writer may be about to take it: whoever sets this first decides what became of it.
+        let lost = |taken: &AtomicBool| match taken.swap(true, SeqCst) {
+            false => Lost::NotSent(why.to_owned()),
+            true => Lost::Broken(why.to_owned()),
+        };
         for (_, one) in waiting.into_iter().flatten() {
             match one {
-                // The writer may be about to take it: whoever sets this first decides what became of it.
-                Waiting::Once(tx, taken) if !taken.swap(true, SeqCst) => {
-                    let _ = tx.send(Err(Lost::NotSent(why.to_owned())));
-                }
-                Waiting::Once(tx, _) => drop(tx.send(Err(Lost::Broken(why.to_owned())))),
+                Waiting::Once(tx, taken) => drop(tx.send(Err(lost(&taken)))),
+                Waiting::Parts(tx, taken) => drop(tx.send(Err(lost(&taken)))),
                 Waiting::Many(tx) => drop(tx.send(Err(Lost::Broken(why.to_owned())))),
             }
         }
@@ -208,6 +217,52 @@ impl Connection {
         }
     }
 
+    /// Calls and waits for the whole answer. Until its first part is here it is given up when `over` says why.
+    pub(super) async fn call(
+        &self,
+        deadline: Instant,
+        over: impl Future<Output = String>,
+        body: impl FnOnce(&mut BytesMut),
+    ) -> Result<Pieces, Lost> {
+        let request = self.next_request.fetch_add(1, Relaxed);
+        let frame = frame::encode(Kind::Call, 0, request, body);
+        let left = || (deadline - Instant::now()).max(Duration::from_millis(1));
+        let mut over = std::pin::pin!(over);
+        let permit = tokio::select! {
+            biased;
+            permit = tokio::time::timeout(left(), self.budget(Lane::Bulk, frame.len())) => {
+                permit.map_err(|_| Lost::NotSent("the queue to it is full".into()))??
+            }
+            why = &mut over => return Err(Lost::NotSent(why)),
+        };
+        let (tx, mut parts) = mpsc::unbounded_channel();
+        let taken = Arc::new(AtomicBool::new(false));
+        self.wait_for(request, Waiting::Parts(tx, taken.clone()))?;
+        let _guard = Forget { connection: self, request };
+        self.push(Lane::Bulk, Outgoing { frame, taken: Some(taken.clone()), permit })?;
+        let first = tokio::select! {
+            biased;
+            part = tokio::time::timeout(left(), parts.recv()) => part.map_err(|_| "no answer in time".to_owned()),
+            why = &mut over => Err(why),
+        };
+        let mut part = match first {
+            Ok(part) => part,
+            // In the queue still? Whoever takes it now would send what nobody wants; forbid it.
+            Err(why) if !taken.swap(true, SeqCst) => return Err(Lost::NotSent(why)),
+            Err(why) => return Err(Lost::Broken(why)),
+        };
+        let mut pieces = Pieces::new();
+        loop {
+            let (piece, last) = part.unwrap_or_else(|| Err(Lost::Broken("the connection is closed".into())))?;
+            pieces.push(piece);
+            if last {
+                return Ok(pieces);
+            }
+            let next = tokio::time::timeout(PART_PATIENCE, parts.recv()).await;
+            part = next.map_err(|_| Lost::Broken("only a part of the answer came in time".into()))?;
+        }
+    }
+
     /// Opens an exchange of many frames.
     pub(super) fn open(self: Arc<Self>, group: u64) -> Result<Exchange, Lost> {
         let request = self.next_request.fetch_add(1, Relaxed);
@@ -218,11 +273,12 @@ impl Connection {
 
     /// Hands an answer to whoever waits for it. If nobody does any more, its asker gave up.
     fn answered(&self, frame: Frame) {
-        let answer = if frame.kind == Kind::Reply {
-            Ok(frame.body)
-        } else {
+        let last = frame.kind != Kind::Part;
+        let answer = if frame.kind == Kind::Failure {
             let (code, words) = words_of(&frame.body);
             Err(Lost::Failed(code, words))
+        } else {
+            Ok(frame.body)
         };
         let mut waiting = self.waiting.lock();
         let Some(waiting) = waiting.as_mut() else { return };
@@ -230,9 +286,15 @@ impl Connection {
             Some(Waiting::Many(tx)) => {
                 let _ = tx.send(answer);
             }
+            Some(Waiting::Parts(tx, _)) => {
+                let _ = tx.send(answer.map(|piece| (piece, last)));
+                if last {
+                    waiting.remove(&frame.request);
+                }
+            }
             Some(Waiting::Once(..)) => {
                 if let Some(Waiting::Once(tx, _)) = waiting.remove(&frame.request) {
-                    let _ = tx.send(answer);
+                    let _ = tx.send(if last { answer } else { Err(Lost::Broken("it answered at length".into())) });
                 }
             }
             None => {}
@@ -242,7 +304,7 @@ impl Connection {
     /// Whether somebody waits for an answer to a single question.
     pub(super) fn is_asked(&self) -> bool {
         let waiting = self.waiting.lock();
-        waiting.as_ref().is_some_and(|w| w.values().any(|one| matches!(one, Waiting::Once(..))))
+        waiting.as_ref().is_some_and(|w| w.values().any(|one| !matches!(one, Waiting::Many(_))))
     }
 
     fn quiet_for(&self) -> Duration {
@@ -274,7 +336,7 @@ impl Connection {
                 let Some(frame) = frames.next().await? else { return Ok(()) };
                 self.heard_at.store(Instant::now().as_nanos(), Relaxed);
                 match frame.kind {
-                    Kind::Reply | Kind::Failure => self.answered(frame),
+                    Kind::Reply | Kind::Failure | Kind::Part => self.answered(frame),
                     Kind::Goodbye => {
                         // It waits for the answers that it is still owed, and then closes.
                         let (code, words) = words_of(&frame.body);

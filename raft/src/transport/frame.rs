@@ -44,6 +44,8 @@ pub(crate) enum Kind {
     Failure = 33,
     /// The other side closes the connection and says why: a code and words.
     Goodbye = 34,
+    /// A part of the answer to a call; the rest of it follows. The last part is a reply.
+    Part = 35,
 }
 
 impl Kind {
@@ -63,6 +65,7 @@ impl Kind {
             32 => Kind::Reply,
             33 => Kind::Failure,
             34 => Kind::Goodbye,
+            35 => Kind::Part,
             _ => return None,
         })
     }

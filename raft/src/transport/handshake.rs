@@ -30,7 +30,7 @@ use crate::runtime::random_u128;
 use crate::types::MemberId;
 
 const MAGIC: [u8; 4] = *b"QRMP";
-const VERSION: u16 = 3;
+const VERSION: u16 = 4;
 /// Magic and version: what is read of a dialler before it is known to speak the same language.
 const GREETING_BYTES: usize = 4 + 2;
 const HELLO_BYTES: usize = GREETING_BYTES + 16 + 8 + 16 + 16 + 8 + 16 + 16 + 32;

@@ -16,6 +16,7 @@ use tokio::sync::{Semaphore, mpsc};
 use super::frame::{self, Frame, Kind};
 use super::handshake::{self, Heard};
 use super::lanes::Lanes;
+use super::parts;
 use super::rpc::{Append, put_append_answer, put_vote_response, read_append, read_transfer, read_vote_request};
 use super::{Shared, code, snapshot};
 use crate::group::Port;
@@ -116,12 +117,15 @@ pub(super) struct Session {
     streams: BTreeMap<u64, mpsc::Sender<Append>>,
     snapshots: BTreeMap<u64, mpsc::Sender<Frame>>,
     calls: Arc<Semaphore>,
+    /// For parts of answers that wait to leave.
+    room: Arc<Semaphore>,
 }
 
 impl Session {
     pub(super) fn new(from: MemberId, shared: Arc<Shared>, answers: Lanes) -> Self {
         let calls = Arc::new(Semaphore::new(CALLS));
-        Self { from, shared, answers, streams: BTreeMap::new(), snapshots: BTreeMap::new(), calls }
+        let room = Arc::new(Semaphore::new(parts::WAITING));
+        Self { from, shared, answers, streams: BTreeMap::new(), snapshots: BTreeMap::new(), calls, room }
     }
 
     fn fail(&self, frame: &Frame, code: u8, words: &str) {
@@ -152,7 +156,7 @@ impl Session {
                     _ => self.elect(port, frame),
                 }
             }
-            Kind::Ping | Kind::Reply | Kind::Failure | Kind::Goodbye => {
+            Kind::Ping | Kind::Reply | Kind::Failure | Kind::Goodbye | Kind::Part => {
                 Err(format!("a frame of kind {:?} came where only requests belong", frame.kind))
             }
         }
@@ -287,18 +291,9 @@ impl Session {
             self.fail(&frame, code::BUSY, "too many calls are under way");
             return Ok(());
         };
-        let answers = self.answers.clone();
-        let limit = self.shared.frame_limit;
+        let (answers, room) = (self.answers.clone(), self.room.clone());
         let work = handler.call(self.from, frame.body);
-        home.spawn(async move {
-            let body = work.await;
-            let bytes = if body.len() + 64 > limit {
-                frame::encode_failure(Kind::Failure, frame.group, frame.request, code::RAFT, "the answer is too large")
-            } else {
-                frame::encode(Kind::Reply, frame.group, frame.request, |out| out.extend_from_slice(&body))
-            };
-            answers.answer_call(bytes, permit);
-        });
+        home.spawn(async move { parts::send(work.await, frame.request, &answers, &room, permit).await });
         Ok(())
     }
 }

@@ -13,6 +13,7 @@ pub(crate) mod frame;
 mod handshake;
 mod inbound;
 mod lanes;
+mod parts;
 mod peer;
 pub(crate) mod rpc;
 pub(crate) mod snapshot;
@@ -42,7 +43,7 @@ pub(crate) use snapshot::{Partials, put_begin, put_end, put_piece, read_resume};
 use self::connection::Connection;
 use self::handshake::Hello;
 use self::lanes::Queues;
-use crate::api::Service;
+use crate::api::{Pieces, Service};
 use crate::counters::TurnedAway;
 use crate::error::CallError;
 use crate::group::Port;
@@ -65,6 +66,11 @@ pub(crate) mod code {
     pub(crate) const SNAPSHOT: u8 = 6;
     /// The disk of this member has no room for more.
     pub(crate) const NO_ROOM: u8 = 7;
+}
+
+/// Pieces as one; a single one is not copied.
+fn joined(mut pieces: Pieces) -> Bytes {
+    if pieces.len() == 1 { pieces.swap_remove(0) } else { pieces.concat().into() }
 }
 
 /// A failure's code and words.
@@ -351,20 +357,35 @@ impl Transport {
         body: Bytes,
         timeout: Duration,
     ) -> Result<Bytes, CallError> {
-        if body.len() + 64 > self.shared.frame_limit {
+        Ok(joined(self.call_unless(to, service, body, timeout, std::future::pending()).await?))
+    }
+
+    /// The most bytes that a call may have.
+    pub(crate) fn largest_call(&self) -> usize {
+        self.shared.frame_limit.saturating_sub(64)
+    }
+
+    pub(crate) async fn call_unless(
+        &self,
+        to: MemberId,
+        service: u8,
+        body: Bytes,
+        timeout: Duration,
+        over: impl Future<Output = String>,
+    ) -> Result<Pieces, CallError> {
+        if body.len() > self.largest_call() {
             return Err(CallError::NotSent(format!("{} bytes are too many for one call", body.len())));
         }
         let Some(member) = self.shared.directory.member(to) else {
             return Err(CallError::NotSent(format!("there is no member {to}")));
         };
         let peer = self.peer(to, &member);
-        let answer = peer
-            .ask(Lane::Bulk, Kind::Call, 0, timeout, |out| {
-                bytes::BufMut::put_u8(out, service);
-                out.extend_from_slice(&body);
-            })
-            .await;
-        answer.map_err(|lost| match lost {
+        let answer = peer.call(timeout, over, |out| {
+            out.reserve(1 + body.len());
+            bytes::BufMut::put_u8(out, service);
+            out.extend_from_slice(&body);
+        });
+        answer.await.map_err(|lost| match lost {
             Lost::NotSent(why) => CallError::NotSent(why),
             Lost::Broken(why) => CallError::Unknown(why),
             Lost::Failed(code::NO_SERVICE | code::BUSY, why) => CallError::NotSent(why),

@@ -29,6 +29,7 @@ use super::frame::Kind;
 use super::handshake::{self, HandshakeError, Hello, Party, Refusal};
 use super::lanes::Lane;
 use super::{Adopted, Shared};
+use crate::api::Pieces;
 use crate::runtime::Instant;
 use crate::types::MemberId;
 
@@ -245,6 +246,18 @@ impl Peer {
         // A request is not worth waiting for a peer that is down: whoever asks looks for another leader meanwhile.
         let connection = self.connected(patience.min(CONNECT_PATIENCE)).await?;
         connection.ask(lane, kind, group, deadline, body).await
+    }
+
+    /// Calls and waits for the whole answer, or until `over` says why it is not worth waiting for.
+    pub(super) async fn call(
+        &self,
+        patience: Duration,
+        over: impl Future<Output = String>,
+        body: impl FnOnce(&mut BytesMut),
+    ) -> Result<Pieces, Lost> {
+        let deadline = Instant::now() + patience;
+        let connection = self.connected(patience.min(CONNECT_PATIENCE)).await?;
+        connection.call(deadline, over, body).await
     }
 
     /// Opens an exchange of many frames.

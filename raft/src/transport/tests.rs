@@ -8,24 +8,32 @@ use uuid::Uuid;
 
 use super::handshake::{Heard, Party, hear};
 use super::*;
-use crate::api::BoxFuture;
+use crate::api::{BoxFuture, Pieces};
 use crate::config::Identity;
 use crate::runtime::Instant;
 
 const LONG: Duration = Duration::from_secs(30);
 const GROUP: Uuid = Uuid::from_u128(1);
 
-/// Answers with its own name, who asked, and the question.
+/// Bytes that show where they belong.
+fn numbers(len: usize) -> Bytes {
+    (0..len.div_ceil(8)).flat_map(|n| n.to_be_bytes()).take(len).collect()
+}
+
+/// Answers with its own name, who asked, and the question, or at length.
 struct Echo(&'static str);
 
 impl Service for Echo {
-    fn call(&self, from: MemberId, body: Bytes) -> BoxFuture<Bytes> {
+    fn call(&self, from: MemberId, body: Bytes) -> BoxFuture<Pieces> {
         let name = self.0;
         Box::pin(async move {
             if let Some(ms) = std::str::from_utf8(&body).ok().and_then(|body| body.strip_prefix("wait ")) {
                 tokio::time::sleep(Duration::from_millis(ms.parse().unwrap())).await;
             }
-            Bytes::from(format!("{name} to {from}: {}", String::from_utf8_lossy(&body)))
+            if let Some(n) = std::str::from_utf8(&body).ok().and_then(|body| body.strip_prefix("long ")) {
+                return vec![Bytes::from_static(b"head"), numbers(n.parse().unwrap())];
+            }
+            vec![Bytes::from(format!("{name} to {from}: {}", String::from_utf8_lossy(&body)))]
         })
     }
 }
@@ -223,6 +231,28 @@ async fn a_new_life_of_a_peer_takes_the_place_of_a_connection_that_hangs() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_long_answer_comes_whole_whatever_else_is_asked_meanwhile() {
+    let (one, two) = (node(1, "one").await, node(2, "two").await);
+    introduce(&one, &two);
+    call_again(&one, 2, "hi").await;
+    let mut long = Vec::new();
+    // Around what one frame holds, and more than a frame may have.
+    for len in [parts::PART_BYTES - 5, parts::PART_BYTES - 4, parts::PART_BYTES - 3, 3 * parts::PART_BYTES, 20 << 20] {
+        let one = one.clone();
+        long.push(tokio::spawn(async move {
+            let answer = one.call(2, 7, Bytes::from(format!("long {len}")), LONG).await.unwrap();
+            assert!(answer.strip_prefix(b"head").is_some_and(|rest| rest == numbers(len)), "{len} bytes");
+        }));
+    }
+    for i in 0..200 {
+        assert_eq!(call(&one, 2, format!("{i}")).await.unwrap(), format!("two to 1: {i}"));
+    }
+    for one in long {
+        one.await.unwrap();
+    }
+}
+
 /// Somebody who plays member 2 by hand, and whom this node has dialled.
 async fn dialled_by(node: &Transport) -> TcpStream {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -256,6 +286,37 @@ async fn what_was_in_the_queue_of_a_connection_that_breaks_was_not_sent_and_the_
     assert!(matches!(lost.last(), Some(CallError::NotSent(_))), "{:?}", lost.last());
     let sent = lost.iter().take_while(|lost| matches!(lost, CallError::Unknown(_))).count();
     assert!(lost[sent..].iter().all(|lost| matches!(lost, CallError::NotSent(_))), "in the order of the queue");
+}
+
+#[tokio::test]
+async fn a_call_that_is_given_up_tells_whether_it_had_left() {
+    let one = node(1, "one").await;
+    let stream = dialled_by(&one).await;
+    eventually("the connection", || one.is_connected(2)).await;
+    let give_up = Arc::new(Notify::new());
+    let mut calls = Vec::new();
+    // The first fills the buffers of the socket, for nobody reads; the last stays in the queue.
+    for len in [4, 8 << 19, 8 << 19, 8 << 19, 8 << 19, 4] {
+        let (one, over) = (one.clone(), give_up.clone());
+        calls.push(tokio::spawn(async move {
+            let over = async move {
+                over.notified().await;
+                "another leads".to_owned()
+            };
+            one.call_unless(2, 7, Bytes::from(vec![0; len]), LONG, over).await.unwrap_err()
+        }));
+        tokio::task::yield_now().await;
+    }
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    give_up.notify_waiters();
+    let mut lost = Vec::new();
+    for call in calls {
+        lost.push(call.await.unwrap());
+    }
+    assert!(lost.iter().all(|lost| lost.to_string().ends_with("another leads")), "{lost:?}");
+    assert!(matches!(lost.first(), Some(CallError::Unknown(_))), "{lost:?}");
+    assert!(matches!(lost.last(), Some(CallError::NotSent(_))), "{lost:?}");
+    drop(stream);
 }
 
 #[tokio::test]

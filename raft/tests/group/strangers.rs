@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use quorate_raft::{BoxFuture, CallError, Identity, MemberId, Service};
+use quorate_raft::{BoxFuture, CallError, Identity, MemberId, Pieces, Service};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use uuid::Uuid;
@@ -186,11 +186,11 @@ async fn every_pair_of_members_has_one_connection() {
 struct Echo(Duration);
 
 impl Service for Echo {
-    fn call(&self, from: MemberId, body: Bytes) -> BoxFuture<Bytes> {
+    fn call(&self, from: MemberId, body: Bytes) -> BoxFuture<Pieces> {
         let pause = self.0;
         Box::pin(async move {
             tokio::time::sleep(pause).await;
-            Bytes::from(format!("{from}:{}", String::from_utf8_lossy(&body)))
+            vec![Bytes::from(format!("{from}:{}", String::from_utf8_lossy(&body)))]
         })
     }
 }

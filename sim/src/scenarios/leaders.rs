@@ -1,9 +1,11 @@
 //! Leaders that die, are cut off, or come back.
 
-use crate::history::Outcome;
+use std::time::Duration;
+
+use crate::history::{Act, Outcome};
 
 use super::Ended;
-use super::script::{NOTES, Stage, expect};
+use super::script::{NOTES, Stage, expect, text_of};
 
 /// Followers that stored entries and never applied them would have nothing to serve.
 pub async fn after_the_leaders_death_the_others_serve_everything(s: Stage) -> Ended {
@@ -73,6 +75,51 @@ pub async fn a_leader_cut_off_and_killed_forks_no_history(s: Stage) -> Ended {
     s.client(old).must_find(NOTES, &kept).await?;
     let found = s.client(old).read(NOTES).await?;
     expect(!lonely.iter().any(|text| found.contains(text.as_str())), format!("{lonely:?} came back: {found}"))
+}
+
+/// Its connections stay open, and it never answers. Who has asked it is told as soon as another one leads: reads have
+/// their answer from that one, and a write's outcome is unknown.
+pub async fn a_leader_that_hangs_is_not_waited_for(s: Stage) -> Ended {
+    let (mut answered, mut unknown) = (0, 0);
+    for round in 0..6 {
+        let leader = s.leader().await?;
+        let kept = s.client(leader).write(NOTES).await?;
+        for machine in s.others(leader) {
+            s.client(machine).must_find(NOTES, std::slice::from_ref(&kept)).await?;
+        }
+        let mut tasks = Vec::new();
+        s.pause(leader)?;
+        let began = s.run.story.now();
+        for machine in s.others(leader) {
+            let (stage, kept) = (s.clone(), kept.clone());
+            tasks.push(tokio::spawn(async move {
+                let mut caller = stage.client(machine);
+                if round % 2 == 0 {
+                    let found = caller.ask(NOTES, Act::Get).await;
+                    let Outcome::Done(rets) = &found else { return Err(format!("the read answered {found}")) };
+                    expect(text_of(rets).contains(&kept), format!("{kept} is not in {found}"))?;
+                    return Ok((1, 0, stage.run.story.now()));
+                }
+                let (_, outcome) = caller.try_write(NOTES).await;
+                let unknown = matches!(outcome, Outcome::Unknown(_));
+                let known = matches!(outcome, Outcome::Done(_));
+                expect(unknown || known, format!("the write answered {outcome}"))?;
+                Ok::<_, String>((i32::from(known), i32::from(unknown), stage.run.story.now()))
+            }));
+        }
+        s.leader_besides(leader).await?;
+        let led = s.run.story.now();
+        for task in tasks {
+            let (done, lost, now) = task.await.map_err(|error| error.to_string())??;
+            (answered, unknown) = (answered + done, unknown + lost);
+            let after = now.saturating_sub(led);
+            let words = format!("{after:?} after another one led, {:?} after the old one hung", now - began);
+            expect(after < Duration::from_millis(1500), format!("an answer came {words}"))?;
+        }
+        s.resume(leader)?;
+        s.wait(600).await;
+    }
+    expect(answered >= 6 && unknown > 0, format!("{answered} were answered, {unknown} are unknown"))
 }
 
 /// Cuts, kills, pauses and a new member at once, five times over.

@@ -57,6 +57,7 @@ pub const ALL: &[Scenario] = &[
     scenario!(leaders::after_the_leaders_death_the_others_serve_everything),
     scenario!(leaders::a_group_that_was_killed_comes_back_and_stays_calm, |plan| plan.clients = 4),
     scenario!(leaders::a_leader_cut_off_and_killed_forks_no_history),
+    scenario!(leaders::a_leader_that_hangs_is_not_waited_for, |plan| plan.clients = 0),
     scenario!(leaders::all_kinds_of_faults_at_once_lose_nothing, |plan| {
         plan.machines = 5;
         plan.clients = 6;
