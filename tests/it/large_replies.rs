@@ -1,7 +1,7 @@
 //! What the leader answers its own clients, it answers those of a follower, however long the replies are.
 
 use quorate_testkit::resp::encode_into;
-use quorate_testkit::{Conn, Value};
+use quorate_testkit::{Conn, Value, wait_until};
 
 use crate::three_members;
 
@@ -129,6 +129,48 @@ fn what_writes_answer_with_comes_through_a_follower() {
             same(&conn.read_raw().unwrap(), &value, "GET between writes");
             same(&conn.read_raw().unwrap(), &value, "SET with GET");
             assert_eq!(conn.read().unwrap(), Value::bulk("2"));
+        }
+    }
+}
+
+/// All replies of a unit are made in one go, and held together.
+#[test]
+fn large_values_are_not_answered_with_in_one_unit() {
+    let cluster = three_members();
+    let mut leader = cluster.members[cluster.leader()].conn();
+    for at in [cluster.leader(), cluster.follower()] {
+        let mut conn = cluster.members[at].conn();
+        let mut units = |len: usize, command: &[&str]| {
+            let key = |n: usize| format!("k{n}");
+            for n in 0..20 {
+                assert_eq!(leader.call(&[b"SET", key(n).as_bytes(), &patterned(len, n as u64)]).unwrap(), Value::ok());
+            }
+            // The hint is what the member itself holds, which may lag a little.
+            assert_eq!(conn.cmd("READONLY").unwrap(), Value::ok());
+            wait_until("the member has them", || {
+                (conn.cmd("STRLEN k19").ok()? == Value::Int(len as i64)).then_some(())
+            });
+            assert_eq!(conn.cmd("READWRITE").unwrap(), Value::ok());
+            let before: u64 = leader.info("raft", "raft_proposals").parse().unwrap();
+            let mut request = Vec::new();
+            for n in 0..20 {
+                encode_into(&["SET", "other", "1"], &mut request);
+                let line: Vec<String> = command.iter().map(|word| word.replace("KEY", &key(n))).collect();
+                encode_into(&line, &mut request);
+            }
+            encode_into(&["SET", "last", "1"], &mut request);
+            conn.send_bytes(&request).unwrap();
+            for n in 0..20 {
+                assert_eq!(conn.read().unwrap(), Value::ok());
+                same(&conn.read_raw().unwrap(), &bulk(&patterned(len, n)), "a value");
+            }
+            assert_eq!(conn.read().unwrap(), Value::ok());
+            leader.info("raft", "raft_proposals").parse::<u64>().unwrap() - before
+        };
+        for command in [&["GETDEL", "KEY"][..], &["GETEX", "KEY"], &["SET", "KEY", "1", "GET"], &["GET", "KEY"]] {
+            let (small, large) = (units(10, command), units(300_000, command));
+            // A read between two such runs is none of a write.
+            assert!(small < 5 && large >= 10, "{command:?}: {small} units with small values, {large} with large ones");
         }
     }
 }
