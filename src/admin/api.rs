@@ -363,10 +363,12 @@ mod tests {
     #[test]
     fn a_store_that_failed_says_what_to_do_about_it() {
         let told = |error: CheckpointError| ApiError::from(ChangeError::from(error));
-        let failed = told(CheckpointError::Store("Input/output error".to_owned()));
+        let failed = told(CheckpointError::Disk("Input/output error".to_owned()));
         assert_eq!((failed.status, failed.code.as_str()), (500, "store_failed"));
         assert!(failed.hint.contains("restart this member"), "{}", failed.hint);
         assert_eq!(told(CheckpointError::NoRoom(5)).code, "no_room");
+        // These are tried again.
+        assert_eq!(told(CheckpointError::Store("it is being opened again".to_owned())).code, "refused");
         assert_eq!(told(CheckpointError::Busy(1)).code, "refused");
     }
 }

@@ -18,9 +18,8 @@ fn under_load(fault: impl FnOnce(&mut Cluster, &Load)) {
     let books = load.stop();
     cluster.wait_settled();
     assert!(books.acked() > 0, "clients were served");
-    for member in &cluster.members {
-        books.check(&mut member.conn());
-    }
+    cluster.wait_caught_up();
+    cluster.members.iter().for_each(|member| books.check_member(member));
 }
 
 #[test]
@@ -114,5 +113,6 @@ fn a_stop_by_sigterm_ends_with_zero_under_load_and_hands_over() {
     books.check(&mut cluster.members[next].conn());
     cluster.members[leader].start();
     cluster.wait_settled();
-    books.check(&mut cluster.members[leader].conn());
+    cluster.wait_caught_up();
+    books.check_member(&cluster.members[leader]);
 }

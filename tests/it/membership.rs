@@ -2,7 +2,7 @@
 
 use crate::{BINARY, three_members};
 use quorate_testkit::load::Load;
-use quorate_testkit::{Cluster, ClusterOptions, Value, http, wait_until};
+use quorate_testkit::{Cluster, ClusterOptions, Conn, Value, http, wait_until};
 use serde_json::json;
 
 /// Adds a member, starts it, and waits until it is a voter that has caught up.
@@ -40,8 +40,9 @@ fn a_fourth_and_a_fifth_member_join_under_load_and_carry_the_group() {
     cluster.members[other].kill();
     load.wait_progress(200);
     let books = load.stop();
+    cluster.wait_caught_up();
     for at in [fourth, fifth] {
-        books.check(&mut cluster.members[at].conn());
+        books.check_member(&cluster.members[at]);
     }
 }
 
@@ -67,6 +68,8 @@ fn a_member_joins_by_snapshot_when_the_log_is_cut() {
         (cluster.members[leader].status()?["purged"].as_u64()? > 0).then_some(())
     });
     let fourth = join(&mut cluster);
+    let info = cluster.members[fourth].conn().cmd("INFO raft").expect("INFO").as_text().expect("a text");
+    assert!(!info.contains("raft_snapshots_received:0"), "it came by the log alone");
     load.set_addrs(&cluster.addrs());
     load.wait_progress(100);
     // It must also be able to come back with what it was sent.
@@ -94,13 +97,17 @@ fn the_leader_is_removed_under_load() {
     assert!(answer.is_ok(), "{} {}", answer.status, answer.body);
     let addrs: Vec<_> = others.iter().map(|at| cluster.members[*at].client).collect();
     load.set_addrs(&addrs);
-    // What was removed may go on answering for a while, or end; it must not be needed.
-    cluster.members[leader].kill();
+    // It runs on for a while, or ends; it is not needed, and acknowledges nothing.
+    load.wait_progress(200);
+    let removed = Conn::open(cluster.members[leader].client).and_then(|mut conn| conn.cmd("SET load:stray 1"));
+    assert!(!matches!(removed, Ok(Value::Simple(_))), "a removed member acknowledged a write");
     load.wait_progress(200);
     let books = load.stop();
+    cluster.members[leader].kill();
+    cluster.wait_caught_up();
     assert!(!member_ids(&cluster, others[0]).contains(&id), "it is no member any more");
     for at in others {
-        books.check(&mut cluster.members[at].conn());
+        books.check_member(&cluster.members[at]);
     }
 }
 
@@ -137,8 +144,11 @@ fn a_removed_member_cannot_disturb_the_rest() {
     }
     assert_eq!(leader_of_rest(&cluster), before, "nobody was elected meanwhile");
     let books = load.stop();
-    books.check(&mut cluster.members[rest[0]].conn());
-    books.check(&mut cluster.members[rest[1]].conn());
+    if cluster.members[removed].is_running() {
+        cluster.members[removed].kill();
+    }
+    cluster.wait_caught_up();
+    rest.iter().for_each(|at| books.check_member(&cluster.members[*at]));
 }
 
 #[test]

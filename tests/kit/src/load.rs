@@ -4,6 +4,7 @@
 //! Every client owns a counter and a register that nobody else writes, and all share one counter. A client never
 //! sends a request a second time by itself: an outcome that it doesn't know is booked as unknown and stays so.
 
+use crate::cluster::Member;
 use crate::resp::{Conn, Value};
 use crate::{PATIENCE, wait_for};
 use std::io;
@@ -272,6 +273,17 @@ impl Books {
             faults.push(format!("shared counter {shared}, expected {low}..={high}"));
         }
         assert!(faults.is_empty(), "the group and the clients' books disagree: {faults:#?}");
+    }
+
+    /// Compares them with what clients of a member see, and with what it holds itself: it must have caught up.
+    ///
+    /// # Panics
+    /// As [`Self::check`].
+    pub fn check_member(&self, member: &Member) {
+        self.check(&mut member.conn());
+        let mut own = member.conn();
+        assert_eq!(own.cmd("READONLY").ok(), Some(Value::ok()), "its own state");
+        self.check(&mut own);
     }
 
     /// Acknowledged requests of all clients.
