@@ -40,7 +40,7 @@ async fn refused(cluster: &Cluster, change: impl FnOnce(&mut Home)) -> String {
 async fn dial(cluster: &Cluster, home: &Home) -> (u8, TcpStream) {
     let mut stream = TcpStream::connect(&cluster.homes[&1].member.peer).await.unwrap();
     let mut hello = Vec::new();
-    hello.extend_from_slice(b"QRMP\x00\x03");
+    hello.extend_from_slice(b"QRMP\x00\x04");
     hello.extend_from_slice(home.identity.cluster.as_bytes());
     hello.extend_from_slice(&home.identity.member.to_be_bytes());
     hello.extend_from_slice(home.identity.incarnation.as_bytes());
@@ -90,7 +90,7 @@ async fn garbage_on_the_peer_port_closes_that_connection_and_nothing_else() {
     let leader = cluster.leader().await;
     let address = cluster.homes[&leader].member.peer.clone();
     let term = cluster.running[&leader].group.status().await.term;
-    for garbage in [&b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"[..], &[0xFF; 4096], b"QRMP\x00\x02", b"QRMP\x00\x03", b""] {
+    for garbage in [&b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"[..], &[0xFF; 4096], b"QRMP\x00\x03", b"QRMP\x00\x04", b""] {
         let mut stream = TcpStream::connect(&address).await.unwrap();
         stream.write_all(garbage).await.unwrap();
         let mut answer = Vec::new();
