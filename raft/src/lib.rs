@@ -56,6 +56,6 @@ pub use node::{Node, Stores};
 pub use offline::{NewGroup, Place, Survey, begin_group, has_begun, survey};
 pub use runtime::Spawner;
 #[cfg(madsim)]
-pub use runtime::set_clock_rate;
+pub use runtime::{run_openrafts_suite, set_clock_rate};
 pub use status::{GroupStatus, Histogram, HistogramSnapshot, MemberStatus, Role, SnapshotProgress, Trouble};
 pub use types::{GroupId, Member, MemberId};

@@ -404,6 +404,16 @@ impl AsyncRuntime for Runtime {
     }
 }
 
+/// openraft's tests of a runtime, over the simulated one: for the simulator, which alone is built with it.
+///
+/// # Panics
+///
+/// Where one of them fails.
+#[cfg(madsim)]
+pub fn run_openrafts_suite() {
+    openraft_rt::testing::Suite::<Runtime>::test_all();
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

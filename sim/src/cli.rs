@@ -108,6 +108,10 @@ fn scenarios(options: &Options, name: &str) -> ExitCode {
         eprintln!("{} scenarios have \"{name}\" in their name; there are:\n  {}", wanted.len(), names.join("\n  "));
         return ExitCode::FAILURE;
     }
+    if name.is_empty() {
+        quorate_raft::run_openrafts_suite();
+        println!("openraft's suite: the simulated runtime passes");
+    }
     let mut failed = 0;
     for scenario in &wanted {
         let plan = || Plan { mutant: options.mutant.map(|row| row.mutant), ..scenario.plan() };
