@@ -176,6 +176,10 @@ fn mutants(options: &Options, first: u64) -> ExitCode {
     let rows: Vec<&Deliberate> = options.mutant.map_or_else(|| ROWS.iter().collect(), |row| vec![row]);
     let next = AtomicUsize::new(0);
     let missed = AtomicUsize::new(0);
+    if options.mutant.is_none() {
+        // What is wrong on purpose panics often: a line each. Where it stood is told with --mutant.
+        std::panic::set_hook(Box::new(|info| eprintln!("{info}")));
+    }
     println!("| deliberate fault | seeds | found by |\n|---|---|---|");
     std::thread::scope(|scope| {
         for _ in 0..options.jobs.clamp(1, rows.len().max(1)) {

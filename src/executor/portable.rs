@@ -10,7 +10,7 @@ use super::wire::{self, Malformed, Request, Response};
 use super::{Answered, Attempt, ExecError, Executor, from_attempt, left};
 
 /// An answer ends behind the key with which it is this long: one value may be longer, and it is never cut.
-const ANSWER_BYTES: usize = 1 << 20;
+const PIECE_BYTES: usize = 1 << 20;
 /// Stands for a key that does not end.
 const FOR_EVER: u64 = u64::MAX;
 
@@ -92,7 +92,7 @@ fn encode(found: &[Option<quorate_keyspace::Portable>]) -> Bytes {
                 wire::put_bytes(&mut out, &key.payload());
             }
         }
-        if out.len() >= ANSWER_BYTES {
+        if out.len() >= PIECE_BYTES {
             break;
         }
     }
@@ -165,7 +165,7 @@ mod tests {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             (state >> 24) as u8
         })
-        .take(ANSWER_BYTES)
+        .take(PIECE_BYTES)
         .collect();
         let keyspace = keyspace(&[&[b"SET", b"a", b"1"], &[b"SET", b"long", &long], &[b"SET", b"z", b"1"]]);
         assert_eq!(read(&keyspace, 1000, 0, &[b"a", b"long", b"z"]).0.len(), 2);

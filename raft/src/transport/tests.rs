@@ -307,7 +307,8 @@ async fn a_call_that_is_given_up_tells_whether_it_had_left() {
         }));
         tokio::task::yield_now().await;
     }
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    // The first has left.
+    stream.readable().await.unwrap();
     give_up.notify_waiters();
     let mut lost = Vec::new();
     for call in calls {

@@ -41,9 +41,8 @@ pub(super) struct SledRows {
     failure: Mutex<String>,
     /// See [`Rows::found_damage`].
     damaged: Arc<AtomicBool>,
-    /// Counts what was changed, and how much of that is durable.
+    /// Counts what was changed.
     changes: AtomicU64,
-    synced: AtomicU64,
     copy: Mutex<Option<Copy>>,
     /// What it took on disk when it was last made anew.
     anew_bytes: AtomicU64,
@@ -268,7 +267,6 @@ impl SledRows {
             failure: Mutex::default(),
             damaged: Arc::default(),
             changes: AtomicU64::new(0),
-            synced: AtomicU64::new(0),
             copy: Mutex::new(None),
             anew_bytes: AtomicU64::new(0),
             rests: AtomicU64::new(rests),
@@ -395,15 +393,12 @@ impl Rows for SledRows {
     }
 
     fn sync(&self) -> Result<(), String> {
-        let changes = self.changes.load(Relaxed);
         self.write(|db| db.flush())?;
         let blobs = blobs(&self.path.join("blobs")).map_err(text)?;
         self.to_the_disk(|| {
             blobs.iter().try_for_each(File::sync_all)?;
             self.open.read().file.sync_data()
-        })?;
-        self.synced.store(changes, Relaxed);
-        Ok(())
+        })
     }
 
     fn is_broken(&self) -> bool {

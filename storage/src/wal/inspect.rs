@@ -69,6 +69,15 @@ pub struct Inspection {
     pub lost: BTreeMap<u64, LostEntries>,
 }
 
+/// The segments in `dir`, by number. A member that never got as far as to begin a log has no such directory.
+fn files_in(disk: &dyn Disk, dir: &Path) -> Result<BTreeMap<u64, PathBuf>, WalError> {
+    match disk.list(dir) {
+        Ok(names) => Ok(recovery::segment_files(&names, dir)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(BTreeMap::new()),
+        Err(error) => Err(WalError::io("list", dir, error)),
+    }
+}
+
 impl Inspection {
     /// The salt of the log in `dir`: drawn when it was made, and the same in all its segments. `None` if there is none,
     /// or nothing of it can be read.
@@ -76,11 +85,7 @@ impl Inspection {
     /// # Errors
     /// If the disk does not answer, or another version wrote it.
     pub fn salt(disk: &dyn Disk, dir: &Path) -> Result<Option<u64>, WalError> {
-        match disk.list(dir) {
-            Ok(names) => recovery::find_salt(disk, &recovery::segment_files(&names, dir)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(WalError::io("list", dir, error)),
-        }
+        recovery::find_salt(disk, &files_in(disk, dir)?)
     }
 
     /// Reads the log in `dir`. Nobody may write to it meanwhile: hold the directory's lock.
@@ -88,13 +93,7 @@ impl Inspection {
     /// # Errors
     /// If it cannot be read at all. Damage is no error here but what is asked for.
     pub fn read(disk: Arc<dyn Disk>, dir: &Path) -> Result<Self, WalError> {
-        let names = match disk.list(dir) {
-            Ok(names) => names,
-            // A member that never got as far as to begin one.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(WalError::io("list", dir, error)),
-        };
-        let mut files = recovery::segment_files(&names, dir);
+        let mut files = files_in(&*disk, dir)?;
         let salt = recovery::find_salt(&*disk, &files)?;
         let mut found = Self::empty(disk, files.clone(), salt.unwrap_or(0))?;
         if let Some((seq, path)) = files.last_key_value().map(|(seq, path)| (*seq, path.clone())) {
