@@ -12,8 +12,8 @@ use super::{READ_COMMANDS, Session, slices};
 use crate::executor::ANSWER_BYTES;
 use crate::resp::Command;
 
-/// Writes that answer with the value of a key. SET does if it is told to.
-const TELLING: [&str; 4] = ["getset", "getdel", "getex", "set"];
+/// Writes that answer with a value, which may be long. SET does if it is told to.
+const TELLING: [&str; 5] = ["getset", "getdel", "getex", "set", "sort"];
 /// Commands of a unit of writes that answer with values, at most.
 const UNIT_VALUES: usize = 64;
 
@@ -81,5 +81,44 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
             }
             end
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_keyspace::spec::{self, Handler, key};
+
+    use super::*;
+
+    /// Writes that look at a value, or move it, and answer with a number or a word.
+    const SHORT: [&str; 14] = [
+        "bitfield",
+        "bitop",
+        "copy",
+        "decr",
+        "decrby",
+        "hincrby",
+        "hincrbyfloat",
+        "incr",
+        "incrby",
+        "incrbyfloat",
+        "move",
+        "rename",
+        "renamenx",
+        "setbit",
+    ];
+
+    #[test]
+    fn whoever_adds_a_write_says_whether_it_answers_with_values() {
+        let all = spec::table().iter().copied().flatten();
+        let looks = all.filter(|command| {
+            matches!(command.handler, Handler::Write(_))
+                && command.meta.keys.iter().any(|spec| spec.flags & key::ACCESS != 0)
+        });
+        let mut found: Vec<&str> = looks.map(|command| command.meta.name).collect();
+        let mut known = [&TELLING[..], &SHORT].concat();
+        found.sort_unstable();
+        known.sort_unstable();
+        assert_eq!(found, known);
     }
 }

@@ -208,15 +208,15 @@ impl Inspection {
         let mut batches = BTreeMap::new();
         for (seq, path) in files {
             let Some(file) = self.handles.get(seq) else { continue };
-            let bytes = match recovery::read_all(&**file, path) {
-                Ok(bytes) => bytes,
+            let mut pieces = match recovery::Pieces::of(&**file, path) {
+                Ok(pieces) => pieces,
                 // If it counts, the verdict has told of it.
                 Err(WalError::Corrupt { .. }) => continue,
                 Err(error) => return Err(error),
             };
             let mut at = BLOCK_BYTES;
-            while at < bytes.len() as u64 {
-                match recovery::read_batch(self.salt, *seq, &bytes, at) {
+            while at < pieces.size {
+                match recovery::read_batch(self.salt, *seq, &mut pieces, at)? {
                     Some(batch) => {
                         at += batch.header.batch_bytes();
                         batches.insert(batch.header.numbers.number, (*seq, batch));

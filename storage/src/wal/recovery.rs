@@ -250,29 +250,58 @@ pub(super) fn is_unfinished(disk: &dyn Disk, seq: u64, path: &Path, salt: Option
         _ => {}
     }
     let file = disk.open(path).map_err(|error| WalError::io("open", path, error))?;
-    let bytes = read_all(&*file, path)?;
-    match bytes.chunks(BLOCK_BYTES as usize).position(|block| format::is_batch_of(salt, seq, block)) {
-        Some(at) => Err(corrupt(path, 0, format!("the segment's header is damaged; block {at} holds a batch"))),
-        None => Ok(true),
+    let mut pieces = Pieces::of(&*file, path)?;
+    for at in (0..pieces.size).step_by(BLOCK_BYTES as usize) {
+        if format::is_batch_of(salt, seq, pieces.at(at, BLOCK_BYTES)?) {
+            let what = format!("the segment's header is damaged; block {} holds a batch", at / BLOCK_BYTES);
+            return Err(corrupt(path, 0, what));
+        }
     }
+    Ok(true)
 }
 
-pub(super) fn read_all(file: &dyn DiskFile, path: &Path) -> Result<Vec<u8>, WalError> {
-    let size = file.size().map_err(|error| WalError::io("measure", path, error))?;
-    // What a file system tells may be as damaged as anything else, and memory must not be taken for it.
-    let sane = Some(size).filter(|size| *size <= MOST_SEGMENT_BYTES).and_then(|size| usize::try_from(size).ok());
-    let Some(size) = sane else {
-        return Err(corrupt(path, MOST_SEGMENT_BYTES, format!("{size} bytes are more than a segment can have")));
-    };
-    let mut bytes = vec![0; size];
-    file.read_at(&mut bytes, 0).map_err(|error| WalError::io("read", path, error))?;
-    Ok(bytes)
+/// A segment that is read from front to back. All of it at once would be 64 MiB of memory, which a member has no use for
+/// later.
+pub(super) struct Pieces<'a> {
+    file: &'a dyn DiskFile,
+    path: &'a Path,
+    pub(super) size: u64,
+    /// Where `bytes` begins.
+    start: u64,
+    bytes: Vec<u8>,
+}
+
+impl<'a> Pieces<'a> {
+    pub(super) fn of(file: &'a dyn DiskFile, path: &'a Path) -> Result<Self, WalError> {
+        let size = file.size().map_err(|error| WalError::io("measure", path, error))?;
+        // What a file system tells may be as damaged as anything else.
+        if size > MOST_SEGMENT_BYTES {
+            return Err(corrupt(path, MOST_SEGMENT_BYTES, format!("{size} bytes are more than a segment can have")));
+        }
+        Ok(Self { file, path, size, start: 0, bytes: Vec::new() })
+    }
+
+    /// So many bytes from there on; fewer where the file ends.
+    pub(super) fn at(&mut self, offset: u64, bytes: u64) -> Result<&[u8], WalError> {
+        const PIECE: u64 = 1 << 20;
+        let left = self.size.saturating_sub(offset);
+        let wanted = bytes.min(left);
+        if offset < self.start || offset + wanted > self.start + self.bytes.len() as u64 {
+            self.bytes.resize(wanted.max(PIECE).min(left) as usize, 0);
+            // What one large batch needed is not kept for the others.
+            self.bytes.shrink_to(PIECE as usize);
+            self.start = offset;
+            self.file.read_at(&mut self.bytes, offset).map_err(|error| WalError::io("read", self.path, error))?;
+        }
+        let from = (offset - self.start) as usize;
+        Ok(&self.bytes[from..from + wanted as usize])
+    }
 }
 
 fn scan(disk: &dyn Disk, seq: u64, path: &Path, salt: u64) -> Result<Scan, WalError> {
     let file = disk.open(path).map_err(|error| WalError::io("open", path, error))?;
-    let bytes = read_all(&*file, path)?;
-    match format::decode_segment_header(&bytes) {
+    let mut pieces = Pieces::of(&*file, path)?;
+    match format::decode_segment_header(pieces.at(0, BLOCK_BYTES)?) {
         SegmentHeader::Valid { seq: found_seq, salt: found } if (found_seq, found) == (seq, salt) => {}
         SegmentHeader::Unknown { version } => {
             return Err(WalError::Version { path: path.to_owned(), found: version, known: VERSION });
@@ -282,19 +311,23 @@ fn scan(disk: &dyn Disk, seq: u64, path: &Path, salt: u64) -> Result<Scan, WalEr
     }
     let mut batches: Vec<Batch> = Vec::new();
     let mut end = BLOCK_BYTES;
-    while let Some(batch) = read_batch(salt, seq, &bytes, end) {
+    while let Some(batch) = read_batch(salt, seq, &mut pieces, end)? {
         if batches.last().is_some_and(|last| !follows(&last.header, &batch.header)) {
             break;
         }
         end += batch.header.batch_bytes();
         batches.push(batch);
     }
-    let behind = bytes.get(end as usize..).unwrap_or_default();
-    let headers = || behind.chunks(BLOCK_BYTES as usize).filter_map(|block| decode_batch_header(salt, seq, block));
-    let proof_behind = headers().map(|header| header.numbers.synced).max();
-    let base_behind = headers().map(|header| header.numbers.base).max();
-    let clean_behind = behind.iter().all(|byte| *byte == 0);
-    let segment = Segment { seq, path: path.to_owned(), file, bytes: bytes.len() as u64 };
+    let (mut proof_behind, mut base_behind, mut clean_behind) = (None, None, true);
+    for at in (end..pieces.size).step_by(BLOCK_BYTES as usize) {
+        let block = pieces.at(at, BLOCK_BYTES)?;
+        if let Some(BatchHeader { numbers, .. }) = decode_batch_header(salt, seq, block) {
+            (proof_behind, base_behind) = (proof_behind.max(Some(numbers.synced)), base_behind.max(Some(numbers.base)));
+        }
+        clean_behind &= block.iter().all(|byte| *byte == 0);
+    }
+    let bytes = pieces.size;
+    let segment = Segment { seq, path: path.to_owned(), file, bytes };
     Ok(Scan { segment: Arc::new(segment), batches, end, proof_behind, base_behind, clean_behind })
 }
 
@@ -302,12 +335,12 @@ pub(super) fn follows(one: &BatchHeader, next: &BatchHeader) -> bool {
     next.numbers.number == one.numbers.number + 1 && next.numbers.chain == one.crc
 }
 
-pub(super) fn read_batch(salt: u64, seq: u64, bytes: &[u8], offset: u64) -> Option<Batch> {
-    let at = bytes.get(usize::try_from(offset).ok()?..)?;
-    let header = decode_batch_header(salt, seq, at)?;
+pub(super) fn read_batch(salt: u64, seq: u64, pieces: &mut Pieces<'_>, offset: u64) -> Result<Option<Batch>, WalError> {
+    let Some(header) = decode_batch_header(salt, seq, pieces.at(offset, BLOCK_BYTES)?) else { return Ok(None) };
+    let bytes = pieces.at(offset, header.batch_bytes())?;
     // Whole blocks were written: less than that is a tail even if the records are complete.
-    at.get(usize::try_from(header.batch_bytes()).ok()? - 1)?;
-    let records = decode_batch(salt, seq, &header, at)?;
+    let is_whole = bytes.len() as u64 == header.batch_bytes();
+    let Some(records) = is_whole.then(|| decode_batch(salt, seq, &header, bytes)).flatten() else { return Ok(None) };
     let found = |(in_batch, record): &(u32, format::Record<'_>)| Found {
         kind: record.kind,
         group: record.group,
@@ -319,7 +352,8 @@ pub(super) fn read_batch(salt: u64, seq: u64, bytes: &[u8], offset: u64) -> Opti
             _ => Bytes::copy_from_slice(record.payload),
         },
     };
-    Some(Batch { header, offset, records: records.iter().map(found).collect() })
+    let records = records.iter().map(found).collect();
+    Ok(Some(Batch { header, offset, records }))
 }
 
 pub(super) struct Judge<'a> {
@@ -587,4 +621,31 @@ fn repair(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memdisk::MemDisk;
+
+    #[test]
+    fn a_segment_is_read_in_pieces_and_never_kept_whole() {
+        const SIZE: usize = (5 << 20) + 100;
+        let disk = MemDisk::new();
+        let path = Path::new("/segment");
+        let bytes: Vec<u8> = (0..SIZE).map(|at| (at % 251) as u8).collect();
+        let file = disk.create(path).unwrap();
+        file.write_at(&bytes, 0).unwrap();
+        let mut pieces = Pieces::of(&*file, path).unwrap();
+        let mut at = 0;
+        for wanted in [1, 4096, (1 << 20) - 4096, 4097, 3 << 20, 4096, 7, 1 << 20, 1, 1] {
+            let end = SIZE.min(at + wanted);
+            assert!(*pieces.at(at as u64, wanted as u64).unwrap() == bytes[at..end], "{wanted} bytes at {at}");
+            at = end;
+        }
+        assert_eq!(at, SIZE, "to the end, and not a byte beyond it");
+        // Back, as for a header that is looked at once more.
+        assert!(*pieces.at(4096, 4096).unwrap() == bytes[4096..8192]);
+        assert!(pieces.bytes.capacity() <= 1 << 20);
+    }
 }
