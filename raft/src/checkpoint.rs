@@ -51,6 +51,18 @@ enum Stage {
     Done,
 }
 
+impl Stage {
+    fn name(&self) -> &'static str {
+        match self {
+            Stage::Begin { .. } => "begin",
+            Stage::Put { .. } => "put chunks",
+            Stage::Sweep => "sweep what they replaced",
+            Stage::Compact => "make its file smaller",
+            Stage::Done => "be done",
+        }
+    }
+}
+
 /// What is to be written.
 struct News {
     /// Nothing of the checkpoint before stays.
@@ -185,6 +197,8 @@ impl Job {
     }
 
     fn enter(&mut self, stage: Stage, total: u64) {
+        let (group, name) = (self.shared.group, stage.name());
+        tracing::debug!(group, total, "a checkpoint goes on to {name}");
         (self.stage, self.total, self.done) = (stage, total, 0);
         (self.begun, self.log_then) = (Instant::now(), self.shared.log_bytes.load(Relaxed));
     }

@@ -172,22 +172,22 @@ impl Executor {
 
     /// Has a unit applied; returns the replies of its commands.
     pub async fn write(&self, unit: Bytes) -> Result<Pieces, ExecError> {
-        self.check_membership()?;
         let began = Instant::now();
-        let deadline = self.deadline();
+        let deadline = self.begin()?;
         loop {
             let attempt = match self.leader_elsewhere() {
                 None => self.write_here(unit.clone(), deadline).await.map(|replies| vec![replies]),
                 Some(leader) => {
-                    let left = left(deadline);
-                    self.ask(leader, &Request::Write(unit.clone()), left, true).await.map(|answer| answer.replies)
+                    let request = Request::Write(unit.clone());
+                    self.ask(leader, &request, left(deadline), true).await.map(|answer| answer.replies)
                 }
             };
-            if let Attempt::Done(result) = attempt {
+            if matches!(attempt, Attempt::Done(_)) {
                 self.metrics.propose.record(began.elapsed().as_nanos() as u64);
+            }
+            if let Some(result) = self.end_of(attempt, deadline).await {
                 return result;
             }
-            self.pause_before_retry(deadline).await?;
         }
     }
 
@@ -214,86 +214,81 @@ impl Executor {
             }
             out.truncate(mark);
         }
-        let began = Instant::now();
-        let deadline = self.deadline();
+        let deadline = self.begin()?;
         loop {
             let attempt = match self.leader_elsewhere() {
-                None => match self.barrier(deadline).await {
-                    Attempt::Done(Ok(())) => {
-                        self.metrics.barrier.record(began.elapsed().as_nanos() as u64);
-                        let moment = self.run_here(out, &mut run);
-                        if moment.hidden() == 0 {
-                            self.count(&moment);
-                            return Ok(None);
-                        }
+                None => {
+                    let look = || {
                         out.truncate(mark);
-                        self.remove_past_due(deadline).await
+                        ((), self.run_here(out, &mut run))
+                    };
+                    let attempt = self.fresh(deadline, look).await;
+                    if !matches!(attempt, Attempt::Done(Ok(()))) {
+                        out.truncate(mark);
                     }
-                    Attempt::Done(Err(error)) => Attempt::Done(Err(error)),
-                    Attempt::Again | Attempt::AtOnce => Attempt::Again,
-                },
+                    attempt.map(|()| None)
+                }
                 Some(leader) => {
                     let request = Request::Read { unit: remote(), quorum: mode == ReadMode::Quorum };
-                    self.ask(leader, &request, left(deadline), false).await
+                    self.ask(leader, &request, left(deadline), false).await.map(Some)
                 }
             };
-            match attempt {
-                Attempt::Done(result) => {
-                    let answer = result?;
-                    out.raw_pieces(answer.replies);
-                    return Ok(Some(answer.commands));
-                }
-                Attempt::Again => self.pause_before_retry(deadline).await?,
-                Attempt::AtOnce => {}
+            if let Some(result) = self.end_of(attempt, deadline).await {
+                let Some(answer) = result? else { return Ok(None) };
+                out.raw_pieces(answer.replies);
+                return Ok(Some(answer.commands));
             }
         }
     }
 
     /// The revisions of keys, as WATCH remembers them; 0 for a key that is not there.
     pub async fn revisions(&self, keys: &[(u16, Bytes)]) -> Result<Vec<u64>, ExecError> {
-        self.check_membership()?;
-        let deadline = self.deadline();
+        let deadline = self.begin()?;
         loop {
             let attempt = match self.leader_elsewhere() {
-                None => match self.barrier(deadline).await {
-                    Attempt::Done(done) => Attempt::Done(done.map(|()| self.revisions_here(keys))),
-                    Attempt::Again | Attempt::AtOnce => Attempt::Again,
-                },
+                None => self.revisions_here(keys, deadline).await,
                 Some(leader) => {
-                    let left = left(deadline);
-                    self.ask(leader, &Request::Revisions(keys.to_vec()), left, false).await.map(Answered::joined)
+                    let request = Request::Revisions(keys.to_vec());
+                    self.ask(leader, &request, left(deadline), false).await.map(Answered::joined)
                 }
             };
-            if let Attempt::Done(result) = attempt {
+            if let Some(result) = self.end_of(attempt, deadline).await {
                 let bytes = result?;
                 return Ok(bytes.chunks_exact(8).map(|b| u64::from_be_bytes(b.try_into().expect("8 bytes"))).collect());
             }
-            self.pause_before_retry(deadline).await?;
         }
     }
 
     /// Has the leader run a server command whose answer depends on the newest keys. `None`: this member leads, with a
     /// barrier taken, and the caller is to run it here.
     pub async fn shell_on_leader(&self, proto: Proto, db: u16, args: &[Bytes]) -> Result<Option<Bytes>, ExecError> {
-        self.check_membership()?;
-        let deadline = self.deadline();
+        let deadline = self.begin()?;
         loop {
             let attempt = match self.leader_elsewhere() {
-                None => match self.barrier(deadline).await {
-                    Attempt::Done(Ok(())) => return Ok(None),
-                    Attempt::Done(Err(error)) => Attempt::Done(Err(error)),
-                    Attempt::Again | Attempt::AtOnce => Attempt::Again,
-                },
+                None => self.barrier(deadline).await.unwrap_or(Attempt::Done(Ok(None))),
                 Some(leader) => {
-                    let left = left(deadline);
                     let request = Request::Shell { proto, db, args: args.to_vec() };
-                    self.ask(leader, &request, left, false).await.map(Answered::joined)
+                    self.ask(leader, &request, left(deadline), false).await.map(|answer| Some(answer.joined()))
                 }
             };
-            if let Attempt::Done(result) = attempt {
-                return result.map(Some);
+            if let Some(result) = self.end_of(attempt, deadline).await {
+                return result;
             }
-            self.pause_before_retry(deadline).await?;
+        }
+    }
+
+    /// Until when attempts are made at something.
+    fn begin(&self) -> Result<Instant, ExecError> {
+        self.check_membership()?;
+        Ok(self.deadline())
+    }
+
+    /// What an attempt has come to; `None`, maybe after a pause, if another one is to be made.
+    async fn end_of<T>(&self, attempt: Attempt<T>, deadline: Instant) -> Option<Result<T, ExecError>> {
+        match attempt {
+            Attempt::Done(result) => Some(result),
+            Attempt::Again => self.pause_before_retry(deadline).await.err().map(Err),
+            Attempt::AtOnce => None,
         }
     }
 
@@ -368,7 +363,10 @@ impl Executor {
         }
     }
 
-    fn revisions_here(&self, keys: &[(u16, Bytes)]) -> Bytes {
+    async fn revisions_here(&self, keys: &[(u16, Bytes)], deadline: Instant) -> Attempt<Bytes> {
+        if let Some(nothing) = self.barrier(deadline).await {
+            return nothing;
+        }
         let mut out = BytesMut::with_capacity(8 * keys.len());
         self.engine.with(|keyspace| {
             let now = self.engine.now_ms();
@@ -376,14 +374,37 @@ impl Executor {
                 out.put_u64(keyspace.revision(now, *db, key));
             }
         });
-        out.freeze()
+        Attempt::Done(Ok(out.freeze()))
     }
 
-    async fn barrier(&self, deadline: Instant) -> Attempt<()> {
+    /// What an attempt comes to that needs this barrier and does not get it; `None` when it is there.
+    async fn barrier<T>(&self, deadline: Instant) -> Option<Attempt<T>> {
+        let began = Instant::now();
         match timeout(left(deadline), self.group.read_index()).await {
-            Ok(Ok(())) => Attempt::Done(Ok(())),
-            Ok(Err(ReadError::NotLeader { .. } | ReadError::NoQuorum)) | Err(_) => Attempt::Again,
-            Ok(Err(ReadError::Stopped)) => Attempt::Done(Err(stopped())),
+            Ok(Ok(())) => {
+                self.metrics.barrier.record(began.elapsed().as_nanos() as u64);
+                None
+            }
+            Ok(Err(ReadError::NotLeader { .. } | ReadError::NoQuorum)) | Err(_) => Some(Attempt::Again),
+            Ok(Err(ReadError::Stopped)) => Some(Attempt::Done(Err(stopped()))),
+        }
+    }
+
+    /// What `look` finds behind a barrier, when all that it found past due is gone.
+    async fn fresh<T>(&self, deadline: Instant, mut look: impl FnMut() -> (T, Moment)) -> Attempt<T> {
+        loop {
+            if let Some(nothing) = self.barrier(deadline).await {
+                return nothing;
+            }
+            let (found, moment) = look();
+            if moment.hidden() == 0 {
+                self.count(&moment);
+                return Attempt::Done(Ok(found));
+            }
+            match self.remove_past_due(deadline).await {
+                Attempt::AtOnce => {}
+                nothing => return nothing,
+            }
         }
     }
 
@@ -435,57 +456,37 @@ impl Executor {
                 let mode = if quorum { ReadMode::Quorum } else { ReadMode::Lease };
                 self.answer_read(mode, &unit, deadline).await
             }
-            Request::Revisions(keys) => match self.barrier(deadline).await {
-                Attempt::Done(Ok(())) => Response::done(self.revisions_here(&keys)),
-                Attempt::Done(Err(error)) => Response::Refused(error.to_string()),
-                Attempt::Again | Attempt::AtOnce => Response::NotLeader,
-            },
-            Request::Portables { db, keys } => self.answer_portables(db, &keys, deadline).await,
-            Request::Shell { proto, db, args } => match self.barrier(deadline).await {
-                Attempt::Done(Ok(())) => {
-                    let shell = self.shell.read().clone();
-                    match shell {
-                        Some(shell) => Response::done(shell.run(proto, db, args).await),
-                        None => Response::NotLeader,
-                    }
+            Request::Revisions(keys) => from_attempt(self.revisions_here(&keys, deadline).await),
+            Request::Portables { db, keys } => from_attempt(self.portables_here(db, &keys, deadline).await),
+            Request::Shell { proto, db, args } => {
+                if let Some(nothing) = self.barrier(deadline).await {
+                    return from_attempt(nothing);
                 }
-                Attempt::Done(Err(error)) => Response::Refused(error.to_string()),
-                Attempt::Again | Attempt::AtOnce => Response::NotLeader,
-            },
+                let shell = self.shell.read().clone();
+                match shell {
+                    Some(shell) => Response::done(shell.run(proto, db, args).await),
+                    None => Response::NotLeader,
+                }
+            }
         }
     }
 
     async fn answer_read(&self, mode: ReadMode, unit: &[u8], deadline: Instant) -> Response {
-        let run = || {
+        let look = || {
             let moment = self.engine.moment();
             let replies = self.engine.with(|keyspace| keyspace.read_unit(&moment, unit, ANSWER_BYTES));
             (replies, moment)
         };
         if mode == ReadMode::Lease {
-            let (replies, moment) = run();
+            let (replies, moment) = look();
             if self.group.lease_ready() && moment.hidden() == 0 {
                 self.count(&moment);
                 return done_or_refused(replies);
             }
         }
-        loop {
-            let attempt = match self.barrier(deadline).await {
-                Attempt::Done(Ok(())) => {
-                    let (replies, moment) = run();
-                    if moment.hidden() == 0 {
-                        self.count(&moment);
-                        return done_or_refused(replies);
-                    }
-                    self.remove_past_due(deadline).await
-                }
-                Attempt::Done(Err(error)) => Attempt::Done(Err(error)),
-                Attempt::Again | Attempt::AtOnce => Attempt::Again,
-            };
-            match attempt {
-                Attempt::AtOnce => {}
-                Attempt::Done(Err(error)) => return Response::Refused(error.to_string()),
-                Attempt::Done(Ok(())) | Attempt::Again => return Response::NotLeader,
-            }
+        match self.fresh(deadline, look).await {
+            Attempt::Done(Ok(replies)) => done_or_refused(replies),
+            nothing => from_attempt(nothing.map(|_| Bytes::new())),
         }
     }
 }

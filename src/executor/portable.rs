@@ -3,11 +3,10 @@
 //! Only the reading is here. Who sends them, and has them removed, holds no lock and no more than such a piece.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use quorate_raft::MemberId;
 use tokio::time::Instant;
 
-use super::wire::{self, Malformed, Request, Response};
-use super::{Answered, Attempt, ExecError, Executor, from_attempt, left};
+use super::wire::{self, Malformed, Request};
+use super::{Answered, Attempt, ExecError, Executor, left};
 
 /// An answer ends behind the key with which it is this long: one value may be longer, and it is never cut.
 const PIECE_BYTES: usize = 1 << 20;
@@ -29,54 +28,30 @@ impl Executor {
     /// The first of these keys, all of one moment; None for those that are not there. At least one is answered; for the
     /// others ask again.
     pub async fn portables(&self, db: u16, keys: &[Bytes]) -> Result<Vec<Option<Portable>>, ExecError> {
-        self.check_membership()?;
-        let deadline = self.deadline();
+        let deadline = self.begin()?;
         loop {
             let attempt = match self.leader_elsewhere() {
                 None => self.portables_here(db, keys, deadline).await,
-                Some(leader) => self.ask_portables(leader, db, keys, deadline).await,
-            };
-            match attempt {
-                Attempt::Done(answer) => {
-                    let malformed = |error: Malformed| ExecError::NotDone(format!("ERR {error}"));
-                    return decode(answer?).map_err(malformed);
+                Some(leader) => {
+                    let request = Request::Portables { db, keys: keys.to_vec() };
+                    self.ask(leader, &request, left(deadline), false).await.map(Answered::joined)
                 }
-                Attempt::Again => self.pause_before_retry(deadline).await?,
-                Attempt::AtOnce => {}
+            };
+            if let Some(result) = self.end_of(attempt, deadline).await {
+                return decode(result?).map_err(|error: Malformed| ExecError::NotDone(format!("ERR {error}")));
             }
         }
     }
 
-    async fn ask_portables(&self, leader: MemberId, db: u16, keys: &[Bytes], deadline: Instant) -> Attempt<Bytes> {
-        let request = Request::Portables { db, keys: keys.to_vec() };
-        self.ask(leader, &request, left(deadline), false).await.map(Answered::joined)
-    }
-
-    /// For another member.
-    pub(super) async fn answer_portables(&self, db: u16, keys: &[Bytes], deadline: Instant) -> Response {
-        from_attempt(self.portables_here(db, keys, deadline).await)
-    }
-
     pub(super) async fn portables_here(&self, db: u16, keys: &[Bytes], deadline: Instant) -> Attempt<Bytes> {
-        loop {
-            match self.barrier(deadline).await {
-                Attempt::Done(Ok(())) => {}
-                Attempt::Done(Err(error)) => return Attempt::Done(Err(error)),
-                Attempt::Again | Attempt::AtOnce => return Attempt::Again,
-            }
+        let look = || {
             let moment = self.engine.moment();
             // The values are shared with the keyspace; what takes long is done without its lock.
             let found: Vec<_> =
                 self.engine.with(|keyspace| keys.iter().map(|key| keyspace.portable(&moment, db, key)).collect());
-            if moment.hidden() == 0 {
-                self.count(&moment);
-                return Attempt::Done(Ok(encode(&found)));
-            }
-            match self.remove_past_due(deadline).await {
-                Attempt::AtOnce => {}
-                other => return other,
-            }
-        }
+            (found, moment)
+        };
+        self.fresh(deadline, look).await.map(|found| encode(&found))
     }
 }
 
