@@ -51,18 +51,6 @@ enum Stage {
     Done,
 }
 
-impl Stage {
-    fn name(&self) -> &'static str {
-        match self {
-            Stage::Begin { .. } => "begin",
-            Stage::Put { .. } => "put chunks",
-            Stage::Sweep => "sweep what they replaced",
-            Stage::Compact => "make its file smaller",
-            Stage::Done => "be done",
-        }
-    }
-}
-
 /// What is to be written.
 struct News {
     /// Nothing of the checkpoint before stays.
@@ -196,9 +184,8 @@ impl Job {
         pace::next(limits, &seen)
     }
 
-    fn enter(&mut self, stage: Stage, total: u64) {
-        let (group, name) = (self.shared.group, stage.name());
-        tracing::debug!(group, total, "a checkpoint goes on to {name}");
+    fn enter(&mut self, what: &str, stage: Stage, total: u64) {
+        tracing::debug!(group = self.shared.group, total, "a checkpoint goes on to {what}");
         (self.stage, self.total, self.done) = (stage, total, 0);
         (self.begun, self.log_then) = (Instant::now(), self.shared.log_bytes.load(Relaxed));
     }
@@ -215,7 +202,7 @@ impl Job {
                 let rows = (self.step_bytes() / ROW_BYTES).max(1);
                 self.done += rows as u64;
                 if !self.shared.store.sweep(self.shared.group, rows) {
-                    self.enter(Stage::Compact, self.shared.store.rows(self.shared.group));
+                    self.enter("make its file smaller", Stage::Compact, self.shared.store.rows(self.shared.group));
                 }
                 Ok(())
             }
@@ -250,7 +237,7 @@ impl Job {
         self.revision = self.view.revision();
         self.chunks = if news.whole { news.puts.len() } else { self.book.chunks.len().max(news.puts.len()) } as u64;
         let total = (news.puts.len() + news.removals.len()) as u64;
-        self.enter(Stage::Put { writer: Box::new(writer), news, at: 0 }, total);
+        self.enter("put chunks", Stage::Put { writer: Box::new(writer), news, at: 0 }, total);
         Ok(())
     }
 
@@ -298,7 +285,7 @@ impl Job {
             shared.counters.emit(Event::Checkpoint { index: last.index() });
         }
         shared.checkpointed.notify_waiters();
-        self.enter(Stage::Sweep, shared.store.replaced(shared.group) as u64);
+        self.enter("sweep what they replaced", Stage::Sweep, shared.store.replaced(shared.group) as u64);
         Ok(())
     }
 }

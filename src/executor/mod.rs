@@ -214,11 +214,13 @@ impl Executor {
             }
             out.truncate(mark);
         }
-        let deadline = self.begin()?;
+        let began = Instant::now();
+        let deadline = self.deadline();
         loop {
             let attempt = match self.leader_elsewhere() {
                 None => {
                     let look = || {
+                        self.metrics.barrier.record(began.elapsed().as_nanos() as u64);
                         out.truncate(mark);
                         ((), self.run_here(out, &mut run))
                     };
@@ -379,12 +381,8 @@ impl Executor {
 
     /// What an attempt comes to that needs this barrier and does not get it; `None` when it is there.
     async fn barrier<T>(&self, deadline: Instant) -> Option<Attempt<T>> {
-        let began = Instant::now();
         match timeout(left(deadline), self.group.read_index()).await {
-            Ok(Ok(())) => {
-                self.metrics.barrier.record(began.elapsed().as_nanos() as u64);
-                None
-            }
+            Ok(Ok(())) => None,
             Ok(Err(ReadError::NotLeader { .. } | ReadError::NoQuorum)) | Err(_) => Some(Attempt::Again),
             Ok(Err(ReadError::Stopped)) => Some(Attempt::Done(Err(stopped()))),
         }

@@ -90,7 +90,7 @@ mod tests {
 
     use super::*;
 
-    /// Writes that look at a value, or move it, and answer with a number or a word.
+    /// Writes that look at a value, or move it, and answer with numbers or a word.
     const SHORT: [&str; 14] = [
         "bitfield",
         "bitop",
