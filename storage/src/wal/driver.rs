@@ -136,13 +136,14 @@ impl WalDriver {
     /// To be called after some time without work (see [`WalConfig::idle_after`](super::WalConfig::idle_after)): writes
     /// the marks that wait, and with them the proof that all before was synced.
     pub fn idle(&mut self) {
+        // First: if a sync fails here, nothing more may be written, least of all that it was made good.
+        self.pay(true);
         let mut state = self.shared.state.lock();
         if state.failed.is_some() {
             return;
         }
         let ops = state.take(self.shared.config.batch_bytes);
         drop(state);
-        self.pay(true);
         if ops.is_empty() && (self.sealed || self.is_owing()) {
             let polled = self.poll_maker(false).map(|()| true);
             self.unless_failed(polled);

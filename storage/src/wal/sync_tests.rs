@@ -147,6 +147,29 @@ fn a_sync_in_the_background_that_fails_ends_the_log() {
     assert!(append(&wal, index + 1).recv().unwrap().is_err(), "nothing is taken any more");
 }
 
+/// The system tells of a failed sync once, and the next one succeeds: who goes on writes that all before it is durable.
+#[test]
+fn nothing_is_written_behind_a_sync_that_failed_in_an_idle_moment() {
+    let disk = MemDisk::new();
+    let (wal, mut driver) = manual(&disk, SyncPolicy::EverySecond);
+    append(&wal, 1);
+    driver.run_once();
+    // What waits when the log idles, and needs the next segment.
+    let (done, waits) = waiting();
+    wal.group(1).append(vec![(2, Bytes::from(vec![7; 64 << 10]))], done);
+    disk.fail_sync_after(0);
+    driver.idle();
+    assert!(wal.failed().unwrap().to_string().contains("cannot sync"), "{:?}", wal.failed());
+    assert!(waits.try_recv().unwrap().is_err());
+    drop((wal, driver));
+    let disk = disk.restart();
+    let (wal, _driver) = manual(&disk, SyncPolicy::EverySecond);
+    assert_eq!(wal.group(1).last_index(), Some(1));
+    // What was read again is durable by now.
+    let (wal, _driver) = manual(&disk.crash(1), SyncPolicy::EverySecond);
+    assert_eq!(wal.group(1).last_index(), Some(1));
+}
+
 #[test]
 fn a_stricter_policy_counts_at_once() {
     let disk = MemDisk::new();
