@@ -138,11 +138,18 @@ fn checkpoint(
     known: &mut BTreeMap<u128, (u64, u64)>,
 ) -> anyhow::Result<u64> {
     let view = keyspace.view();
-    let mut writer = store.begin(GROUP)?;
+    let is_known = |(id, revision): &(u128, u64)| known.get(id).is_some_and(|(at, _)| at == revision);
+    let chunks: Vec<_> = view.chunks().collect();
+    let news = chunks.iter().filter(|chunk| !is_known(chunk)).count();
+    let whole = store.had_better_be_whole(GROUP, news, chunks.len());
+    let mut writer = if whole { store.begin_whole(GROUP)? } else { store.begin(GROUP)? };
+    if whole {
+        chunks.iter().try_for_each(|(id, _)| writer.reserve(*id))?;
+    }
     let mut now = BTreeMap::new();
     let mut bytes = Vec::new();
-    for (id, revision) in view.chunks() {
-        let before = known.get(&id).filter(|(at, _)| *at == revision);
+    for (id, revision) in chunks {
+        let before = known.get(&id).filter(|(at, _)| *at == revision && !whole);
         let len = match before {
             Some((_, len)) => *len,
             None => {
@@ -154,11 +161,10 @@ fn checkpoint(
         };
         now.insert(id, (revision, len));
     }
-    for id in known.keys().filter(|id| !now.contains_key(id)) {
+    for id in known.keys().filter(|id| !whole && !now.contains_key(id)) {
         writer.remove(*id)?;
     }
     writer.commit(b"")?;
-    while store.compact(1000)? {}
     *known = now;
     Ok(known.values().map(|(_, len)| len).sum())
 }

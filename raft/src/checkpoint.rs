@@ -20,6 +20,10 @@ use crate::state_machine::{Applied, Book, Meta, Shared, corrupt, manifest};
 
 /// A row that is removed counts as much as one that is written.
 const ROW_BYTES: usize = 8 << 10;
+/// And one that is reserved as much as this.
+const RESERVED_BYTES: usize = 256;
+/// So much of a file that nobody needs is given back at a time.
+const DISCARD_BYTES: u64 = 1 << 20;
 
 /// One checkpoint, from the view to the last old row.
 pub(crate) struct Job {
@@ -45,9 +49,9 @@ pub(crate) struct Job {
 
 enum Stage {
     Begin { whole: bool },
-    Put { writer: Box<Writer>, news: News, at: usize },
+    Put { writer: Box<Writer>, news: News, reserved: usize, at: usize },
     Sweep,
-    Compact,
+    Discard,
     Done,
 }
 
@@ -135,7 +139,7 @@ impl Job {
         let background = Background::start().ok();
         loop {
             if shared.installing.load(SeqCst) {
-                let committed = matches!(self.stage, Stage::Sweep | Stage::Compact | Stage::Done);
+                let committed = matches!(self.stage, Stage::Sweep | Stage::Discard | Stage::Done);
                 return Ok(Ok(if committed { Outcome::Written } else { Outcome::GivenUp }));
             }
             let next = self.next();
@@ -178,8 +182,12 @@ impl Job {
             done: self.done as f64 / self.total.max(1) as f64,
             log_bytes: self.shared.log_bytes.load(Relaxed) - self.log_then,
             elapsed: self.begun.elapsed(),
-            // Chunks are much alike: keys are spread over them by hash.
-            state_bytes: (self.bytes_put * self.chunks).checked_div(self.chunks_put).unwrap_or(0),
+            state_bytes: match self.stage {
+                // It costs little.
+                Stage::Discard => self.total * DISCARD_BYTES / 8,
+                // Chunks are much alike: keys are spread over them by hash.
+                _ => (self.bytes_put * self.chunks).checked_div(self.chunks_put).unwrap_or(0),
+            },
         };
         pace::next(limits, &seen)
     }
@@ -202,18 +210,14 @@ impl Job {
                 let rows = (self.step_bytes() / ROW_BYTES).max(1);
                 self.done += rows as u64;
                 if !self.shared.store.sweep(self.shared.group, rows) {
-                    self.enter("make its file smaller", Stage::Compact, self.shared.store.rows(self.shared.group));
+                    let left = self.shared.store.left_over() / DISCARD_BYTES;
+                    self.enter("discard the store that it replaced", Stage::Discard, left);
                 }
                 Ok(())
             }
-            Stage::Compact => {
-                let rows = (self.step_bytes() / ROW_BYTES).max(1);
-                self.done += rows as u64;
-                let more = self.shared.store.compact(rows).unwrap_or_else(|error| {
-                    tracing::warn!(group = self.shared.group, %error, "the checkpoint store could not be made smaller");
-                    false
-                });
-                if !more {
+            Stage::Discard => {
+                self.done += 1;
+                if !self.shared.store.discard(DISCARD_BYTES) {
                     // sled keeps what it has read and written in memory for as long as it is open.
                     self.shared.store.rest();
                     self.stage = Stage::Done;
@@ -229,21 +233,31 @@ impl Job {
     }
 
     fn begin(&mut self, whole: bool) -> Result<(), CheckpointError> {
-        let mut writer = self.shared.store.begin(self.shared.group)?;
-        if whole {
-            writer.replace_all();
+        let (store, group) = (&self.shared.store, self.shared.group);
+        let mut news = News::of(&*self.view, &self.book, whole);
+        let chunks = self.book.chunks.len().max(news.puts.len());
+        let whole = whole || store.had_better_be_whole(group, news.puts.len(), chunks);
+        let writer = if whole { store.begin_whole(group)? } else { store.begin(group)? };
+        if writer.is_whole() && !news.whole {
+            news = News::of(&*self.view, &self.book, true);
         }
-        let news = News::of(&*self.view, &self.book, writer.replaces_all());
         self.revision = self.view.revision();
-        self.chunks = if news.whole { news.puts.len() } else { self.book.chunks.len().max(news.puts.len()) } as u64;
+        self.chunks = chunks as u64;
         let total = (news.puts.len() + news.removals.len()) as u64;
-        self.enter("put chunks", Stage::Put { writer: Box::new(writer), news, at: 0 }, total);
+        let what = if news.whole { "put all chunks" } else { "put chunks" };
+        self.enter(what, Stage::Put { writer: Box::new(writer), news, reserved: 0, at: 0 }, total);
         Ok(())
     }
 
     fn put(&mut self) -> Result<(), CheckpointError> {
         let (mut left, mut written) = (self.step_bytes(), None);
-        let Stage::Put { writer, news, at } = &mut self.stage else { return Ok(()) };
+        let Stage::Put { writer, news, reserved, at } = &mut self.stage else { return Ok(()) };
+        if news.whole && *reserved < news.puts.len() {
+            let some = news.puts.len().min(*reserved + (left / RESERVED_BYTES).max(1));
+            news.puts[*reserved..some].iter().try_for_each(|(id, _)| writer.reserve(*id))?;
+            *reserved = some;
+            return Ok(());
+        }
         while left > 0 {
             if let Some((id, _)) = news.puts.get(*at).copied() {
                 self.buffer.clear();

@@ -503,8 +503,20 @@ impl Rows for LyingRows {
         self.0.witness(group)
     }
 
-    fn begin_anew(&self) -> Result<(), String> {
-        self.0.begin_anew()
+    fn witnesses(&self) -> Result<Vec<u64>, String> {
+        self.0.witnesses()
+    }
+
+    fn begin_next(&self) -> Result<Arc<dyn Rows>, String> {
+        Ok(Arc::new(Self(self.0.make_next()?)))
+    }
+
+    fn take_next(&self) -> Result<(), String> {
+        self.0.take_next()
+    }
+
+    fn drop_next(&self) {
+        self.0.drop_next();
     }
 
     fn disk_bytes(&self) -> u64 {

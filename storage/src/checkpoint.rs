@@ -4,6 +4,10 @@
 //! from the moment at which its manifest is durable; until then, and if it is given up, the old one is whole. After that
 //! the rows that it replaced are removed.
 //!
+//! One that is *whole* builds on nothing: it is written into a store of its own, which takes the place of the one that is
+//! there when all of it is durable. That is how a store becomes smaller again, how one that failed or is damaged is left
+//! behind, and what costs least where most of the chunks are new anyway.
+//!
 //! ```text
 //! data row      key    'd', group u64, chunk u128, epoch u64, part u32, all big endian
 //!               value  crc32 u32 over the key and the rest of the value, number of parts u32 (both little endian),
@@ -13,17 +17,16 @@
 //! ```
 //!
 //! What a chunk holds at epoch E are the rows of the newest epoch not above E. Rows below the manifest's `floor` are
-//! nothing (a full replacement wrote the floor), rows above E were never committed. `digest` is the sum of a hash of
-//! every row that counts, so it can be kept up to date without reading, and a row that is missing, changed or left over
-//! from a checkpoint that was given up shows.
+//! nothing (earlier builds replaced all rows in place, and wrote the floor), rows above E were never committed. `digest`
+//! is the sum of a hash of every row that counts, so it can be kept up to date without reading, and a row that is
+//! missing, changed or left over from a checkpoint that was given up shows.
 //!
-//! The order of a commit: data rows, sync, manifest, sync, the epoch's number in a file of its own, removal of old rows. A removal that a crash undoes leaves rows
-//! that no longer count; a row that says "removed" is itself only removed after the next sync.
+//! The order of a commit in place: data rows, sync, manifest, sync, the epoch's number in a file of its own, removal of
+//! old rows. A removal that a crash undoes leaves rows that no longer count; a row that says "removed" is itself only
+//! removed after the next sync.
 //!
 //! This module must never know what a chunk holds.
 
-#[cfg(test)]
-mod compact_tests;
 #[cfg(test)]
 mod damage_tests;
 mod read;
@@ -33,6 +36,8 @@ pub(crate) mod rows;
 mod sled_rows;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod whole_tests;
 mod write;
 
 use std::collections::BTreeMap;
@@ -49,9 +54,9 @@ pub use read::{Chunks, Loaded};
 pub use rows::{MemRows, Row, Rows};
 pub use write::Writer;
 
-/// Bytes of a chunk in one row. sled needs several times a row's size in memory and on disk while it rewrites the page
-/// it is on: 8 KB was measured to be cheap, 32 KB to cost a gigabyte.
-const PART_BYTES: usize = 8000;
+/// Bytes of a chunk in one row, so that most chunks are one. sled needs several times a row's size in memory and on disk
+/// while it rewrites the page it is on: rows of 32 KB were measured to cost a gigabyte.
+const PART_BYTES: usize = 12_000;
 /// With less room than this on the disk nothing is written: the log needs it more.
 const RESERVED_BYTES: u64 = 4 << 20;
 const MANIFEST_VERSION: u8 = 2;
@@ -98,8 +103,8 @@ pub enum CheckpointError {
     /// The disk is nearly full. Nothing was written.
     #[error("the disk has no room for a checkpoint: {0} bytes are free")]
     NoRoom(u64),
-    /// Another writer of the same group is under way.
-    #[error("a checkpoint of group {0} is being written already")]
+    /// Another writer is under way, or a reader of what is to be replaced.
+    #[error("a checkpoint of group {0} is being written or read already")]
     Busy(u64),
 }
 
@@ -116,7 +121,7 @@ impl CheckpointError {
 pub struct CheckpointConfig {
     /// Memory that the store may use as cache.
     pub cache_bytes: u64,
-    /// A store that takes no more than this on the disk is never made anew.
+    /// A store that takes no more than this on the disk has not outgrown what it holds.
     pub small_bytes: u64,
 }
 
@@ -197,7 +202,8 @@ fn group_range(group: u64) -> (Vec<u8>, Vec<u8>) {
 }
 
 fn encode_row(key: &[u8], parts: u32, data: &[u8]) -> (Vec<u8>, u32) {
-    let mut value = vec![0; 4];
+    let mut value = Vec::with_capacity(8 + data.len());
+    value.extend_from_slice(&[0; 4]);
     value.extend_from_slice(&parts.to_le_bytes());
     value.extend_from_slice(data);
     let crc = row_crc(key, &value);
@@ -268,19 +274,47 @@ impl Directory {
 struct GroupState {
     /// Known once the checkpoint was read through, or written.
     directory: Option<Directory>,
-    writing: bool,
-    /// Readers need the rows of the epoch at which they began.
-    readers: usize,
+    /// After a failure nothing that was written before is built on: the next checkpoint has to be whole.
     failed: Option<CheckpointError>,
-    /// After a failure nothing that was written before is built on.
-    rewrite: bool,
-    /// How often the rows were begun anew. What was begun before is not finished.
-    life: u64,
+}
+
+/// Who is at work on the rows.
+#[derive(Default)]
+struct Usage {
+    /// The groups that are written, and which of them whole: for that nobody else may write.
+    writers: BTreeMap<u64, bool>,
+    /// They need the rows of the epoch at which they began.
+    readers: BTreeMap<u64, usize>,
+}
+
+impl Usage {
+    fn is_free(&self) -> bool {
+        self.writers.is_empty() && self.readers.is_empty()
+    }
+
+    fn enter(&mut self, group: u64, whole: bool) -> Result<(), CheckpointError> {
+        let in_the_way = |(other, alone): (&u64, &bool)| (*other == group || whole || *alone).then_some(*other);
+        if let Some(other) = self.writers.iter().find_map(in_the_way) {
+            return Err(CheckpointError::Busy(other));
+        }
+        self.writers.insert(group, whole);
+        Ok(())
+    }
+
+    fn end_reading(&mut self, group: u64) {
+        if let Some(readers) = self.readers.get_mut(&group) {
+            *readers -= 1;
+            if *readers == 0 {
+                self.readers.remove(&group);
+            }
+        }
+    }
 }
 
 struct Group {
     id: u64,
     rows: Arc<dyn Rows>,
+    usage: Arc<Mutex<Usage>>,
     state: Mutex<GroupState>,
 }
 
@@ -292,15 +326,6 @@ impl Group {
     /// Why rows can't be written.
     fn unwritten(&self, error: String) -> CheckpointError {
         if self.rows.is_dead() { CheckpointError::Disk(error) } else { CheckpointError::Store(error) }
-    }
-
-    /// Forgets what was known of the rows, which are no more: the next checkpoint writes all, under the next epoch.
-    fn lose(&self) -> Result<(), CheckpointError> {
-        let epoch = self.committed()?.unwrap_or(0);
-        let state = &mut *self.state.lock();
-        state.directory = Some(Directory { epoch, ..Directory::default() });
-        (state.failed, state.rewrite, state.life) = (None, true, state.life + 1);
-        Ok(())
     }
 
     /// Why rows can't be read: they are damaged, or the disk gave nothing this time.
@@ -360,12 +385,42 @@ impl Group {
         Ok(directory.epoch)
     }
 
+    /// A group without a manifest has no rows that count.
+    fn start_empty(&self) -> Result<(), CheckpointError> {
+        let (from, to) = group_range(self.id);
+        let mut directory = Directory::default();
+        for row in self.rows.scan(&from, &to) {
+            let (key, _) = row.map_err(|error| self.unread(error))?;
+            let key = Key::decode(&key).ok_or_else(|| self.corrupt("a row has a key that is none"))?;
+            directory.leftovers.push(key);
+        }
+        self.state.lock().directory = Some(directory);
+        Ok(())
+    }
+
+    /// Copies the rows that count, and the manifest, into another store. Nobody writes meanwhile.
+    fn copy_to(&self, next: &dyn Rows) -> Result<(), CheckpointError> {
+        let keys: Vec<_> = {
+            let state = self.state.lock();
+            let chunks = state.directory.iter().flat_map(|directory| &directory.chunks);
+            let key = |chunk: u128, epoch| move |part| Key { group: self.id, chunk, epoch, part };
+            chunks.flat_map(|(chunk, at)| (0..at.parts).map(key(*chunk, at.epoch))).collect()
+        };
+        let keys = keys.iter().map(|key| key.encode().to_vec());
+        for key in keys.chain([manifest_key(self.id)]) {
+            let value = self.rows.get(&key).map_err(|error| self.unread(error))?;
+            let value = value.ok_or_else(|| self.corrupt("a row is missing"))?;
+            next.put(&key, &value).map_err(|error| self.unwritten(error))?;
+        }
+        Ok(())
+    }
+
     /// Removes at most so many rows that no longer count, unless somebody reads. What can't be removed now is left for
     /// the next time. True if there is more that can go.
     fn sweep(&self, most: usize) -> bool {
         for _ in 0..most {
             let mut state = self.state.lock();
-            if state.readers > 0 || state.failed.is_some() {
+            if self.usage.lock().readers.contains_key(&self.id) || state.failed.is_some() {
                 return false;
             }
             let Some(directory) = &mut state.directory else { return false };
@@ -384,6 +439,7 @@ impl Group {
 #[derive(Clone)]
 pub struct CheckpointStore {
     rows: Arc<dyn Rows>,
+    usage: Arc<Mutex<Usage>>,
     groups: Arc<Mutex<BTreeMap<u64, Arc<Group>>>>,
 }
 
@@ -400,12 +456,13 @@ impl CheckpointStore {
     /// A store over other rows than sled's: for simulations and tests.
     #[must_use]
     pub fn over(rows: Arc<dyn Rows>) -> Self {
-        Self { rows, groups: Arc::default() }
+        Self { rows, usage: Arc::default(), groups: Arc::default() }
     }
 
     fn group(&self, id: u64) -> Arc<Group> {
-        let new = || Arc::new(Group { id, rows: Arc::clone(&self.rows), state: Mutex::default() });
-        Arc::clone(self.groups.lock().entry(id).or_insert_with(new))
+        let (rows, usage) = (&self.rows, &self.usage);
+        let new = || Group { id, rows: Arc::clone(rows), usage: Arc::clone(usage), state: Mutex::default() };
+        Arc::clone(self.groups.lock().entry(id).or_insert_with(|| Arc::new(new())))
     }
 
     /// The last committed checkpoint of a group. It may be read while the next one is written.
@@ -414,11 +471,13 @@ impl CheckpointStore {
     /// If its manifest is damaged, or the store below fails.
     pub fn load(&self, group: u64) -> Result<Option<Loaded>, CheckpointError> {
         let group = self.group(group);
-        // Under the lock, so that no commit comes between the manifest and the promise to keep its rows.
-        let mut state = group.state.lock();
-        let Some(manifest) = group.manifest()? else { return Ok(None) };
-        state.readers += 1;
-        drop(state);
+        // First the promise to keep its rows.
+        *self.usage.lock().readers.entry(group.id).or_default() += 1;
+        let manifest = group.manifest();
+        let Ok(Some(manifest)) = manifest else {
+            self.usage.lock().end_reading(group.id);
+            return manifest.map(|_| None);
+        };
         Ok(Some(Loaded {
             epoch: manifest.epoch,
             manifest: Bytes::copy_from_slice(&manifest.caller),
@@ -438,65 +497,109 @@ impl CheckpointStore {
     }
 
     /// Starts the next checkpoint of a group: it holds all chunks of the last one, but for what is put and removed. If
-    /// the last one was not read through since the start, it is read and checked first. After a failure of the store it
-    /// replaces all: see [`Writer::replaces_all`].
+    /// the last one was not read through since the start, it is read and checked first. After a failure of the store, or
+    /// where what was written is not there any more, it is whole: see [`Writer::is_whole`].
     ///
     /// # Errors
     /// [`CheckpointError::Busy`] if one is under way; else as [`CheckpointStore::load`].
     pub fn begin(&self, group: u64) -> Result<Writer, CheckpointError> {
         let found = self.group(group);
-        let mut state = found.state.lock();
-        if state.writing {
-            return Err(CheckpointError::Busy(group));
+        let (known, failed) = {
+            let state = found.state.lock();
+            (state.directory.as_ref().map(|directory| directory.epoch), state.failed.is_some())
+        };
+        if failed || self.rows.is_broken() {
+            return self.begin_whole(group);
         }
         found.check_room()?;
+        let mut writer = Writer::enter(self, &found, false)?;
         // Whoever writes has all that was read or written since this process began.
-        let known = state.directory.is_some() || state.rewrite;
-        let broken = (state.failed.is_some() || self.rows.is_broken()) && state.readers == 0;
-        let usable = match broken && !self.rows.is_lost() {
-            // What the store knows in memory may be ahead of the disk: begin again with what is there.
-            true => self.rows.reopen().map(|()| (state.failed, state.directory, state.rewrite) = (None, None, true)),
-            false => Ok(()),
-        };
-        let usable = usable.and_then(|()| self.rows.wake());
-        match &usable {
-            Err(error) if !self.rows.is_lost() => return Err(found.unwritten(error.clone())),
-            _ => state.writing = true,
-        }
-        drop(state);
-        let mut writer = Writer::new(found);
-        if self.rows.is_lost() {
-            self.begin_anew(&usable.err().unwrap_or_default())?;
-        }
-        let (failed, unread) = {
-            let state = writer.group().state.lock();
-            (state.failed.clone(), state.directory.is_none())
-        };
-        if let Some(error) = failed {
-            return Err(error);
-        }
-        if unread {
-            let read = match self.load(group) {
-                Ok(Some(mut loaded)) => loaded.chunks.try_for_each(|chunk| chunk.map(drop)),
-                Ok(None) => writer.start_empty(),
-                Err(error) => Err(error),
-            };
-            match read {
-                Err(error) if known && error.is_damage() => self.begin_anew(&error.to_string())?,
-                read => read?,
+        let there = self.rows.wake().map_err(|error| found.unwritten(error)).and_then(|()| match known {
+            Some(epoch) if found.manifest()?.map_or(0, |manifest| manifest.epoch) != epoch => {
+                Err(found.corrupt(format!("epoch {epoch} is not there any more")))
             }
+            _ => Ok(()),
+        });
+        match there {
+            Err(error) if self.rows.is_lost() || known.is_some() && error.is_damage() => {
+                drop(writer);
+                tracing::error!(%error, "what was written of the last checkpoint is not there any more");
+                return self.begin_whole(group);
+            }
+            there => there?,
         }
-        let epoch = writer.group().clear_leftovers()? + 1;
-        writer.start(epoch);
+        if known.is_none() {
+            self.read_through(&found)?;
+        }
+        writer.start(found.clear_leftovers()? + 1, Arc::clone(&self.rows));
         Ok(writer)
     }
 
-    /// Rows that are damaged count no more. What they held is still in memory, and it is written anew.
-    fn begin_anew(&self, why: &str) -> Result<(), CheckpointError> {
-        tracing::error!(why, "the checkpoint store is damaged; the next checkpoint writes all of it anew, from memory");
-        self.rows.begin_anew().map_err(CheckpointError::Store)?;
+    /// Starts the next checkpoint of a group: one that holds what is put, and nothing else. While it is written nobody
+    /// else writes, and nobody may read when it is committed.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Busy`] if anything is written; [`CheckpointError::NoRoom`]; what the store said.
+    pub fn begin_whole(&self, group: u64) -> Result<Writer, CheckpointError> {
+        let found = self.group(group);
+        let (known, failed) = {
+            let state = found.state.lock();
+            (state.directory.as_ref().map_or(0, |directory| directory.epoch), state.failed.clone())
+        };
+        if self.rows.is_dead() || matches!(failed, Some(CheckpointError::Disk(_))) {
+            return Err(failed.unwrap_or_else(|| found.unwritten("an earlier write or sync has failed".to_owned())));
+        }
+        found.check_room()?;
+        let epoch = found.committed()?.unwrap_or(0).max(known) + 1;
+        if self.rows.is_lost() {
+            tracing::error!("the checkpoint store is damaged; the next checkpoint writes all of it anew, from memory");
+        }
+        // Two of them at once take twice the memory.
+        self.rest();
+        let mut writer = Writer::enter(self, &found, true)?;
+        let next = self.rows.begin_next().map_err(|error| found.unwritten(error))?;
+        writer.start(epoch, next);
+        Ok(writer)
+    }
+
+    /// Whether the next checkpoint of a group, with so many new chunks of so many in all, had better be whole: most of it
+    /// is new, or the store takes much more on the disk than it holds.
+    #[must_use]
+    pub fn had_better_be_whole(&self, group: u64, news: usize, chunks: usize) -> bool {
         let groups: Vec<_> = self.groups.lock().values().cloned().collect();
-        groups.iter().try_for_each(|group| group.lose())
+        let held = |group: &Arc<Group>| group.state.lock().directory.as_ref().map_or(0, |directory| directory.bytes);
+        // Written in place, each new row is written three times over, and each old one costs its removal.
+        let mostly_new = news > 0 && news * 2 >= chunks;
+        (mostly_new || self.rows.has_outgrown(groups.iter().map(held).sum()))
+            && self.check_room(held(&self.group(group))).is_ok()
+    }
+
+    /// Reads the last checkpoint, so that it is known where its chunks are.
+    fn read_through(&self, group: &Arc<Group>) -> Result<(), CheckpointError> {
+        match self.load(group.id)? {
+            Some(mut loaded) => loaded.chunks.try_for_each(|chunk| chunk.map(drop)),
+            None => group.start_empty(),
+        }
+    }
+
+    /// Brings what the other groups have into a store that is about to take the place of this one.
+    fn bring_others(&self, group: u64, next: &dyn Rows) -> Result<(), CheckpointError> {
+        for id in self.rows.witnesses().map_err(CheckpointError::Store)?.into_iter().filter(|id| *id != group) {
+            let other = self.group(id);
+            if let Some(witness) = self.rows.witness(id).map_err(CheckpointError::Store)? {
+                next.set_witness(id, &witness).map_err(|error| other.unwritten(error))?;
+            }
+            if self.rows.is_broken() {
+                let why = "the store that it was in has failed".to_owned();
+                other.state.lock().failed.get_or_insert(CheckpointError::Store(why));
+                continue;
+            }
+            if other.state.lock().directory.is_none() {
+                self.read_through(&other)?;
+            }
+            other.copy_to(next)?;
+        }
+        Ok(())
     }
 
     /// Whether a checkpoint should be written soon, whatever is new: the last one is damaged.
@@ -512,28 +615,23 @@ impl CheckpointStore {
         self.group(group).sweep(most)
     }
 
-    /// Makes the store smaller where it takes much more on the disk than it holds, a little at a time; true if there is
-    /// more to do. Nothing is done while anybody reads or writes.
-    ///
-    /// # Errors
-    /// What the store said. It is whole all the same.
-    pub fn compact(&self, most: usize) -> Result<bool, CheckpointError> {
-        let groups: Vec<_> = self.groups.lock().values().cloned().collect();
-        let states: Vec<_> = groups.iter().map(|group| group.state.lock()).collect();
-        let known = states
-            .iter()
-            .map(|state| (state.readers == 0 && !state.writing && !state.rewrite).then_some(state.directory.as_ref()?));
-        // Where not all of it is known, none of it may be left out.
-        let Some(known) = known.collect::<Option<Vec<_>>>() else { return Ok(false) };
-        let (live, rows) = (known.iter().map(|found| found.bytes).sum(), known.iter().map(|found| found.rows).sum());
-        self.rows.compact(live, rows, most).map_err(CheckpointError::Store)
+    /// Bytes on the disk of a store whose place a whole checkpoint has taken.
+    #[must_use]
+    pub fn left_over(&self) -> u64 {
+        self.rows.left_over()
+    }
+
+    /// Gives so many of them back; true if there are more. What is still there when the next whole checkpoint begins goes
+    /// then.
+    #[must_use]
+    pub fn discard(&self, bytes: u64) -> bool {
+        self.rows.discard(bytes)
     }
 
     /// Gives back the memory of the store below, unless anybody reads or writes: for whoever is done for a while.
     pub fn rest(&self) {
-        let groups: Vec<_> = self.groups.lock().values().cloned().collect();
-        let states: Vec<_> = groups.iter().map(|group| group.state.lock()).collect();
-        if states.iter().all(|state| state.readers == 0 && !state.writing) {
+        let usage = self.usage.lock();
+        if usage.is_free() {
             self.rows.rest();
         }
     }
@@ -545,12 +643,6 @@ impl CheckpointStore {
     /// [`CheckpointError::NoRoom`].
     pub fn check_room(&self, bytes: u64) -> Result<(), CheckpointError> {
         check_room(&*self.rows, bytes)
-    }
-
-    /// Rows that the last checkpoint of a group holds.
-    #[must_use]
-    pub fn rows(&self, group: u64) -> u64 {
-        self.group(group).state.lock().directory.as_ref().map_or(0, |directory| directory.rows)
     }
 
     /// Rows that the last checkpoint of a group has replaced and that are still there.

@@ -57,8 +57,21 @@ impl Rows for Fed {
         self.rows.witness(group)
     }
 
-    fn begin_anew(&self) -> Result<(), String> {
-        self.spend().and_then(|()| self.rows.begin_anew())
+    fn witnesses(&self) -> Result<Vec<u64>, String> {
+        self.rows.witnesses()
+    }
+
+    fn begin_next(&self) -> Result<Arc<dyn Rows>, String> {
+        self.spend()?;
+        Ok(Arc::new(Self { rows: self.rows.make_next()?, tick: Arc::clone(&self.tick) }))
+    }
+
+    fn take_next(&self) -> Result<(), String> {
+        self.spend().and_then(|()| self.rows.take_next())
+    }
+
+    fn drop_next(&self) {
+        self.rows.drop_next();
     }
 
     fn disk_bytes(&self) -> u64 {

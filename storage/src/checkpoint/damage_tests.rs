@@ -18,7 +18,7 @@ fn opened(path: &Path) -> Result<CheckpointStore, CheckpointError> {
 fn save(store: &CheckpointStore, model: &Model, news: &[u128]) -> u64 {
     let saved = (0..3).find_map(|_| {
         let mut writer = store.begin(GROUP).ok()?;
-        let all = writer.replaces_all();
+        let all = writer.is_whole();
         let mut puts = model.iter().filter(|(id, _)| all || news.contains(id));
         puts.try_for_each(|(id, data)| writer.put(*id, data)).ok()?;
         writer.commit(b"made by a test").ok()
@@ -145,7 +145,7 @@ fn a_process_that_ends_before_all_is_written_anew_leaves_damage() {
     let file = path.join("db");
     flip(&file, segments(&file).last().unwrap() + 3000);
     let mut writer = store.begin(GROUP).unwrap();
-    assert!(writer.replaces_all());
+    assert!(writer.is_whole());
     let (id, data) = model.iter().next().unwrap();
     writer.put(*id, data).unwrap();
     drop((writer, store));
@@ -164,13 +164,15 @@ fn one_that_writes_while_the_rows_of_all_are_lost_does_not_commit_what_it_wrote_
     assert!(writer.put(1, b"one").is_err());
     assert!(store.is_lost());
     drop(writer);
+    assert!(matches!(store.begin(GROUP).map(drop), Err(CheckpointError::Busy(8))), "it needs the store for itself");
+    assert!(other.commit(b"").is_err());
     let mut writer = store.begin(GROUP).unwrap();
-    assert!(!store.is_lost() && writer.replaces_all());
+    assert!(writer.is_whole());
     writer.put(1, b"one").unwrap();
     writer.commit(b"").unwrap();
-    assert!(other.commit(b"").is_err());
+    assert!(!store.is_lost());
     let mut other = store.begin(8).unwrap();
-    assert!(other.replaces_all());
+    assert!(other.is_whole());
     other.put(2, b"two").unwrap();
     other.commit(b"").unwrap();
     let chunks = |group| read(&store, group).unwrap().unwrap().2.into_iter().collect::<Vec<_>>();

@@ -157,7 +157,7 @@ impl Iterator for Chunks {
 
 impl Drop for Chunks {
     fn drop(&mut self) {
-        self.group.state.lock().readers -= 1;
+        self.group.usage.lock().end_reading(self.group.id);
         self.group.sweep(usize::MAX);
     }
 }

@@ -54,12 +54,19 @@ impl Rows for Tight {
     fn is_broken(&self) -> bool {
         self.broken.load(SeqCst)
     }
-    fn reopen(&self) -> Result<(), String> {
+    fn witnesses(&self) -> Result<Vec<u64>, String> {
+        self.rows.witnesses()
+    }
+    fn begin_next(&self) -> Result<Arc<dyn Rows>, String> {
+        Ok(Arc::new(Self { rows: self.rows.make_next()?, free: Arc::clone(&self.free), broken: Arc::default() }))
+    }
+    fn take_next(&self) -> Result<(), String> {
+        self.rows.take_next()?;
         self.broken.store(false, SeqCst);
         Ok(())
     }
-    fn begin_anew(&self) -> Result<(), String> {
-        self.change(0, || self.rows.begin_anew())
+    fn drop_next(&self) {
+        self.rows.drop_next();
     }
     fn free_bytes(&self) -> Option<u64> {
         Some(self.free.load(SeqCst))
@@ -92,7 +99,7 @@ fn a_checkpoint_is_not_begun_on_a_full_disk_and_given_up_on_one_that_fills() {
     rows.free.store(100 << 20, SeqCst);
     assert_eq!(chunks(&store), [(1, b"one".to_vec())]);
     let mut writer = store.begin(1).unwrap();
-    assert!(!writer.replaces_all(), "nothing has failed");
+    assert!(!writer.is_whole(), "nothing has failed");
     writer.put(2, b"two").unwrap();
     writer.commit(b"").unwrap();
     assert_eq!(chunks(&store), [(1, b"one".to_vec()), (2, b"two".to_vec())]);
@@ -126,11 +133,11 @@ fn after_a_failure_the_next_checkpoint_builds_on_nothing() {
     rows.free.store(100 << 20, SeqCst);
     assert_eq!(chunks(&store), [(1, b"one".to_vec())]);
     let mut writer = store.begin(1).unwrap();
-    assert!(writer.replaces_all());
+    assert!(writer.is_whole());
     writer.put(7, b"seven").unwrap();
     writer.commit(b"").unwrap();
     assert_eq!(chunks(&store), [(7, b"seven".to_vec())]);
-    assert!(!store.begin(1).unwrap().replaces_all());
+    assert!(!store.begin(1).unwrap().is_whole());
     // A new process finds the same.
     assert_eq!(chunks(&CheckpointStore::over(Arc::new(rows))), [(7, b"seven".to_vec())]);
 }

@@ -30,6 +30,13 @@ pub trait Rows: Send + Sync + 'static {
     /// # Errors
     /// What the store said.
     fn remove(&self, key: &[u8]) -> Result<(), String>;
+    /// Makes room for a row that is going to be put.
+    ///
+    /// # Errors
+    /// What the store said.
+    fn reserve(&self, key: &[u8]) -> Result<(), String> {
+        self.put(key, &[])
+    }
     /// One row.
     ///
     /// # Errors
@@ -37,6 +44,14 @@ pub trait Rows: Send + Sync + 'static {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, String>;
     /// The rows from `from` up to but not including `to`, in order of their keys.
     fn scan(&self, from: &[u8], to: &[u8]) -> Box<dyn Iterator<Item = Result<Row, String>> + Send>;
+    /// Has the disk take what was written until now, so that the next [`Rows::sync`] has little to wait for and others do
+    /// not wait for much at a time. Nothing of it is durable by that.
+    ///
+    /// # Errors
+    /// What the store or the disk said.
+    fn write_back(&self) -> Result<(), String> {
+        Ok(())
+    }
     /// Makes everything before durable.
     ///
     /// # Errors
@@ -52,7 +67,12 @@ pub trait Rows: Send + Sync + 'static {
     /// # Errors
     /// What the disk said. That says nothing of the bytes.
     fn witness(&self, group: u64) -> Result<Option<Vec<u8>>, String>;
-    /// True after a write or sync has failed, or damage was found, until the store is opened again.
+    /// The groups for which bytes are kept.
+    ///
+    /// # Errors
+    /// What the disk said.
+    fn witnesses(&self) -> Result<Vec<u64>, String>;
+    /// True after a write or sync has failed, or damage was found, until another store has taken its place.
     fn is_broken(&self) -> bool {
         false
     }
@@ -64,13 +84,6 @@ pub trait Rows: Send + Sync + 'static {
     fn found_damage(&self) -> bool {
         false
     }
-    /// Makes the store usable again after a failure, if that can be: with what was durable, and nothing else.
-    ///
-    /// # Errors
-    /// If it can't, for now.
-    fn reopen(&self) -> Result<(), String> {
-        Ok(())
-    }
     /// Looks whether all is still there that was when it was put to rest.
     ///
     /// # Errors
@@ -78,25 +91,39 @@ pub trait Rows: Send + Sync + 'static {
     fn wake(&self) -> Result<(), String> {
         Ok(())
     }
-    /// True after damage was found that a write or [`Rows::wake`] has met: what the rows are is not known any more, and
-    /// [`Rows::begin_anew`] is the way on for whoever still has all that they held.
+    /// True after damage was found that a write or [`Rows::wake`] has met: what the rows are is not known any more. Whoever
+    /// still has all that they held writes it to another store.
     fn is_lost(&self) -> bool {
         false
     }
-    /// Puts a store without rows in its place. What is kept apart for each group stays.
+    /// Begins a store without rows beside this one, in place of one that was begun before. It is of no use but to be given
+    /// to [`Rows::take_next`], and of none at all to the next process.
     ///
     /// # Errors
-    /// What the disk said. The store is as it was.
-    fn begin_anew(&self) -> Result<(), String>;
+    /// What the disk said.
+    fn begin_next(&self) -> Result<Arc<dyn Rows>, String>;
+    /// Puts the store that was begun last, and synced, in the place of this one, with what was kept in it for each group.
+    /// It is durable when this returns.
+    ///
+    /// # Errors
+    /// What the disk said. Which of the two the next process finds is not known if this one [is dead](Rows::is_dead)
+    /// then; else it is the old one.
+    fn take_next(&self) -> Result<(), String>;
+    /// Removes a store that was begun and did not take the place of this one.
+    fn drop_next(&self);
+    /// Bytes on disk of the store whose place this one has taken. Nobody needs them.
+    fn left_over(&self) -> u64 {
+        0
+    }
+    /// Gives so many of them back, or nearly; true if there are more. A large file that goes at once makes others wait.
+    fn discard(&self, _bytes: u64) -> bool {
+        false
+    }
     /// Gives back memory that only whoever reads or writes needs. Nobody does now; whoever does next has it again.
     fn rest(&self) {}
-    /// Makes the store smaller if it takes much more than the `live` bytes that count, a little at a time: `most` rows of
-    /// the `rows` that it is known to hold. True: there is more to do. Rows that are written in between undo what was done.
-    ///
-    /// # Errors
-    /// What the store said; what it holds is whole all the same, unless it is broken now.
-    fn compact(&self, _live: u64, _rows: u64, _most: usize) -> Result<bool, String> {
-        Ok(false)
+    /// True if it takes much more than the `live` bytes that count.
+    fn has_outgrown(&self, _live: u64) -> bool {
+        false
     }
     /// Bytes that the disk has room for, where that is known.
     fn free_bytes(&self) -> Option<u64> {
@@ -106,24 +133,31 @@ pub trait Rows: Send + Sync + 'static {
     fn disk_bytes(&self) -> u64;
 }
 
-#[derive(Default)]
-struct MemState {
+/// What one store holds.
+#[derive(Clone, Default)]
+struct Table {
     now: BTreeMap<Vec<u8>, Vec<u8>>,
     durable: BTreeMap<Vec<u8>, Vec<u8>>,
     changes: Vec<(Vec<u8>, Option<Vec<u8>>)>,
     witnesses: BTreeMap<u64, Vec<u8>>,
+    /// A write or a sync has failed since it was opened.
+    broken: Option<Broken>,
+}
+
+#[derive(Default)]
+struct MemState {
+    table: Table,
+    next: Option<Table>,
     operations_left: Option<u64>,
     off: bool,
     puts_until_failure: Option<u64>,
     syncs_until_failure: Option<u64>,
-    /// A write or a sync has failed since it was opened.
-    broken: Option<Broken>,
     full: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Broken {
-    /// There was no room: opened again, it goes on.
+    /// There was no room.
     Full,
     /// Only the next start can tell what is there.
     Dead,
@@ -135,6 +169,8 @@ enum Broken {
 #[derive(Clone, Default)]
 pub struct MemRows {
     state: Arc<Mutex<MemState>>,
+    /// Whether it is the one that is to take the place of the other.
+    is_next: bool,
 }
 
 impl MemRows {
@@ -153,14 +189,13 @@ impl MemRows {
     #[must_use]
     pub fn crash(&self, seed: u64) -> Self {
         let state = &mut *self.state.lock();
-        state.keep_some(seed);
-        let durable = state.durable.clone();
+        state.table.keep_some(seed);
         // Whoever still holds the old handle writes to nothing.
         state.off = true;
-        let witnesses = state.witnesses.clone();
-        let full = state.full;
-        let state = MemState { now: durable.clone(), durable, witnesses, full, ..MemState::default() };
-        Self { state: Arc::new(Mutex::new(state)) }
+        let Table { durable, witnesses, .. } = state.table.clone();
+        let table = Table { now: durable.clone(), durable, witnesses, ..Table::default() };
+        let state = MemState { table, full: state.full, ..MemState::default() };
+        Self { state: Arc::new(Mutex::new(state)), is_next: false }
     }
 
     /// Lets `puts` more rows be written and the one after them fail.
@@ -175,7 +210,7 @@ impl MemRows {
 
     /// Damage is found in its files while it is open.
     pub fn lose(&self) {
-        self.state.lock().broken.get_or_insert(Broken::Lost);
+        self.state.lock().table.broken.get_or_insert(Broken::Lost);
     }
 
     /// There is no room for another row, or there is again.
@@ -194,10 +229,12 @@ impl MemRows {
     pub fn restart(&self) {
         let state = &mut *self.state.lock();
         (state.puts_until_failure, state.syncs_until_failure) = (None, None);
+        (state.next, state.puts_until_failure) = (None, None);
+        let table = &mut state.table;
         // What an earlier process failed to write is written anew, to other places.
-        if state.broken.take() == Some(Broken::Dead) {
-            state.durable = state.now.clone();
-            state.changes.clear();
+        if table.broken.take() == Some(Broken::Dead) {
+            table.durable = table.now.clone();
+            table.changes.clear();
         }
     }
 
@@ -211,7 +248,7 @@ impl MemRows {
     #[must_use]
     pub fn fingerprint(&self) -> u32 {
         let mut hasher = crc32fast::Hasher::new();
-        for (key, value) in &self.state.lock().now {
+        for (key, value) in &self.state.lock().table.now {
             hasher.update(key);
             hasher.update(value);
         }
@@ -221,7 +258,7 @@ impl MemRows {
     /// How many rows there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.state.lock().now.len()
+        self.state.lock().table.now.len()
     }
 
     /// True if there are none.
@@ -232,61 +269,70 @@ impl MemRows {
 
     /// Flips one bit of the value of the row at `position`, for readers and on the platter.
     pub fn flip_bit(&self, position: usize, bit: usize) {
-        let state = &mut *self.state.lock();
-        let Some((key, value)) = state.now.iter_mut().nth(position) else { return };
+        let table = &mut self.state.lock().table;
+        let Some((key, value)) = table.now.iter_mut().nth(position) else { return };
         let bit = bit % (value.len() * 8);
-        for value in [Some(value), state.durable.get_mut(key)].into_iter().flatten() {
+        for value in [Some(value), table.durable.get_mut(key)].into_iter().flatten() {
             if let Some(byte) = value.get_mut(bit / 8) {
                 *byte ^= 1 << (bit % 8);
             }
         }
     }
 
-    fn change(&self, key: &[u8], value: Option<&[u8]>) -> Result<(), String> {
+    /// [`Rows::begin_next`], for whoever stands before this one.
+    ///
+    /// # Errors
+    /// If the power is off.
+    pub fn make_next(&self) -> Result<Self, String> {
         let mut state = self.state.lock();
         state.spend()?;
-        if state.full && value.is_some() {
-            state.broken = Some(Broken::Full);
-            return Err("there is no room".to_owned());
-        }
-        if countdown(&mut state.puts_until_failure) {
-            state.broken = Some(Broken::Dead);
-            return Err("the write failed".to_owned());
+        state.next = Some(Table::default());
+        Ok(Self { state: Arc::clone(&self.state), is_next: true })
+    }
+
+    fn change(&self, key: &[u8], value: Option<&[u8]>) -> Result<(), String> {
+        let state = &mut *self.state.lock();
+        state.spend()?;
+        let (full, fails) = (state.full && value.is_some(), countdown(&mut state.puts_until_failure));
+        let table = state.table(self.is_next)?;
+        table.check()?;
+        if full || fails {
+            table.broken = Some(if full { Broken::Full } else { Broken::Dead });
+            return Err(if full { "there is no room" } else { "the write failed" }.to_owned());
         }
         match value {
-            Some(value) => state.now.insert(key.to_vec(), value.to_vec()),
-            None => state.now.remove(key),
+            Some(value) => table.now.insert(key.to_vec(), value.to_vec()),
+            None => table.now.remove(key),
         };
-        state.changes.push((key.to_vec(), value.map(<[u8]>::to_vec)));
+        table.changes.push((key.to_vec(), value.map(<[u8]>::to_vec)));
         Ok(())
+    }
+
+    /// Reads from the store that this stands for; nothing if it is gone.
+    fn look<T: Default>(&self, look: impl FnOnce(&Table) -> T) -> T {
+        let state = self.state.lock();
+        if self.is_next { state.next.as_ref().map(look).unwrap_or_default() } else { look(&state.table) }
     }
 }
 
 impl MemState {
+    fn table(&mut self, is_next: bool) -> Result<&mut Table, String> {
+        if is_next { self.next.as_mut().ok_or_else(|| "it was given up".to_owned()) } else { Ok(&mut self.table) }
+    }
+
     fn spend(&mut self) -> Result<(), String> {
         match &mut self.operations_left {
             Some(0) => self.off = true,
             Some(left) => *left -= 1,
             None => {}
         }
-        match (self.off, self.broken) {
-            (true, _) => Err("the power is off".to_owned()),
-            (_, Some(_)) => Err("an earlier write has failed".to_owned()),
-            _ => Ok(()),
-        }
+        if self.off { Err("the power is off".to_owned()) } else { Ok(()) }
     }
+}
 
-    /// Of what was changed since the last sync some is not there any more, and none of it is durable.
-    fn drop_some(&mut self) {
-        let seed = self.now.len() as u64;
-        self.now = self.durable.clone();
-        self.changes.retain(|(key, _)| mix(seed.wrapping_add(u64::from(crc32fast::hash(key)))).is_multiple_of(2));
-        for (key, value) in &self.changes {
-            match value {
-                Some(value) => self.now.insert(key.clone(), value.clone()),
-                None => self.now.remove(key),
-            };
-        }
+impl Table {
+    fn check(&self) -> Result<(), String> {
+        if self.broken.is_some() { Err("an earlier write has failed".to_owned()) } else { Ok(()) }
     }
 
     /// Of what was changed since the last sync some becomes durable, row by row.
@@ -326,32 +372,37 @@ impl Rows for MemRows {
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, String> {
-        Ok(self.state.lock().now.get(key).cloned())
+        Ok(self.look(|table| table.now.get(key).cloned()))
     }
 
     fn scan(&self, from: &[u8], to: &[u8]) -> Box<dyn Iterator<Item = Result<Row, String>> + Send> {
         let rows = self.clone();
         let (mut next, to) = (from.to_vec(), to.to_vec());
         Box::new(std::iter::from_fn(move || {
-            let state = rows.state.lock();
-            let (key, value) = state.now.range(next.clone()..to.clone()).next()?;
+            let row = |table: &Table| {
+                table.now.range(next.clone()..to.clone()).next().map(|(key, value)| (key.clone(), value.clone()))
+            };
+            let (key, value) = rows.look(row)?;
             next = [key.as_slice(), &[0]].concat();
-            Some(Ok((key.clone(), value.clone())))
+            Some(Ok((key, value)))
         }))
     }
 
     fn sync(&self) -> Result<(), String> {
         let state = &mut *self.state.lock();
         state.spend()?;
-        if countdown(&mut state.syncs_until_failure) {
-            state.keep_some(state.now.len() as u64);
-            state.broken = Some(Broken::Dead);
+        let fails = countdown(&mut state.syncs_until_failure);
+        let table = state.table(self.is_next)?;
+        table.check()?;
+        if fails {
+            table.keep_some(table.now.len() as u64);
+            table.broken = Some(Broken::Dead);
             return Err("the sync failed".to_owned());
         }
-        for (key, value) in std::mem::take(&mut state.changes) {
+        for (key, value) in std::mem::take(&mut table.changes) {
             match value {
-                Some(value) => state.durable.insert(key, value),
-                None => state.durable.remove(&key),
+                Some(value) => table.durable.insert(key, value),
+                None => table.durable.remove(&key),
             };
         }
         Ok(())
@@ -360,54 +411,54 @@ impl Rows for MemRows {
     fn set_witness(&self, group: u64, bytes: &[u8]) -> Result<(), String> {
         let mut state = self.state.lock();
         state.spend()?;
-        state.witnesses.insert(group, bytes.to_vec());
+        let table = state.table(self.is_next)?;
+        table.check()?;
+        table.witnesses.insert(group, bytes.to_vec());
         Ok(())
     }
 
     fn witness(&self, group: u64) -> Result<Option<Vec<u8>>, String> {
-        Ok(self.state.lock().witnesses.get(&group).cloned())
+        Ok(self.look(|table| table.witnesses.get(&group).cloned()))
+    }
+
+    fn witnesses(&self) -> Result<Vec<u64>, String> {
+        Ok(self.look(|table| table.witnesses.keys().copied().collect()))
     }
 
     fn is_broken(&self) -> bool {
-        self.state.lock().broken.is_some()
+        self.look(|table| table.broken.is_some())
     }
 
     fn is_dead(&self) -> bool {
-        self.state.lock().broken == Some(Broken::Dead)
+        self.look(|table| table.broken == Some(Broken::Dead))
     }
 
     fn is_lost(&self) -> bool {
-        self.state.lock().broken == Some(Broken::Lost)
+        self.look(|table| table.broken == Some(Broken::Lost))
     }
 
-    fn begin_anew(&self) -> Result<(), String> {
+    fn begin_next(&self) -> Result<Arc<dyn Rows>, String> {
+        Ok(Arc::new(self.make_next()?))
+    }
+
+    fn take_next(&self) -> Result<(), String> {
         let state = &mut *self.state.lock();
-        if state.off {
-            return Err("the power is off".to_owned());
+        state.spend()?;
+        let fails = countdown(&mut state.syncs_until_failure);
+        let next = state.next.take().ok_or("there is none")?;
+        // Whether the new name is on the disk after a sync that failed is anybody's guess.
+        if !fails || next.now.len() % 2 == 0 {
+            state.table = next;
         }
-        state.broken = None;
-        state.changes.clear();
-        state.now.clear();
-        state.durable.clear();
+        if fails {
+            state.table.broken = Some(Broken::Dead);
+            return Err("the sync failed".to_owned());
+        }
         Ok(())
     }
 
-    fn reopen(&self) -> Result<(), String> {
-        let state = &mut *self.state.lock();
-        if state.off {
-            return Err("the power is off".to_owned());
-        }
-        match state.broken {
-            Some(Broken::Dead) => {
-                return Err("an earlier failure can only be looked at by a new start of this member".to_owned());
-            }
-            Some(Broken::Lost) => return Err("its files are damaged".to_owned()),
-            Some(Broken::Full) | None => {}
-        }
-        if state.broken.take().is_some() {
-            state.drop_some();
-        }
-        Ok(())
+    fn drop_next(&self) {
+        self.state.lock().next = None;
     }
 
     fn free_bytes(&self) -> Option<u64> {
@@ -415,6 +466,6 @@ impl Rows for MemRows {
     }
 
     fn disk_bytes(&self) -> u64 {
-        self.state.lock().now.iter().map(|(key, value)| (key.len() + value.len()) as u64).sum()
+        self.look(|table| table.now.iter().map(|(key, value)| (key.len() + value.len()) as u64).sum())
     }
 }

@@ -4,7 +4,11 @@
 //! no batches, a small cache, no flush by time. On Linux its `flush` only asks for `sync_file_range`, which says nothing
 //! about power loss, so [`Rows::sync`] here syncs its file (and blobs, should it ever write one) after that.
 //!
-//! Its file grows for as long as rows come and go, so now and then it is made anew: see `compact`.
+//! Its file grows for as long as rows come and go; it is left behind with all that is in it when another store takes its
+//! place: see `next`.
+//!
+//! A row that is put where there is none yet is written three times over: its page splits once it has 17 rows, and is
+//! written again. So in a store that is written in one go all keys come first, without values.
 //!
 //! When it opens, sled takes damage near the end of its log, and even a read that the disk did not answer, for a torn
 //! write: it silently falls back to what was before, and writes zeros over the rest. So the epoch of the newest checkpoint
@@ -13,7 +17,7 @@
 //! (`r`): where it is not there when sled is opened again, rows are gone. Damage elsewhere makes sled return an error or
 //! panic; a panic is made an error here.
 
-mod compact;
+mod next;
 
 use std::fs::{self, File};
 use std::io;
@@ -25,7 +29,6 @@ use std::time::Duration;
 
 use super::rows::{Row, Rows};
 use super::{CheckpointConfig, CheckpointError};
-use compact::Copy;
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 
 use crate::disk::{self, Disk as _, OsDisk};
@@ -37,15 +40,12 @@ pub(super) struct SledRows {
     config: CheckpointConfig,
     /// sled takes nothing more once something has failed.
     health: AtomicU8,
-    /// Why it is dead.
-    failure: Mutex<String>,
     /// See [`Rows::found_damage`].
     damaged: Arc<AtomicBool>,
-    /// Counts what was changed.
-    changes: AtomicU64,
-    copy: Mutex<Option<Copy>>,
-    /// What it took on disk when it was last made anew.
-    anew_bytes: AtomicU64,
+    /// The one that is to take its place.
+    next: Mutex<Option<Arc<SledRows>>>,
+    /// What it took on disk when it was new.
+    new_bytes: AtomicU64,
     /// What [`REST`] says.
     rests: AtomicU64,
 }
@@ -53,6 +53,12 @@ pub(super) struct SledRows {
 /// The row that is written last before it rests: how often it has rested, `u64` big endian. sled drops what was written
 /// last, so while this is there all is.
 const REST: &[u8] = b"r";
+
+/// What files are called that hold what is kept apart for each group, before its number in 16 hex digits.
+const WITNESS: &str = "epoch-";
+
+/// So many halves of what counts the file may take before it has outgrown it.
+const MOST_HALVES: u64 = 5;
 
 /// sled lets go of its files a little after it was closed. Another process can't be in the way: the data directory has a
 /// lock of its own.
@@ -65,7 +71,7 @@ const TOUCHES: usize = 8;
 
 /// Nothing has failed.
 const SOUND: u8 = 0;
-/// The disk was full: opened again, it may go on.
+/// The disk was full: another store may go on.
 const FULL: u8 = 1;
 /// A sync or something unknown has failed: nobody knows what is on disk, and only a new start looks at it again.
 const DEAD: u8 = 2;
@@ -202,11 +208,11 @@ fn no_panic<T>(call: impl FnOnce() -> sled::Result<T>) -> Result<T, String> {
 
 impl SledRows {
     fn witness_path(&self, group: u64) -> PathBuf {
-        self.path.join(format!("epoch-{group:016x}"))
+        self.path.join(format!("{WITNESS}{group:016x}"))
     }
 
     pub(super) fn open(path: &Path, config: CheckpointConfig) -> Result<Self, CheckpointError> {
-        compact::remove_left_over(path).map_err(|error| CheckpointError::Store(text(error)))?;
+        next::clear(path).map_err(|error| CheckpointError::Store(text(error)))?;
         if !path.exists() {
             Self::make(path)?;
         }
@@ -228,13 +234,12 @@ impl SledRows {
             return Ok(());
         }
         tracing::warn!(dir = %self.path.display(), "the disk failed under the checkpoints; they are written anew");
-        self.renew()?;
+        self.copy_all()?;
         fs::remove_file(&mark).and_then(|()| OsDisk.sync_dir(parent(&self.path))).map_err(text)
     }
 
     /// From here on nobody knows what is on the disk: not this process, and not the next one either.
-    fn fails(&self, why: &str) {
-        why.clone_into(&mut self.failure.lock());
+    fn fails(&self) {
         self.health.store(DEAD, Relaxed);
         let mark = mark(&self.path);
         let noted = File::create(&mark).and_then(|file| file.sync_all()).and_then(|()| OsDisk.sync_dir(parent(&mark)));
@@ -252,7 +257,7 @@ impl SledRows {
         }
         drop(Self::open_made(&new, CheckpointConfig { cache_bytes: 1 << 20, ..CheckpointConfig::default() })?);
         // What it writes when it is closed.
-        compact::sync_all(&new).map_err(store)?;
+        next::sync_all(&new).map_err(store)?;
         fs::rename(&new, path).map_err(store)?;
         OsDisk.sync_dir(parent(path)).map_err(store)
     }
@@ -265,11 +270,9 @@ impl SledRows {
             path: path.to_owned(),
             config,
             health: AtomicU8::new(SOUND),
-            failure: Mutex::default(),
             damaged: Arc::default(),
-            changes: AtomicU64::new(0),
-            copy: Mutex::new(None),
-            anew_bytes: AtomicU64::new(0),
+            next: Mutex::default(),
+            new_bytes: AtomicU64::new(0),
             rests: AtomicU64::new(rests),
         };
         rows.sync_new().map_err(CheckpointError::Store)?;
@@ -288,7 +291,7 @@ impl SledRows {
 
     /// Syncs something of sled's. After a failure nobody knows what of it is on the disk, and none is asked for again.
     fn to_the_disk(&self, sync: impl FnOnce() -> io::Result<()>) -> Result<(), String> {
-        sync().map_err(text).inspect_err(|error| self.fails(error))
+        sync().map_err(text).inspect_err(|_| self.fails())
     }
 
     /// sled, opened again if it rests.
@@ -335,7 +338,6 @@ impl SledRows {
 
     /// Changes a row, and sees to it that its page does not stay in memory.
     fn change<T>(&self, key: &[u8], call: impl FnOnce(&sled::Db) -> sled::Result<T>) -> Result<(), String> {
-        self.changes.fetch_add(1, Relaxed);
         self.write(|db| {
             // A failure here is the first one, and what reading says in its wake is no news.
             let before = call(db)?;
@@ -346,6 +348,9 @@ impl SledRows {
 
     /// Calls sled for something that writes its files; a failure is remembered.
     fn write<T>(&self, call: impl FnOnce(&sled::Db) -> sled::Result<T>) -> Result<(), String> {
+        if self.is_broken() {
+            return Err("an earlier call has failed".to_owned());
+        }
         let open = self.opened()?;
         let db = open.db()?;
         // sled panics on damage only.
@@ -357,9 +362,9 @@ impl SledRows {
                 _ => {}
             })
         });
-        result.inspect_err(|error| {
+        result.inspect_err(|_| {
             if self.first_failure(failure) && failure == DEAD {
-                self.fails(error);
+                self.fails();
             }
         })
     }
@@ -372,6 +377,10 @@ impl Rows for SledRows {
 
     fn remove(&self, key: &[u8]) -> Result<(), String> {
         self.change(key, |db| db.remove(key))
+    }
+
+    fn reserve(&self, key: &[u8]) -> Result<(), String> {
+        self.write(|db| db.insert(key, &[]))
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, String> {
@@ -393,8 +402,13 @@ impl Rows for SledRows {
         }))
     }
 
+    fn write_back(&self) -> Result<(), String> {
+        // Which is `sync_file_range`.
+        self.write(|db| db.flush())
+    }
+
     fn sync(&self) -> Result<(), String> {
-        self.write(|db| db.flush())?;
+        self.write_back()?;
         let blobs = blobs(&self.path.join("blobs")).map_err(text)?;
         self.to_the_disk(|| {
             blobs.iter().try_for_each(File::sync_all)?;
@@ -419,32 +433,6 @@ impl Rows for SledRows {
         self.health.load(Relaxed) == LOST
     }
 
-    fn reopen(&self) -> Result<(), String> {
-        match self.health.load(Relaxed) {
-            SOUND => return Ok(()),
-            FULL => {}
-            DEAD => return Err(self.failure.lock().clone()),
-            _ => return Err("its files are damaged".to_owned()),
-        }
-        let mut open = self.open.write();
-        // Two of them on one file would ruin it: sled's own lock refuses the second.
-        open.db = None;
-        *open = match Open::new(&self.path, self.config.cache_bytes) {
-            Err(CheckpointError::Damaged(error)) => {
-                self.health.store(LOST, Relaxed);
-                return Err(error);
-            }
-            opened => opened.map_err(text)?,
-        };
-        // What was written last before the disk was full may have gone with it.
-        self.rests.store(open.rests()?, Relaxed);
-        self.damaged.store(false, Relaxed);
-        drop(open);
-        // From here on what fails is news again.
-        self.health.store(SOUND, Relaxed);
-        self.sync_new()
-    }
-
     fn wake(&self) -> Result<(), String> {
         if self.is_broken() {
             return Err("an earlier call has failed".to_owned());
@@ -452,22 +440,25 @@ impl Rows for SledRows {
         self.opened().map(drop)
     }
 
-    fn begin_anew(&self) -> Result<(), String> {
-        let _copy = self.copy.lock().take();
-        let mut open = self.open.write();
-        // What is closed is damaged: sled may well panic over it.
-        let damaged = open.db.take();
-        let _ = no_panic(|| {
-            drop(damaged);
-            Ok(())
-        });
-        self.put_empty_store()?;
-        *open = Open::new(&self.path, self.config.cache_bytes).map_err(text)?;
-        self.rests.store(0, Relaxed);
-        self.damaged.store(false, Relaxed);
-        drop(open);
-        self.health.store(SOUND, Relaxed);
-        self.sync_new()
+    fn begin_next(&self) -> Result<Arc<dyn Rows>, String> {
+        let next: Arc<dyn Rows> = self.make_next()?;
+        Ok(next)
+    }
+
+    fn take_next(&self) -> Result<(), String> {
+        self.put_next_in_place()
+    }
+
+    fn drop_next(&self) {
+        self.remove_next();
+    }
+
+    fn left_over(&self) -> u64 {
+        self.old_file().map_or(0, |(_, bytes)| bytes)
+    }
+
+    fn discard(&self, bytes: u64) -> bool {
+        self.shorten_old_file(bytes)
     }
 
     fn rest(&self) {
@@ -487,8 +478,11 @@ impl Rows for SledRows {
         }
     }
 
-    fn compact(&self, live: u64, rows: u64, most: usize) -> Result<bool, String> {
-        self.compact_a_little(live, rows, most)
+    fn has_outgrown(&self, live: u64) -> bool {
+        // One that was not small even when it was new is not made anew for nothing each time.
+        let grown = self.new_bytes.load(Relaxed).saturating_mul(3) / 2;
+        let most = self.config.small_bytes.max(live.saturating_mul(MOST_HALVES) / 2).max(grown);
+        !self.is_broken() && self.disk_bytes() > most
     }
 
     fn free_bytes(&self) -> Option<u64> {
@@ -507,6 +501,17 @@ impl Rows for SledRows {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(format!("cannot read {}: {error}", path.display())),
         }
+    }
+
+    fn witnesses(&self) -> Result<Vec<u64>, String> {
+        let mut groups = Vec::new();
+        for entry in fs::read_dir(&self.path).map_err(text)? {
+            let name = entry.map_err(text)?.file_name();
+            let number = name.to_str().and_then(|name| name.strip_prefix(WITNESS));
+            groups.extend(number.and_then(|number| u64::from_str_radix(number, 16).ok()));
+        }
+        groups.sort_unstable();
+        Ok(groups)
     }
 
     fn disk_bytes(&self) -> u64 {
@@ -546,23 +551,26 @@ mod tests {
     }
 
     #[test]
-    fn after_a_full_disk_it_goes_on_and_after_anything_else_it_does_not() {
+    fn after_a_full_disk_another_store_takes_its_place_and_after_a_failed_one_none_does() {
         for kind in [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded] {
             let (_temp, rows) = resting();
             rows.change(&[7], |_| Err::<(), _>(io::Error::from(kind).into())).unwrap_err();
-            assert!(rows.is_broken());
-            rows.reopen().unwrap();
-            assert_eq!(rows.get(&[7]).unwrap(), Some(vec![7; 8000]));
-            rows.put(&[7], b"seven").unwrap();
-            rows.sync().unwrap();
+            assert!(rows.is_broken() && !rows.is_dead() && !rows.is_lost());
+            assert!(rows.put(&[8], b"eight").is_err(), "sled may have lost what it had taken");
+            let next = rows.begin_next().unwrap();
+            next.put(&[7], b"seven").unwrap();
+            next.sync().unwrap();
+            rows.take_next().unwrap();
             assert!(!rows.is_broken());
+            assert_eq!(rows.get(&[7]).unwrap(), Some(b"seven".to_vec()));
+            assert_eq!(rows.get(&[8]).unwrap(), None);
             // The next failure is news again.
             rows.change(&[7], |_| Err::<(), _>(sled::Error::ReportableBug("new".into()))).unwrap_err();
-            assert!(rows.reopen().is_err());
+            assert!(rows.is_lost());
         }
         let (_temp, rows) = resting();
         rows.to_the_disk(|| Err(io::ErrorKind::Other.into())).unwrap_err();
-        assert!(rows.reopen().is_err(), "a sync that failed is not asked for again");
+        assert!(rows.is_dead());
     }
 
     #[test]

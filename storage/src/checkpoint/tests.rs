@@ -32,7 +32,8 @@ enum Step {
 
 #[derive(Debug, Clone)]
 struct Round {
-    replace_all: bool,
+    whole: bool,
+    reserve: bool,
     steps: Vec<Step>,
     commit: bool,
     cut: Option<(u64, u64)>,
@@ -52,29 +53,35 @@ fn round() -> impl Strategy<Value = Round> {
         1 => chunk().prop_map(Step::Remove),
     ];
     (
-        prop::bool::weighted(0.15),
+        (prop::bool::weighted(0.3), any::<bool>()),
         prop::collection::vec(step, 0..8),
         prop::bool::weighted(0.8),
         prop::option::weighted(0.4, (0u64..40, any::<u64>())),
         any::<bool>(),
         any::<bool>(),
     )
-        .prop_map(|(replace_all, steps, commit, cut, reopen, reader)| Round {
-            replace_all,
+        .prop_map(|((whole, reserve), steps, commit, cut, reopen, reader)| Round {
+            whole,
+            reserve,
             steps,
             commit,
             cut,
             reopen,
-            reader,
+            // Whoever reads keeps what a whole one would take the place of.
+            reader: reader && !whole,
         })
 }
 
 /// Writes one checkpoint. `Ok(true)` if it was committed.
 fn write(store: &CheckpointStore, round: &Round, seed: u64, model: &mut Model) -> Result<bool, CheckpointError> {
-    let mut writer = store.begin(1)?;
-    if round.replace_all {
-        writer.replace_all();
+    let mut writer = if round.whole { store.begin_whole(1)? } else { store.begin(1)? };
+    assert_eq!(writer.is_whole(), round.whole);
+    if round.whole {
         model.clear();
+    }
+    if round.reserve {
+        // More than it puts in the end.
+        (0..6).map(|number| number << 61).try_for_each(|chunk| writer.reserve(chunk))?;
     }
     for (at, step) in round.steps.iter().enumerate() {
         match step {
@@ -138,13 +145,10 @@ proptest! {
             let (_, _, other) = read(&store, 2).unwrap().unwrap();
             prop_assert_eq!(other, Model::from([(3, b"other".to_vec())]));
         }
-        // Nothing is left over once the last checkpoint was read through and followed by two more.
-        for epoch in [1, 2] {
-            let mut writer = store.begin(1).unwrap();
-            writer.replace_all();
-            writer.put(epoch, b"x").unwrap();
-            writer.commit(b"").unwrap();
-        }
+        // Nothing is left over.
+        let mut writer = store.begin_whole(1).unwrap();
+        writer.put(1, b"x").unwrap();
+        writer.commit(b"").unwrap();
         prop_assert_eq!(rows.len(), 4, "a manifest and a row for each of two groups");
     }
 
@@ -170,7 +174,7 @@ fn a_missing_row_is_found() {
         let rows = MemRows::new();
         let store = CheckpointStore::over(Arc::new(rows.clone()));
         let mut writer = store.begin(1).unwrap();
-        (0..2).for_each(|chunk| writer.put(chunk, &value(chunk as u64, 20_000)).unwrap());
+        (0..2).for_each(|chunk| writer.put(chunk, &value(chunk as u64, 30_000)).unwrap());
         writer.commit(b"").unwrap();
         let (from, to) = group_range(1);
         let (key, _) = rows.scan(&from, &to).nth(position % 6).unwrap().unwrap();

@@ -1,43 +1,55 @@
 //! Writing a checkpoint: chunks become rows at once; what counts changes only in [`Writer::commit`].
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+#[cfg(test)]
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::{
-    CheckpointError, Chunk, Directory, Group, Key, MANIFEST_VERSION, Manifest, PART_BYTES, WITNESS_VERSION, encode_row,
-    group_range, manifest_key,
+    CheckpointError, CheckpointStore, Chunk, Directory, Group, Key, MANIFEST_VERSION, Manifest, PART_BYTES, Rows,
+    WITNESS_VERSION, check_room, encode_row, manifest_key,
 };
 use crate::codec;
 
-/// So much is written between two looks at the room on the disk.
+/// So much is written between two looks at the room on the disk, and before the disk takes it.
 const LOOK_EVERY_BYTES: u64 = 1 << 20;
 
 /// A checkpoint being written. Nothing of it counts before [`Writer::commit`]; dropped, it is as if it never was.
 pub struct Writer {
+    store: CheckpointStore,
     group: Arc<Group>,
+    /// Where it is written: beside the last one, or in a store of its own.
+    rows: Arc<dyn Rows>,
     epoch: u64,
-    replace_all: bool,
+    whole: bool,
     /// What was put, and what was removed.
     changes: BTreeMap<u128, Option<Chunk>>,
+    /// Chunks that have a row without a value for as long as they are not put.
+    reserved: Vec<u128>,
     committed: bool,
     /// Bytes since the room on the disk was last looked at.
     written: u64,
-    /// Of the rows, when it was begun.
-    life: u64,
 }
 
 impl Writer {
-    pub(super) fn new(group: Arc<Group>) -> Self {
-        Self { group, epoch: 0, replace_all: false, changes: BTreeMap::new(), committed: false, written: 0, life: 0 }
+    /// Keeps other writers away.
+    pub(super) fn enter(store: &CheckpointStore, group: &Arc<Group>, whole: bool) -> Result<Self, CheckpointError> {
+        store.usage.lock().enter(group.id, whole)?;
+        Ok(Self {
+            store: store.clone(),
+            group: Arc::clone(group),
+            rows: Arc::clone(&store.rows),
+            epoch: 0,
+            whole,
+            changes: BTreeMap::new(),
+            reserved: Vec::new(),
+            committed: false,
+            written: 0,
+        })
     }
 
-    pub(super) fn group(&self) -> &Group {
-        &self.group
-    }
-
-    pub(super) fn start(&mut self, epoch: u64) {
-        let state = self.group.state.lock();
-        (self.epoch, self.life, self.replace_all) = (epoch, state.life, state.rewrite);
+    pub(super) fn start(&mut self, epoch: u64, rows: Arc<dyn Rows>) {
+        (self.epoch, self.rows) = (epoch, rows);
     }
 
     /// The epoch that [`Writer::commit`] will give.
@@ -46,23 +58,17 @@ impl Writer {
         self.epoch
     }
 
-    /// Makes the checkpoint begin from nothing: chunks of the last one that are not put are gone. What was put or
-    /// removed before this call stays put or removed.
-    pub fn replace_all(&mut self) {
-        self.replace_all = true;
-    }
-
     /// True if nothing of the last checkpoint is kept: every chunk has to be put.
     #[must_use]
-    pub fn replaces_all(&self) -> bool {
-        self.replace_all
+    pub fn is_whole(&self) -> bool {
+        self.whole
     }
 
     /// The numbers of the chunks that the checkpoint would hold if it were committed now, in order.
-    #[must_use]
-    pub fn chunks(&self) -> Vec<u128> {
+    #[cfg(test)]
+    pub(super) fn chunks(&self) -> Vec<u128> {
         let mut chunks: BTreeSet<u128> = BTreeSet::new();
-        if !self.replace_all
+        if !self.whole
             && let Some(directory) = &self.group.state.lock().directory
         {
             chunks.extend(directory.chunks.keys());
@@ -84,8 +90,26 @@ impl Writer {
     fn put_row(&self, key: Key, parts: u32, data: &[u8]) -> Result<u64, CheckpointError> {
         let place = key.encode();
         let (value, crc) = encode_row(&place, parts, data);
-        self.group.rows.put(&place, &value).map_err(|error| self.group.unwritten(error))?;
+        self.rows.put(&place, &value).map_err(|error| self.unwritten(error))?;
         Ok(key.row_hash(crc))
+    }
+
+    /// Why its rows can't be written.
+    fn unwritten(&self, error: String) -> CheckpointError {
+        if self.rows.is_dead() { CheckpointError::Disk(error) } else { self.group.unwritten(error) }
+    }
+
+    /// Tells of a chunk that a whole checkpoint will hold. Where the store knows of all before the first is put, it writes
+    /// each once instead of three times.
+    ///
+    /// # Errors
+    /// As [`Writer::put`].
+    pub fn reserve(&mut self, chunk: u128) -> Result<(), CheckpointError> {
+        if self.whole && !self.changes.contains_key(&chunk) {
+            self.reserved.push(chunk);
+            self.rows.reserve(&self.key(chunk, 0).encode()).map_err(|error| self.unwritten(error))?;
+        }
+        Ok(())
     }
 
     /// Writes a chunk whole, in rows of about 8 KB.
@@ -102,7 +126,8 @@ impl Writer {
         self.written += data.len() as u64;
         if self.written >= LOOK_EVERY_BYTES {
             self.written = 0;
-            self.group.check_room()?;
+            check_room(&*self.rows, 0)?;
+            self.rows.write_back().map_err(|error| self.unwritten(error))?;
         }
         let mut hash = 0_u64;
         for part in 0..parts {
@@ -121,6 +146,11 @@ impl Writer {
     /// As [`Writer::put`].
     pub fn remove(&mut self, chunk: u128) -> Result<(), CheckpointError> {
         let before = self.changes.get(&chunk).copied().flatten().map_or(0, |before| before.parts);
+        if self.whole {
+            self.remove_rows(chunk, 0, before)?;
+            self.changes.remove(&chunk);
+            return Ok(());
+        }
         let committed = self.group.state.lock().directory.as_ref().is_some_and(|now| now.chunks.contains_key(&chunk));
         if before == 0 && !committed {
             return Ok(());
@@ -133,21 +163,8 @@ impl Writer {
 
     fn remove_rows(&self, chunk: u128, from: u32, to: u32) -> Result<(), CheckpointError> {
         for part in from..to {
-            self.group.rows.remove(&self.key(chunk, part).encode()).map_err(|error| self.group.unwritten(error))?;
+            self.rows.remove(&self.key(chunk, part).encode()).map_err(|error| self.unwritten(error))?;
         }
-        Ok(())
-    }
-
-    /// A group without a manifest has no rows that count.
-    pub(super) fn start_empty(&self) -> Result<(), CheckpointError> {
-        let (from, to) = group_range(self.group.id);
-        let mut directory = Directory::default();
-        for row in self.group.rows.scan(&from, &to) {
-            let (key, _) = row.map_err(|error| self.group.unread(error))?;
-            let key = Key::decode(&key).ok_or_else(|| self.group.corrupt("a row has a key that is none"))?;
-            directory.leftovers.push(key);
-        }
-        self.group.state.lock().directory = Some(directory);
         Ok(())
     }
 
@@ -160,51 +177,86 @@ impl Writer {
         let group = Arc::clone(&self.group);
         let epoch = self.commit_only(manifest)?;
         group.sweep(usize::MAX);
+        group.rows.discard(u64::MAX);
         Ok(epoch)
     }
 
-    /// Like [`Writer::commit`], but leaves the rows that it replaced where they are:
-    /// [`CheckpointStore::sweep`](super::CheckpointStore::sweep) removes them, as slowly as the caller likes.
+    /// Like [`Writer::commit`], but leaves the rows that it replaced where they are, or the store that was there:
+    /// [`CheckpointStore::sweep`] and [`CheckpointStore::discard`] remove them, as slowly as the caller likes.
     ///
     /// # Errors
     /// As [`Writer::commit`].
     pub fn commit_only(mut self, manifest: &[u8]) -> Result<u64, CheckpointError> {
-        let outcome = self.try_commit(manifest);
-        let group = Arc::clone(&self.group);
-        let mut state = group.state.lock();
-        self.committed = true;
-        state.writing = false;
-        match outcome {
-            Ok(()) => {
-                state.rewrite = false;
-                Ok(self.epoch)
+        let outcome = if self.whole { self.replace(manifest) } else { self.replace_some(manifest) };
+        let directory = match outcome {
+            Ok(directory) => directory,
+            // What is in the store now is not known. One that is whole has not touched it.
+            Err(error) if !self.whole || matches!(error, CheckpointError::Disk(_)) => {
+                self.group.state.lock().failed = Some(error.clone());
+                return Err(error);
             }
-            Err(error) => {
-                state.failed = Some(error.clone());
-                Err(error)
-            }
+            Err(error) => return Err(error),
+        };
+        {
+            let mut state = self.group.state.lock();
+            (state.directory, state.failed) = (Some(directory), None);
         }
+        self.committed = true;
+        Ok(self.epoch)
     }
 
-    fn try_commit(&self, caller: &[u8]) -> Result<(), CheckpointError> {
+    fn put_manifest(&self, directory: &Directory, caller: &[u8]) -> Result<(), CheckpointError> {
+        let row = Manifest {
+            epoch: self.epoch,
+            floor: directory.floor,
+            rows: directory.rows,
+            chunks: directory.chunks.len() as u64,
+            bytes: directory.bytes,
+            digest: directory.digest,
+            caller: caller.to_vec(),
+        };
+        let row = codec::encode(MANIFEST_VERSION, &row).map_err(|error| CheckpointError::Store(error.to_string()))?;
+        self.rows.put(&manifest_key(self.group.id), &row).map_err(|error| self.unwritten(error))
+    }
+
+    fn set_witness(&self) -> Result<(), CheckpointError> {
+        let witness = codec::encode(WITNESS_VERSION, &self.epoch);
+        let witness = witness.map_err(|error| CheckpointError::Store(error.to_string()))?;
+        self.rows.set_witness(self.group.id, &witness).map_err(|error| self.unwritten(error))
+    }
+
+    /// Puts the store that was written in the place of the one that is there.
+    fn replace(&self, caller: &[u8]) -> Result<Directory, CheckpointError> {
         let group = &self.group;
-        if group.state.lock().life != self.life {
-            return Err(CheckpointError::Store("it was begun anew, without what this checkpoint has written".into()));
+        for chunk in self.reserved.iter().filter(|chunk| !self.changes.contains_key(chunk)) {
+            self.remove_rows(*chunk, 0, 1)?;
         }
-        let unwritten = |error| group.unwritten(error);
-        // If all removals were given to the store by now, the sync below makes them durable.
-        let settled = group.state.lock().directory.as_ref().is_some_and(|directory| directory.garbage.is_empty());
-        group.rows.sync().map_err(unwritten)?;
-        let mut state = group.state.lock();
-        let mut next = state.directory.take().unwrap_or_default();
-        drop(state);
-        let old_tombstones = std::mem::take(&mut next.tombstones);
-        if self.replace_all {
-            next.floor = self.epoch;
-            for chunk in next.chunks.keys().copied().collect::<Vec<_>>() {
-                next.forget(group.id, chunk);
+        let mut next = Directory { epoch: self.epoch, ..Directory::default() };
+        for (chunk, change) in &self.changes {
+            if let Some(change) = change {
+                next.add(*chunk, *change);
             }
         }
+        self.store.bring_others(group.id, &*self.rows)?;
+        self.put_manifest(&next, caller)?;
+        self.set_witness()?;
+        self.rows.sync().map_err(|error| self.unwritten(error))?;
+        let usage = group.usage.lock();
+        if let Some(reader) = usage.readers.keys().next() {
+            return Err(CheckpointError::Busy(*reader));
+        }
+        group.rows.take_next().map_err(|error| self.unwritten(error))?;
+        Ok(next)
+    }
+
+    /// Commits what was written beside the last checkpoint.
+    fn replace_some(&self, caller: &[u8]) -> Result<Directory, CheckpointError> {
+        let group = &self.group;
+        // If all removals were given to the store by now, the sync below makes them durable.
+        let settled = group.state.lock().directory.as_ref().is_some_and(|directory| directory.garbage.is_empty());
+        self.rows.sync().map_err(|error| self.unwritten(error))?;
+        let mut next = group.state.lock().directory.take().unwrap_or_default();
+        let old_tombstones = std::mem::take(&mut next.tombstones);
         for (chunk, change) in &self.changes {
             next.forget(group.id, *chunk);
             match change {
@@ -213,48 +265,36 @@ impl Writer {
             }
         }
         next.epoch = self.epoch;
-        let row = Manifest {
-            epoch: self.epoch,
-            floor: next.floor,
-            rows: next.rows,
-            chunks: next.chunks.len() as u64,
-            bytes: next.bytes,
-            digest: next.digest,
-            caller: caller.to_vec(),
-        };
-        let row = codec::encode(MANIFEST_VERSION, &row).map_err(|error| CheckpointError::Store(error.to_string()))?;
-        group.rows.put(&manifest_key(group.id), &row).map_err(unwritten)?;
-        group.rows.sync().map_err(unwritten)?;
+        self.put_manifest(&next, caller)?;
+        self.rows.sync().map_err(|error| self.unwritten(error))?;
         // Last: a number ahead of the manifest would be taken for damage.
-        let witness = codec::encode(WITNESS_VERSION, &self.epoch);
-        let witness = witness.map_err(|error| CheckpointError::Store(error.to_string()))?;
-        group.rows.set_witness(group.id, &witness).map_err(unwritten)?;
+        self.set_witness()?;
         if settled {
             next.garbage.extend(old_tombstones)
         } else {
             next.tombstones.extend(old_tombstones)
         }
-        group.state.lock().directory = Some(next);
-        Ok(())
+        Ok(next)
     }
 }
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        if self.committed {
-            return;
+        if self.whole && !self.committed {
+            self.group.rows.drop_next();
+        } else if !self.committed {
+            let rows = self.changes.iter().flat_map(|(chunk, change)| {
+                let parts = change.map_or(1, |change| change.parts);
+                (0..parts).map(|part| self.key(*chunk, part))
+            });
+            if let Some(directory) = &mut self.group.state.lock().directory {
+                directory.leftovers.extend(rows);
+            }
         }
-        let rows = self.changes.iter().flat_map(|(chunk, change)| {
-            let parts = change.map_or(1, |change| change.parts);
-            (0..parts).map(|part| self.key(*chunk, part))
-        });
-        let mut state = self.group.state.lock();
-        state.writing = false;
-        if self.group.rows.is_broken() {
-            state.failed.get_or_insert(CheckpointError::Store("an earlier write has failed".into()));
+        if self.rows.is_dead() {
+            let error = CheckpointError::Disk("an earlier write or sync has failed".to_owned());
+            self.group.state.lock().failed.get_or_insert(error);
         }
-        if let Some(directory) = &mut state.directory {
-            directory.leftovers.extend(rows);
-        }
+        self.group.usage.lock().writers.remove(&self.group.id);
     }
 }
