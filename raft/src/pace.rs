@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::config::Limits;
 
 /// Work in one go: so much waits at most behind it for the processor and for the disk.
-pub(crate) const STEP_BYTES: usize = 64 << 10;
+pub(crate) const STEP_BYTES: usize = 16 << 10;
 /// The pause while a checkpoint is ahead of its schedule.
 pub(crate) const REST: Duration = Duration::from_millis(4);
 /// Even where nobody writes it is not slower than this.
