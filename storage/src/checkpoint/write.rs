@@ -24,8 +24,8 @@ pub struct Writer {
     whole: bool,
     /// What was put, and what was removed.
     changes: BTreeMap<u128, Option<Chunk>>,
-    /// Chunks that have a row without a value for as long as they are not put.
-    reserved: Vec<u128>,
+    /// Chunks, and how many rows without a value each has for as long as it is not put.
+    reserved: Vec<(u128, u32)>,
     committed: bool,
     /// Bytes since the room on the disk was last looked at.
     written: u64,
@@ -105,11 +105,16 @@ impl Writer {
     /// # Errors
     /// As [`Writer::put`].
     pub fn reserve(&mut self, chunk: u128) -> Result<(), CheckpointError> {
-        if self.whole && !self.changes.contains_key(&chunk) {
-            self.reserved.push(chunk);
-            self.rows.reserve(&self.key(chunk, 0).encode()).map_err(|error| self.unwritten(error))?;
+        if !self.whole || self.changes.contains_key(&chunk) {
+            return Ok(());
         }
-        Ok(())
+        // Most chunks have the length that they had.
+        let before = |directory: &Directory| directory.chunks.get(&chunk).map(|chunk| chunk.parts);
+        let parts = self.group.state.lock().directory.as_ref().and_then(before).unwrap_or(1);
+        self.reserved.push((chunk, parts));
+        (0..parts)
+            .try_for_each(|part| self.rows.reserve(&self.key(chunk, part).encode()))
+            .map_err(|error| self.unwritten(error))
     }
 
     /// Writes a chunk whole, in rows of about 8 KB.
@@ -228,8 +233,9 @@ impl Writer {
     /// Puts the store that was written in the place of the one that is there.
     fn replace(&self, caller: &[u8]) -> Result<Directory, CheckpointError> {
         let group = &self.group;
-        for chunk in self.reserved.iter().filter(|chunk| !self.changes.contains_key(chunk)) {
-            self.remove_rows(*chunk, 0, 1)?;
+        for (chunk, reserved) in &self.reserved {
+            let put = self.changes.get(chunk).copied().flatten().map_or(0, |chunk| chunk.parts);
+            self.remove_rows(*chunk, put, *reserved)?;
         }
         let mut next = Directory { epoch: self.epoch, ..Directory::default() };
         for (chunk, change) in &self.changes {
