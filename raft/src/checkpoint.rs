@@ -22,6 +22,8 @@ use crate::state_machine::{Applied, Book, Meta, Shared, corrupt, manifest};
 const ROW_BYTES: usize = 8 << 10;
 /// And one that is reserved as much as this.
 const RESERVED_BYTES: usize = 256;
+/// The buffer that a chunk is encoded in keeps this: few chunks need more, and none of these is made room for anew.
+const BUFFER_BYTES: usize = 64 << 10;
 /// So much of a file that nobody needs is given back at a time.
 const DISCARD_BYTES: u64 = 1 << 20;
 
@@ -268,7 +270,7 @@ impl Job {
                 self.bytes_put += self.buffer.len() as u64;
                 left = left.saturating_sub(self.buffer.len().max(64));
                 // What one giant chunk needed is not kept for the others.
-                self.buffer.shrink_to(pace::STEP_BYTES);
+                self.buffer.shrink_to(BUFFER_BYTES);
             } else if let Some(id) = news.removals.get(*at - news.puts.len()).copied() {
                 writer.remove(id)?;
                 left = left.saturating_sub(ROW_BYTES);

@@ -229,7 +229,7 @@ impl MemRows {
     pub fn restart(&self) {
         let state = &mut *self.state.lock();
         (state.puts_until_failure, state.syncs_until_failure) = (None, None);
-        (state.next, state.puts_until_failure) = (None, None);
+        state.next = None;
         let table = &mut state.table;
         // What an earlier process failed to write is written anew, to other places.
         if table.broken.take() == Some(Broken::Dead) {

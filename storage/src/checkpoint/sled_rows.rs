@@ -574,6 +574,16 @@ mod tests {
     }
 
     #[test]
+    fn a_store_that_ran_into_a_full_disk_at_its_very_end_takes_no_room() {
+        let (_temp, rows) = resting();
+        let next = rows.make_next().unwrap();
+        next.change(&[7], |_| Err::<(), _>(full())).unwrap_err();
+        assert!(next.path.exists() && rows.take_next().is_err());
+        assert!(!next.path.exists());
+        assert_eq!(rows.get(&[7]).unwrap(), Some(vec![7; 8000]), "the old one is what it was");
+    }
+
+    #[test]
     fn what_a_failed_sync_was_about_is_in_another_file_after_the_next_start() {
         use std::os::unix::fs::MetadataExt;
         let (temp, rows) = resting();

@@ -116,6 +116,9 @@ impl SledRows {
         // The row that tells whether all is there when it is opened again; behind it, what sled writes when it is closed.
         next.rest();
         if next.is_broken() || next.open.read().db.is_some() {
+            // The old one is where it was. Room is what a full disk wants most, and nobody else comes by while it is full.
+            next.close();
+            self.clear();
             return Err("it could not be finished".to_owned());
         }
         next.to_the_disk(|| sync_all(&next.path).and_then(|()| OsDisk.sync_dir(parent(&self.path))))?;
